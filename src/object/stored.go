@@ -1,0 +1,87 @@
+package object
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/aysfs/aysfs/src/digest"
+)
+
+// MaxMetadata is the most that any catalog or index may claim as its plain
+// size in bytes, whatever a head says.
+const MaxMetadata = 256 << 20
+
+var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd} // RFC 8878, 3.1.1
+
+// Codec turns blobs into their stored form and back. It may be used by many
+// goroutines at once.
+type Codec struct {
+	enc *zstd.Encoder
+	dec *zstd.Decoder
+}
+
+// NewCodec returns a codec that works on up to threads blobs at a time; more
+// callers wait.
+func NewCodec(threads int) (*Codec, error) {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(threads), zstd.WithEncoderCRC(false),
+		zstd.WithWindowSize(MaxBlob), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return nil, fmt.Errorf("make a zstd encoder: %w", err)
+	}
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(threads), zstd.WithDecoderLowmem(true),
+		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(MaxMetadata), zstd.WithDecoderMaxWindow(64<<20))
+	if err != nil {
+		return nil, fmt.Errorf("make a zstd decoder: %w", err)
+	}
+	return &Codec{enc: enc, dec: dec}, nil
+}
+
+// Pack returns the stored form of a blob: compressed when that saves at least
+// a sixteenth, else plain itself. buf, if large enough, holds the result.
+func (c *Codec) Pack(plain, buf []byte) []byte {
+	if len(plain) < 64 {
+		return plain
+	}
+	packed := c.enc.EncodeAll(plain, buf[:0])
+	if len(packed) <= len(plain)-len(plain)/16 {
+		return packed
+	}
+	return plain
+}
+
+// Compressed tells whether stored may be zstd. Plain content may look the same:
+// only the digest decides.
+func Compressed(stored []byte) bool { return bytes.HasPrefix(stored, zstdMagic) }
+
+// Unpack returns the plain bytes of a stored blob, checked against its digest.
+// What would be larger than limit bytes is refused before it is unpacked. A
+// digest that doesn't fit is digest.ErrMismatch. The result may be stored itself.
+func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, error) {
+	if int64(len(stored)) <= limit && d.Check(stored) == nil {
+		return stored, nil
+	}
+	if !Compressed(stored) {
+		return nil, fmt.Errorf("%d bytes: %w", len(stored), digest.ErrMismatch)
+	}
+	size := limit
+	var h zstd.Header
+	if err := h.Decode(stored); err != nil {
+		return nil, fmt.Errorf("zstd header: %w (%w)", digest.ErrMismatch, err)
+	}
+	if h.HasFCS {
+		if h.FrameContentSize > uint64(limit) {
+			return nil, fmt.Errorf("unpacks to %d bytes, limit is %d: %w", h.FrameContentSize, limit, digest.ErrMismatch)
+		}
+		size = int64(h.FrameContentSize)
+	}
+	plain, err := c.dec.DecodeAll(stored, make([]byte, 0, size))
+	if err != nil {
+		return nil, fmt.Errorf("zstd: %w (%w)", digest.ErrMismatch, err)
+	}
+	if err := d.Check(plain); err != nil {
+		return nil, fmt.Errorf("%d bytes, unpacked from %d: %w", len(plain), len(stored), err)
+	}
+	return plain, nil
+}
