@@ -1,0 +1,65 @@
+package config
+
+import (
+	"net/url"
+	"time"
+)
+
+// Disk is [cache.disk]: the client's own cache.
+type Disk struct {
+	Path       string
+	MaxSize    int64 // bytes, 16 MiB or more
+	MinFree    MinFree
+	Expiration time.Duration // since last fetched; 0: never
+}
+
+// Local is [[cache.local]]: a ledis on this host.
+type Local struct {
+	Port       int
+	Passwd     Secret
+	Expiration time.Duration // 0: never
+}
+
+// Grid is [[cache.grid]]: an ays_cache.
+type Grid struct {
+	URL    *url.URL // http or https
+	Login  string
+	Passwd Secret
+}
+
+// readDisk returns nil where max_size is "0": that turns the cache off.
+func readDisk(n node) *Disk {
+	d := &Disk{
+		Path:       parsed(n, "path", "/var/cache/aysfs", parsePath),
+		MinFree:    parsed(n, "min_free", "5%", parseMinFree),
+		Expiration: n.hours("expiration", 48),
+	}
+	if n.text("max_size", "") == "0" {
+		return nil
+	}
+	d.MaxSize = parsed(n, "max_size", "10GiB", sizeFrom(16))
+	return d
+}
+
+func readLocal(list []node) []Local {
+	var all []Local
+	for _, n := range list {
+		l := Local{Port: n.port("port"), Passwd: n.secret("passwd"), Expiration: n.hours("expiration", 48)}
+		if l.Port != 0 {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+func readGrid(list []node) []Grid {
+	var all []Grid
+	for _, n := range list {
+		g := Grid{Login: n.text("login", ""), Passwd: n.secret("passwd")}
+		if n.has("url", `"http://192.168.2.1:8080"`) {
+			g.URL = parsed(n, "url", "", urlOf("http", "https"))
+		}
+		all = append(all, g)
+	}
+	return all
+}

@@ -1,0 +1,174 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Client is the config of aysfs.
+type Client struct {
+	Main   Main
+	Disk   *Disk   // nil: no disk cache
+	Local  []Local // those that have a port
+	Grid   []Grid
+	Stores []Store
+	Mounts []Mount // in the order of the file
+	Debug  []Debug
+}
+
+// Main is [main].
+type Main struct {
+	ID        string
+	Refresh   time.Duration // 0: look for newer heads at start and reload only; else 1s or more
+	IOTimeout time.Duration // 1s or more
+	Memory    int64         // bytes, 16 MiB or more
+	Xattr     bool
+	Control   string // path of the control socket
+	Log       string // text or json
+	LogLevel  slog.Level
+}
+
+// LoadClient reads a client's config from a file and checks it as ParseClient
+// does. The error is Problems if the file could be read.
+func LoadClient(path string) (*Client, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClient(path, data)
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("config: %w: write one, or name another with -config", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if errors.Is(err, syscall.EISDIR) {
+		return nil, fmt.Errorf("config: %w: name the file in it", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("config: %w", err)
+	}
+	return data, nil
+}
+
+// ParseClient makes a config of TOML text. Messages call the file by name.
+// An error is always Problems, and has all of them; after an error of syntax
+// there are only those of syntax. The certificates that stores name are read,
+// to check them; nothing else is looked up.
+func ParseClient(name string, data []byte) (*Client, error) {
+	doc, err := parse(name, data, clientSchema)
+	if err != nil {
+		return nil, err
+	}
+	c := readClient(doc.root)
+	if len(doc.problems) > 0 {
+		doc.problems.sort()
+		return nil, doc.problems
+	}
+	return c, nil
+}
+
+var clientSchema = slices.Concat(
+	schema{
+		{"main", table},
+		{"main.id", text},
+		{"main.refresh", text},
+		{"main.io_timeout", text},
+		{"main.memory", text},
+		{"main.xattr", flag},
+		{"main.control", text},
+		{"main.log", text},
+		{"main.log_level", text},
+		{"cache.disk", table},
+		{"cache.disk.path", text},
+		{"cache.disk.max_size", text},
+		{"cache.disk.min_free", text},
+		{"cache.disk.expiration", whole},
+		{"cache.local", tables},
+		{"cache.local.port", whole},
+		{"cache.local.passwd", secret},
+		{"cache.local.expiration", whole},
+		{"cache.grid", tables},
+		{"cache.grid.url", text},
+		{"cache.grid.login", text},
+		{"cache.grid.passwd", secret},
+		{"ays.stor", tables},
+		{"ays.stor.name", text},
+		{"ays.stor.url", text},
+		{"ays.stor.login", text},
+		{"ays.stor.secret", secret},
+		{"ays.stor.key", text},
+		{"ays.stor.ca", text},
+		{"ays.stor.cache.expiration", whole},
+	},
+	mountSchema("mount_files"),
+	mountSchema("mount_config"),
+	schema{
+		{"debug", tables},
+		{"debug.name", text},
+		{"debug.redis.addr", text},
+		{"debug.redis.port", whole},
+		{"debug.redis.passwd", secret},
+	},
+)
+
+func readClient(root node) *Client {
+	c := &Client{
+		Main:  readMain(root.table("main")),
+		Disk:  readDisk(root.table("cache.disk")),
+		Local: readLocal(root.list("cache.local", tables)),
+		Grid:  readGrid(root.list("cache.grid", tables)),
+	}
+	names := named{}
+	for _, n := range root.list("ays.stor", tables) {
+		c.Stores = append(c.Stores, readStore(n, names))
+	}
+	if root.none("ays.stor") {
+		root.problem("ays.stor", "there is no store: write an [[ays.stor]] with a name and a url")
+	}
+	names = named{}
+	for _, n := range root.list("debug", tables) {
+		c.Debug = append(c.Debug, readDebug(n, names))
+	}
+	readMounts(root, c)
+	if root.none("mount_files") && root.none("mount_config") {
+		root.problem("mount_files", "there is no mount: write a [[mount_files]] or a [[mount_config]]")
+	}
+	return c
+}
+
+func readMain(n node) Main {
+	m := Main{
+		Refresh:   parsed(n, "refresh", "1m", intervalOrZero(time.Second)),
+		IOTimeout: parsed(n, "io_timeout", "30s", interval(time.Second)),
+		Memory:    parsed(n, "memory", "64MiB", sizeFrom(16)),
+		Xattr:     n.flag("xattr", false),
+		Control:   parsed(n, "control", "/run/aysfs/aysfs.sock", parseSocketPath),
+		Log:       parsed(n, "log", "text", oneOf("text", "json")),
+		LogLevel:  parsed(n, "log_level", "info", parseLogLevel),
+	}
+	if n.has("id", `"web-17"`) {
+		m.ID = parsed(n, "id", "", parseName)
+	}
+	return m
+}
+
+func parseLogLevel(s string) (l slog.Level, err error) {
+	if _, err := oneOf("debug", "info", "warn", "error")(s); err != nil {
+		return l, err
+	}
+	return l, l.UnmarshalText([]byte(s))
+}

@@ -1,0 +1,87 @@
+package config
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+)
+
+// Store is [[ays.stor]].
+type Store struct {
+	Name       string
+	URL        *url.URL // http, https or file; its path doesn't end in a slash
+	Login      string
+	Secret     Secret
+	Key        string        // the publisher's, as note.NewVerifier reads it; empty: heads need no signature
+	CA         string        // path of a PEM file with a certificate; empty: the system's roots
+	Expiration time.Duration // of what caches keep from this store; 0: never
+}
+
+func readStore(n node, names named) Store {
+	s := Store{
+		Login:      n.text("login", ""),
+		Secret:     n.secret("secret"),
+		Key:        parsed(n, "key", "", parsePublicKey),
+		CA:         parsed(n, "ca", "", parseCA),
+		Expiration: n.hours("cache.expiration", 0),
+	}
+	if n.has("name", `"jumpscale"`) {
+		s.Name = parsed(n, "name", "", parseName)
+		names.add(n, "name", s.Name)
+	}
+	if n.has("url", `"https://files.example.org/files"`) {
+		s.URL = parsed(n, "url", "", urlOf("http", "https", "file"))
+	}
+	return s
+}
+
+func parsePublicKey(s string) (string, error) {
+	if strings.HasPrefix(s, "PRIVATE+KEY+") {
+		return "", errors.New("this is the private key, which belongs to the publisher alone: write the public key")
+	}
+	if _, err := note.NewVerifier(s); err != nil {
+		return "", fmt.Errorf("this is not a public key (%w): write it as the publisher has it, name+hash+key", err)
+	}
+	return s, nil
+}
+
+// maxCA is the most bytes of certificates that a file can have; the roots of
+// a whole system are a quarter of that.
+const maxCA = 1 << 20
+
+// parseCA checks that a file has at least one that can be used.
+func parseCA(path string) (string, error) {
+	if _, err := parsePath(path); err != nil {
+		return path, err
+	}
+	data, err := readCA(path)
+	if err != nil {
+		return path, fmt.Errorf("can't be read: %w: write the path of a PEM file, or leave it empty", err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(data) {
+		return path, fmt.Errorf("%s has no PEM certificate: write the path of a file that has one", quote(path))
+	}
+	return path, nil
+}
+
+func readCA(path string) ([]byte, error) {
+	// A pipe would wait for a writer, so the kind is looked at first.
+	if st, err := os.Stat(path); err != nil {
+		return nil, err
+	} else if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a file", quote(path))
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxCA))
+}
