@@ -141,5 +141,11 @@ func ParseTreeDir(dir string) (TreeName, error) {
 	if n.Platform == AnyPlatform {
 		n.Platform = ""
 	}
-	return n, n.Validate()
+	if err := n.Validate(); err != nil {
+		return TreeName{}, err
+	}
+	if n.Dir() != dir {
+		return TreeName{}, fmt.Errorf("%q is not how the directory of %v's heads is written", dir, n)
+	}
+	return n, nil
 }

@@ -2,6 +2,7 @@ package object
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/klauspost/compress/zstd"
@@ -12,6 +13,10 @@ import (
 // MaxMetadata is the most that any catalog or index may claim as its plain
 // size in bytes, whatever a head says.
 const MaxMetadata = 256 << 20
+
+// ErrTooLarge goes along with what is wrong with an object that has more bytes
+// than it was asked for with: asked for with a higher limit it may be right.
+var ErrTooLarge = errors.New("larger than its limit")
 
 var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd} // RFC 8878, 3.1.1
 
@@ -72,7 +77,7 @@ func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 	}
 	if h.HasFCS {
 		if h.FrameContentSize > uint64(limit) {
-			return nil, fmt.Errorf("unpacks to %d bytes, limit is %d: %w", h.FrameContentSize, limit, digest.ErrMismatch)
+			return nil, fmt.Errorf("unpacks to %d bytes, limit is %d: %w: %w", h.FrameContentSize, limit, digest.ErrMismatch, ErrTooLarge)
 		}
 		size = int64(h.FrameContentSize)
 	}

@@ -1,0 +1,118 @@
+package object_test
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+)
+
+func noise(n int) []byte {
+	b := make([]byte, n)
+	rand.NewChaCha8([32]byte{}).Read(b)
+	return b
+}
+
+func newCodec(t testing.TB) *object.Codec {
+	t.Helper()
+	c, err := object.NewCodec(2)
+	must(t, err)
+	return c
+}
+
+func TestPackAndUnpack(t *testing.T) {
+	c := newCodec(t)
+	zstdFile := c.Pack(bytes.Repeat([]byte("zstd"), 1000), nil)
+	for what, x := range map[string]struct {
+		plain  []byte
+		packed bool
+	}{
+		"nothing":          {nil, false},
+		"tiny":             {bytes.Repeat([]byte("a"), 63), false},
+		"text":             {bytes.Repeat([]byte("text "), 100), true},
+		"noise":            {noise(object.MaxBlob), false},
+		"a little text":    {append(noise(15<<10), make([]byte, 900)...), false}, // saves less than a sixteenth
+		"more of it":       {append(noise(15<<10), make([]byte, 1400)...), true},
+		"looks compressed": {zstdFile, false},
+		"a large catalog":  {bytes.Repeat([]byte("entry"), 1<<20), true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			stored := c.Pack(x.plain, make([]byte, 0, 100))
+			if got := !bytes.Equal(stored, x.plain); got != x.packed {
+				t.Errorf("%d bytes are stored as %d", len(x.plain), len(stored))
+			}
+			if x.packed && len(stored) > len(x.plain)-len(x.plain)/16 {
+				t.Errorf("%d bytes are stored as %d", len(x.plain), len(stored))
+			}
+			got, err := c.Unpack(digest.Of(x.plain), stored, int64(len(x.plain)))
+			if err != nil || !bytes.Equal(got, x.plain) {
+				t.Errorf("got %d bytes, %v", len(got), err)
+			}
+			if len(x.plain) > 0 {
+				if _, err := c.Unpack(digest.Of(x.plain), stored, int64(len(x.plain)-1)); !errors.Is(err, digest.ErrMismatch) {
+					t.Errorf("beyond the limit: error %v", err)
+				}
+			}
+			if _, err := c.Unpack(sum("other"), stored, object.MaxBlob); !errors.Is(err, digest.ErrMismatch) {
+				t.Errorf("other digest: error %v", err)
+			}
+		})
+	}
+}
+
+// However a frame says its size, or does not, no more is unpacked than may be.
+func TestUnpackIsBounded(t *testing.T) {
+	c := newCodec(t)
+	bomb := make([]byte, 64<<20)
+	d := digest.Of(bomb)
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest))
+	must(t, err)
+	sized := enc.EncodeAll(bomb, nil)
+	var stream bytes.Buffer // without a size in its header
+	enc.Reset(&stream)
+	for i := range 64 {
+		_, err := enc.Write(bomb[i<<20 : (i+1)<<20])
+		must(t, err)
+	}
+	must(t, enc.Close())
+	bomb = nil
+	frames := bytes.Repeat(c.Pack(make([]byte, object.MaxBlob), nil), 300)
+	for what, stored := range map[string][]byte{"sized": sized, "not sized": stream.Bytes(), "many frames": frames} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := c.Unpack(d, stored, object.MaxBlob); !errors.Is(err, digest.ErrMismatch) {
+			t.Errorf("%s: error %v", what, err)
+		}
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 32<<20 {
+			t.Errorf("%s: %d bytes allocated", what, got)
+		}
+	}
+}
+
+func FuzzUnpack(f *testing.F) {
+	c := newCodec(f)
+	f.Add([]byte{}, []byte{}, int64(0))
+	f.Add(bytes.Repeat([]byte("text "), 100), []byte("other"), int64(500))
+	f.Add(c.Pack(bytes.Repeat([]byte("text "), 100), nil), []byte{0x28, 0xb5, 0x2f, 0xfd}, int64(1000))
+	f.Fuzz(func(t *testing.T, a, b []byte, limit int64) {
+		limit &= 1<<20 - 1
+		d := digest.Of(a)
+		// Whatever b is: what comes out is a, or nothing does.
+		if got, err := c.Unpack(d, b, limit); err == nil && (!bytes.Equal(got, a) || int64(len(got)) > limit) {
+			t.Fatalf("got %x for %x", got, a)
+		} else if err != nil && !errors.Is(err, digest.ErrMismatch) {
+			t.Fatalf("error %v is not ErrMismatch", err)
+		}
+		got, err := c.Unpack(d, c.Pack(a, nil), limit)
+		if fits := int64(len(a)) <= limit; (err == nil) != fits || err == nil && !bytes.Equal(got, a) {
+			t.Fatalf("%d bytes with limit %d: %d bytes, %v", len(a), limit, len(got), err)
+		}
+	})
+}
