@@ -1,0 +1,448 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+)
+
+const maxBlob = object.MaxBlob
+
+// ChainConfig is what a chain is made of.
+type ChainConfig struct {
+	Cache   Cache    // nil for none
+	Sources []Source // asked one after the other, fastest first
+	Codec   *object.Codec
+
+	// Budget bounds what fetches under way hold, in bytes, stored and plain
+	// form together; a larger blob is fetched with nothing beside it. 0 means
+	// 32 MiB. Prefetches have at most half of it.
+	Budget int64
+	// Recent is how many bytes of the blobs fetched last are kept in memory;
+	// 0 keeps none.
+	Recent int64
+	// Timeout bounds a fetch over all sources; 0 means 30 s. A blob of more
+	// than object.MaxBlob bytes has as much again for each MaxBlob more.
+	Timeout time.Duration
+	Log     *slog.Logger // nil for none
+
+	// Stored has the chain give and keep blobs in the stored form that a source
+	// gave, verified all the same: for a server, which passes them on.
+	Stored bool
+	// Memory, of Budget bytes, is shared with other chains; nil for one's own.
+	Memory *semaphore.Weighted
+}
+
+// Chain answers for blobs: from the cache, from those fetched last, or from the
+// first source that has them, which fills the cache behind the answer. It alone
+// decides that bytes are what their digest says.
+//
+// It may be used by many goroutines at once. mu guards the table of flights and
+// is never held over I/O; recent's and the budget's locks are taken under it or
+// alone.
+type Chain struct {
+	cache   Cache
+	sources []*Meter
+	codec   *object.Codec
+	recent  *recent
+	origins origins
+	timeout time.Duration
+	log     *slog.Logger
+	stored  bool // what is called plain below is in stored form
+
+	budget, prefetchBudget int64
+	memory                 *semaphore.Weighted
+	inFlight               atomic.Int64 // bytes taken of memory
+
+	ctx     context.Context // of everything that runs behind Get and Prefetch
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu          sync.Mutex
+	closed      bool            // GUARDED_BY(mu)
+	flights     map[Ref]*flight // GUARDED_BY(mu)
+	prefetches  int             // GUARDED_BY(mu); how many run
+	prefetching int64           // GUARDED_BY(mu); bytes of memory that they have
+	cleared     int             // GUARDED_BY(mu); while above 0 no prefetch begins
+
+	cacheHits, cacheBytes, cacheErrors, recentHits, recentBytes, misses atomic.Int64
+}
+
+// NewChain returns a chain. Close ends it; the cache and the sources are the
+// caller's to close, after the chain.
+func NewChain(cfg ChainConfig) *Chain {
+	if cfg.Budget <= 0 {
+		cfg.Budget = 32 << 20
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 30 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Chain{
+		cache: cfg.Cache, codec: cfg.Codec, recent: newRecent(cfg.Recent), timeout: cfg.Timeout, log: cfg.Log,
+		budget: cfg.Budget, prefetchBudget: cfg.Budget / 2, memory: cfg.Memory, stored: cfg.Stored,
+		flights: make(map[Ref]*flight),
+	}
+	if c.memory == nil {
+		c.memory = semaphore.NewWeighted(cfg.Budget)
+	}
+	for _, s := range cfg.Sources {
+		c.sources = append(c.sources, NewMeter(s))
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c
+}
+
+// Get returns a blob, from wherever it can be had first. It returns as soon as
+// ctx is done; the fetch itself goes on while others wait for the same blob.
+// Where no source has it the error is a *FetchError.
+func (c *Chain) Get(ctx context.Context, ref Ref) (Blob, error) {
+	return c.get(ctx, ref, true)
+}
+
+// Pass is Get that doesn't have the blob kept: it may be all the same, where
+// others get it at the time.
+func (c *Chain) Pass(ctx context.Context, ref Ref) (Blob, error) {
+	return c.get(ctx, ref, false)
+}
+
+func (c *Chain) get(ctx context.Context, ref Ref, keep bool) (Blob, error) {
+	ref = bounded(ref)
+	if b, ok := c.near(ref); ok {
+		return b, nil
+	}
+	c.misses.Add(1)
+	if ctx.Err() != nil {
+		return Blob{}, ended(ctx, "get", ref)
+	}
+	b, prefetched, err := c.fetched(ctx, ref, keep)
+	if prefetched && errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		// That prefetch had less time left than this call has.
+		b, _, err = c.fetched(ctx, ref, keep)
+	}
+	return b, err
+}
+
+// fetched waits for the flight of a blob, and tells whether that began as a
+// prefetch.
+func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool) (b Blob, prefetched bool, err error) {
+	f, err := c.join(ref, keep)
+	if err != nil {
+		return Blob{}, false, err
+	}
+	defer c.leave(f)
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return Blob{}, f.prefetch, ended(ctx, "wait for", ref)
+	}
+	switch {
+	case f.err == nil:
+		return NewBlob(f.plain, nil), f.prefetch, nil
+	case c.ctx.Err() != nil:
+		return Blob{}, false, errClosed(ref) // rather than that something was cancelled
+	}
+	return Blob{}, f.prefetch, f.err
+}
+
+// bounded is the one spelling of ref that the tables have, with a limit that
+// can be reckoned with.
+func bounded(ref Ref) Ref {
+	ref.Limit = min(max(ref.Max(), 1), object.MaxMetadata)
+	return ref
+}
+
+// Local returns n bytes at off of a blob if the machine has it. It never asks a
+// source.
+func (c *Chain) Local(ref Ref, off, n int64) (Blob, bool) {
+	ref = bounded(ref)
+	if c.cache != nil {
+		b, err := c.cache.Range(ref, off, n)
+		if c.cached(ref, b, err) {
+			return b, true
+		}
+	}
+	if data, ok := c.remembered(ref); ok && off >= 0 && n >= 0 && off <= int64(len(data))-n {
+		return NewBlob(data[off:off+n], nil), true
+	}
+	return Blob{}, false
+}
+
+// Has tells whether the machine has a blob, without a look at it.
+func (c *Chain) Has(ref Ref) bool { return c.has(bounded(ref)) }
+
+// Origin names the tier that a blob came from, if it was fetched not long ago,
+// or else the one nearest that is known to have it.
+func (c *Chain) Origin(ref Ref) string {
+	ref = bounded(ref)
+	if name, ok := c.origins.get(ref); ok {
+		return name
+	}
+	if c.cache != nil && c.cache.Has(ref) {
+		return "disk"
+	}
+	return "not fetched"
+}
+
+// Prefetch begins to fetch a blob in the background, unless the machine has it
+// or it is on its way. It is false where there is no room for that now. It
+// never waits, and demand keeps at least half of the budget to itself.
+func (c *Chain) Prefetch(ref Ref) bool {
+	ref = bounded(ref)
+	if c.has(ref) {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	if _, ok := c.flights[ref]; ok {
+		return true
+	}
+	if !c.admitPrefetch(c.cost(ref)) {
+		return false
+	}
+	c.begin(ref, true)
+	return true
+}
+
+// Close ends what runs in the background, and waits for that. What the machine
+// has can still be got afterwards, nothing else.
+func (c *Chain) Close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.running.Wait()
+}
+
+// near looks into the cache and what was fetched last.
+func (c *Chain) near(ref Ref) (Blob, bool) {
+	if c.cache != nil {
+		b, err := c.cache.Get(ref)
+		if c.cached(ref, b, err) {
+			return b, true
+		}
+	}
+	if data, ok := c.remembered(ref); ok {
+		return NewBlob(data, nil), true
+	}
+	return Blob{}, false
+}
+
+// cached counts what the cache answered, and tells whether it had the blob.
+func (c *Chain) cached(ref Ref, b Blob, err error) bool {
+	if err == nil {
+		c.cacheHits.Add(1)
+		c.cacheBytes.Add(int64(len(b.Data)))
+		return true
+	}
+	if !errors.Is(err, ErrAbsent) {
+		// A broken cache costs hits, not reads.
+		c.cacheErrors.Add(1)
+		c.log.Warn("read the cache", "op", "get", "digest", ref.Digest, "err", err)
+	}
+	return false
+}
+
+// remembered looks into what was fetched last.
+func (c *Chain) remembered(ref Ref) ([]byte, bool) {
+	data, ok := c.recent.get(ref)
+	if ok {
+		c.recentHits.Add(1)
+		c.recentBytes.Add(int64(len(data)))
+	}
+	return data, ok
+}
+
+// has is near without the counting.
+func (c *Chain) has(ref Ref) bool {
+	if c.cache != nil && c.cache.Has(ref) {
+		return true
+	}
+	_, ok := c.recent.get(ref)
+	return ok
+}
+
+// fetch asks the sources in their order, until one has the blob.
+func (c *Chain) fetch(ctx context.Context, ref Ref) ([]byte, error) {
+	failed := &FetchError{Ref: ref}
+	for i, s := range c.sources {
+		plain, err := c.askInTime(ctx, s, ref, len(c.sources)-i-1)
+		if err == nil {
+			c.origins.add(ref, s.Name())
+			return plain, nil
+		}
+		failed.Failures = append(failed.Failures, Unavailable(err))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(failed.Failures) < len(c.sources) || len(c.sources) == 0 {
+		why := ended(ctx, "ask further sources for", ref)
+		if len(c.sources) == 0 {
+			why = fmt.Errorf("%w: no source is configured", ErrUnavailable)
+		}
+		failed.Failures = append(failed.Failures, why)
+	}
+	return nil, failed
+}
+
+// askInTime lets a source have half of the time that is left where others come
+// after it, so that one that hangs doesn't stand before one that works.
+func (c *Chain) askInTime(ctx context.Context, s *Meter, ref Ref, behind int) ([]byte, error) {
+	if end, ok := ctx.Deadline(); ok && behind > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/2)
+		defer cancel()
+	}
+	return c.ask(ctx, s, ref)
+}
+
+// ask gets a blob from one source and checks it. One with a wrong digest is
+// purged there, if that is ours, and asked for once more: it may have gone
+// wrong on the way.
+func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (plain []byte, err error) {
+	defer func() {
+		// What is unpacked may come from anyone. Whatever it does to a decoder,
+		// it costs one read, not the mounts.
+		if r := recover(); r != nil {
+			c.log.Error("panic while fetching", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "err", r, "stack", string(debug.Stack()))
+			plain, err = nil, Corrupt(s.Name(), ref, fmt.Errorf("panic: %v", r))
+		}
+	}()
+	var corrupt error
+	for range corruptTries {
+		stored, err := s.Get(ctx, ref)
+		switch {
+		case err == nil:
+		case corrupt != nil:
+			// Absence, say, of what was just purged is not the answer.
+			return nil, fmt.Errorf("%w (and then: %v)", corrupt, err)
+		default:
+			return nil, err
+		}
+		plain, err := c.codec.Unpack(ref.Digest, stored, ref.Max())
+		switch {
+		case err == nil && c.stored:
+			return stored, nil
+		case err == nil:
+			return plain, nil
+		case c.stored && errors.Is(err, object.ErrTooLarge):
+			return nil, Corrupt(s.Name(), ref, err) // asked for by somebody who didn't know its size
+		}
+		corrupt = Corrupt(s.Name(), ref, err)
+		c.log.Warn("corrupt blob", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "err", err)
+		if err := s.Purge(ctx, ref); err != nil {
+			c.log.Warn("purge a corrupt blob", "op", "purge", "tier", s.Name(), "digest", ref.Digest, "err", err)
+		}
+	}
+	return nil, corrupt
+}
+
+// FetchError says what was wrong with each source. It is ErrAbsent only if all
+// of them said so: else it is what the others said.
+type FetchError struct {
+	Ref      Ref
+	Failures []error // in the order of the sources
+}
+
+func (e *FetchError) Error() string {
+	msgs := make([]string, len(e.Failures))
+	for i, err := range e.Failures {
+		msgs[i] = err.Error()
+	}
+	return fmt.Sprintf("fetch %v: %s", e.Ref, strings.Join(msgs, "; "))
+}
+
+// Unwrap leaves out absence where another source could not be asked: it may
+// have had the blob.
+func (e *FetchError) Unwrap() []error {
+	absent := func(err error) bool { return errors.Is(err, ErrAbsent) }
+	if others := slices.DeleteFunc(slices.Clone(e.Failures), absent); len(others) > 0 {
+		return others
+	}
+	return e.Failures
+}
+
+// ended says that ctx is done. Out of time is unavailable; a caller who left is
+// not.
+func ended(ctx context.Context, doing string, ref Ref) error {
+	cause := context.Cause(ctx)
+	if errors.Is(cause, context.DeadlineExceeded) {
+		return fmt.Errorf("%s %v: %w: %w", doing, ref, ErrUnavailable, cause)
+	}
+	return fmt.Errorf("%s %v: %w", doing, ref, cause)
+}
+
+func errClosed(ref Ref) error {
+	return fmt.Errorf("get %v: %w: the chain is closed", ref, ErrUnavailable)
+}
+
+// Fetching is one fetch under way.
+type Fetching struct {
+	Domain   string        `json:"domain"`
+	Digest   digest.Digest `json:"digest"`
+	Since    time.Time     `json:"since"`
+	Waiters  int           `json:"waiters"`
+	Prefetch bool          `json:"prefetch"`
+}
+
+// NearStats counts what was answered without a source.
+type NearStats struct {
+	CacheHits   int64 `json:"cache_hits"`
+	CacheBytes  int64 `json:"cache_bytes"`  // plain, of all hits
+	CacheErrors int64 `json:"cache_errors"` // reads of the cache that failed
+	RecentHits  int64 `json:"recent_hits"`
+	RecentBytes int64 `json:"recent_bytes"`
+	Misses      int64 `json:"misses"` // Gets that had to wait for a fetch
+}
+
+// ChainStatus is what a chain does and did.
+type ChainStatus struct {
+	Fetching []Fetching `json:"fetching"` // oldest first
+	Near     NearStats  `json:"near"`
+	Sources  []Stats    `json:"sources"` // in their order
+
+	InFlight    int64 `json:"in_flight"` // bytes of Budget that are taken
+	Budget      int64 `json:"budget"`
+	RecentBlobs int   `json:"recent_blobs"` // kept now
+	RecentUsed  int64 `json:"recent_used"`  // bytes that they take
+}
+
+// Status returns a snapshot for people and metrics.
+func (c *Chain) Status() ChainStatus {
+	s := ChainStatus{
+		Near: NearStats{
+			CacheHits: c.cacheHits.Load(), CacheBytes: c.cacheBytes.Load(), CacheErrors: c.cacheErrors.Load(),
+			RecentHits: c.recentHits.Load(), RecentBytes: c.recentBytes.Load(), Misses: c.misses.Load(),
+		},
+		InFlight: c.inFlight.Load(), Budget: c.budget,
+	}
+	s.RecentBlobs, s.RecentUsed = c.recent.usage()
+	for _, m := range c.sources {
+		s.Sources = append(s.Sources, m.Stats())
+	}
+	c.mu.Lock()
+	for _, f := range c.flights {
+		s.Fetching = append(s.Fetching, Fetching{f.ref.Domain, f.ref.Digest, f.since, f.waiters, f.prefetch})
+	}
+	c.mu.Unlock()
+	slices.SortFunc(s.Fetching, func(a, b Fetching) int { return a.Since.Compare(b.Since) })
+	return s
+}

@@ -1,0 +1,12 @@
+// Package tier is the contract of everything that can answer for a blob, and
+// the behaviours that are laid around it: metering, retry, verification, single
+// flight, and the chain that asks one tier after the other and fills the disk
+// cache behind the answer.
+//
+// A byte's way into a mount:
+//
+//	Chain.Get -> disk cache
+//	          -> single flight -> for each tier in order:
+//	                 meter -> retry -> source (stored form)
+//	                 verify, unpack  -> disk cache, behind the answer
+package tier

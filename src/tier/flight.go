@@ -1,0 +1,218 @@
+package tier
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// flight is one fetch under way, and those who wait for it.
+type flight struct {
+	ref      Ref
+	since    time.Time
+	prefetch bool // goes on with nobody waiting
+	cost     int64
+	cancel   context.CancelFunc
+
+	waiters int  // GUARDED_BY(Chain.mu)
+	keep    bool // GUARDED_BY(Chain.mu); give it to the cache
+
+	done  chan struct{} // closed once plain or err is set
+	plain []byte
+	err   error
+}
+
+// flightOverhead is about what a flight costs besides the blob: a connection's
+// buffers and a stack. With it the budget also bounds how many there are.
+const flightOverhead = 32 << 10
+
+// cost is what a fetch may come to hold, in bytes: the blob in stored form,
+// which is no larger than plain, and plain.
+func (c *Chain) cost(ref Ref) int64 { return min(2*ref.Max()+flightOverhead, c.budget) }
+
+// maxPrefetch is how many prefetches run at once.
+const maxPrefetch = 64
+
+// join returns the flight for ref with one more waiter, and begins it where
+// there is none.
+func (c *Chain) join(ref Ref, keep bool) (*flight, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errClosed(ref)
+	}
+	f, ok := c.flights[ref]
+	if !ok {
+		f = c.begin(ref, false)
+	}
+	f.waiters++
+	f.keep = f.keep || keep
+	return f, nil
+}
+
+// leave takes one waiter off the flight. A fetch that nobody wants any more is
+// cancelled; it is out of the table at once, so that nobody joins it.
+func (c *Chain) leave(f *flight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.waiters--
+	if f.waiters == 0 && !f.prefetch && !f.landed() {
+		c.abandon(f)
+	}
+}
+
+func (f *flight) landed() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// abandon cancels a flight. c.mu is held.
+func (c *Chain) abandon(f *flight) {
+	f.cancel()
+	if c.flights[f.ref] == f {
+		delete(c.flights, f.ref)
+	}
+}
+
+// begin starts a flight; the budget of a prefetch is taken already. c.mu is held.
+func (c *Chain) begin(ref Ref, prefetch bool) *flight {
+	ctx, cancel := context.WithTimeout(c.ctx, c.timeoutFor(ref))
+	f := &flight{ref: ref, since: time.Now(), prefetch: prefetch, keep: prefetch, cost: c.cost(ref), cancel: cancel, done: make(chan struct{})}
+	c.flights[ref] = f
+	c.running.Go(func() { c.fly(ctx, f) })
+	return f
+}
+
+// timeoutFor is Timeout for an ordinary blob, and as much again for each
+// further object.MaxBlob bytes that a larger one may have.
+func (c *Chain) timeoutFor(ref Ref) time.Duration {
+	return c.timeout * time.Duration(1+(ref.Max()-1)/maxBlob)
+}
+
+// fly fetches the blob of a flight, answers those who wait, and then gives the
+// blob to the cache.
+func (c *Chain) fly(ctx context.Context, f *flight) {
+	defer f.cancel()
+	if !f.prefetch {
+		if err := c.admit(ctx, f); err != nil {
+			c.land(f, nil, err)
+			return
+		}
+	}
+	defer c.release(f)
+	if plain, ok := c.landedBefore(f.ref); ok {
+		c.land(f, plain, nil)
+		return
+	}
+	plain, err := c.fetch(ctx, f.ref)
+	c.land(f, plain, err)
+}
+
+// landedBefore returns a blob whose flight landed between the miss that this one
+// began with and now.
+func (c *Chain) landedBefore(ref Ref) ([]byte, bool) {
+	if plain, ok := c.recent.get(ref); ok {
+		return plain, true
+	}
+	if c.cache == nil || !c.cache.Has(ref) {
+		return nil, false
+	}
+	b, err := c.cache.Get(ref)
+	if err != nil {
+		return nil, false
+	}
+	defer b.Release()
+	return slices.Clone(b.Data), true // a flight's bytes stay
+}
+
+// land ends a flight with its result.
+func (c *Chain) land(f *flight, plain []byte, err error) {
+	f.plain, f.err = plain, err
+	if err == nil && c.kept(f) {
+		c.recent.add(f.ref, plain)
+		close(f.done)
+		if c.cache != nil {
+			// The flight stays in the table meanwhile, so that whoever misses the
+			// cache now finds it here.
+			c.cache.Put(c.ctx, f.ref, plain)
+		}
+	} else {
+		close(f.done)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flights[f.ref] == f {
+		delete(c.flights, f.ref)
+	}
+}
+
+// kept tells whether anybody wants the flight's blob kept. Where nobody does it
+// leaves the table, so that nobody who wants it comes too late.
+func (c *Chain) kept(f *flight) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !f.keep && c.flights[f.ref] == f {
+		delete(c.flights, f.ref)
+	}
+	return f.keep
+}
+
+// admit waits until the budget has room for a demand flight.
+func (c *Chain) admit(ctx context.Context, f *flight) error {
+	if !c.memory.TryAcquire(f.cost) {
+		if f.cost > c.budget-c.prefetchBudget {
+			defer c.clearPrefetches()()
+		}
+		if err := c.memory.Acquire(ctx, f.cost); err != nil {
+			return Unavailable(ended(ctx, "wait for memory to fetch", f.ref))
+		}
+	}
+	c.inFlight.Add(f.cost)
+	return nil
+}
+
+// clearPrefetches makes room for a blob that does not fit into what is kept
+// free for demand: it cancels the prefetches that nobody waits for, and lets
+// none begin until the function that it returns is called.
+func (c *Chain) clearPrefetches() (done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cleared++
+	for _, f := range c.flights {
+		if f.prefetch && f.waiters == 0 && !f.landed() {
+			c.abandon(f)
+		}
+	}
+	return func() {
+		c.mu.Lock()
+		c.cleared--
+		c.mu.Unlock()
+	}
+}
+
+// admitPrefetch takes what a prefetch costs, if it may have it at once. c.mu is held.
+func (c *Chain) admitPrefetch(cost int64) bool {
+	if c.cleared > 0 || c.prefetches >= maxPrefetch || c.prefetching+cost > c.prefetchBudget || !c.memory.TryAcquire(cost) {
+		return false
+	}
+	c.prefetches++
+	c.prefetching += cost
+	c.inFlight.Add(cost)
+	return true
+}
+
+// release gives back what a flight was admitted with.
+func (c *Chain) release(f *flight) {
+	if f.prefetch {
+		c.mu.Lock()
+		c.prefetches--
+		c.prefetching -= f.cost
+		c.mu.Unlock()
+	}
+	c.inFlight.Add(-f.cost)
+	c.memory.Release(f.cost)
+}

@@ -1,0 +1,432 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
+)
+
+// HTTP is a store behind a web server.
+type HTTP struct {
+	name          string
+	base          url.URL // no user, no slash at the end
+	login, secret string
+	agent         string
+	limits        limits
+	client        *http.Client
+	answered      func(http.Header) // may be nil
+
+	ctx   context.Context // done once closed
+	close context.CancelFunc
+
+	mu    sync.Mutex
+	heads map[object.TreeName]validators // GUARDED_BY(mu)
+}
+
+// validators are what a server said of a head, to ask for a newer one by.
+type validators struct {
+	note           []byte
+	etag, modified string
+}
+
+// maxValidators bounds HTTP.heads.
+const maxValidators = 1024
+
+// maxTrees bounds the list of trees, in bytes.
+const maxTrees = 64 << 20
+
+func newHTTP(cfg Config) (*HTTP, error) {
+	if cfg.URL.Host == "" {
+		return nil, fmt.Errorf("store %s: url %s names no host", cfg.Name, cfg.URL.Redacted())
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 30 * time.Second
+	}
+	h := &HTTP{
+		name: tierName(cfg.Name), base: *cfg.URL, login: cfg.Login, secret: cfg.Secret,
+		agent: "aysfs/" + cfg.Version, limits: limitsFor(cfg.Timeout), heads: make(map[object.TreeName]validators),
+		answered: cfg.Answered,
+	}
+	if u := cfg.URL.User; u != nil {
+		if h.login == "" {
+			h.login = u.Username()
+			h.secret, _ = u.Password()
+		}
+		h.base.User = nil // nothing that prints the URL shows it
+	}
+	h.base.Path, h.base.RawPath = strings.TrimRight(cfg.URL.Path, "/"), strings.TrimRight(cfg.URL.EscapedPath(), "/")
+	h.base.Fragment, h.base.RawFragment = "", ""
+	h.ctx, h.close = context.WithCancel(context.Background())
+	tr, err := newTransport(h.ctx, cfg, h.limits)
+	if err != nil {
+		h.close()
+		return nil, err
+	}
+	h.client = &http.Client{Transport: tr, CheckRedirect: checkRedirect}
+	return h, nil
+}
+
+// Name tells the store apart.
+func (h *HTTP) Name() string { return h.name }
+
+// Close drops the connections. Calls still under way fail.
+func (h *HTTP) Close() error {
+	h.close()
+	h.client.CloseIdleConnections()
+	return nil
+}
+
+// Purge leaves the store as it is: it is the publisher's.
+func (h *HTTP) Purge(context.Context, tier.Ref) error { return nil }
+
+// Get fetches a blob. Where the answer breaks off, the rest of it is asked for.
+func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	if err := checkRef(h.name, ref); err != nil {
+		return nil, err
+	}
+	a, err := h.get(ctx, ref.Domain+"/"+ref.Digest.String(), ref.Max(), nil)
+	if err != nil {
+		return nil, err
+	}
+	// A login page with status 200 would be called a wrong digest later on.
+	// Here it can still be said what it is.
+	if isHTML(a.contentType) && !object.Compressed(a.data) && ref.Digest.Check(a.data) != nil {
+		return nil, tier.Corrupt(h.name, ref, fmt.Errorf("%w: content type %q, of a proxy or a login form maybe", ErrPage, a.contentType))
+	}
+	return a.data, nil
+}
+
+func isHTML(contentType string) bool {
+	return strings.HasPrefix(strings.ToLower(contentType), "text/html")
+}
+
+// Head fetches a tree's newest head, if it is another than since.
+func (h *HTTP) Head(ctx context.Context, tree object.TreeName, since []byte) ([]byte, error) {
+	if err := checkTree(h.name, tree); err != nil {
+		return nil, err
+	}
+	header := http.Header{"Cache-Control": {"no-cache"}} // whoever is in between shall look, too
+	h.mu.Lock()
+	known, ok := h.heads[tree]
+	h.mu.Unlock()
+	if ok && since != nil && bytes.Equal(known.note, since) {
+		setIf(header, "If-None-Match", known.etag)
+		setIf(header, "If-Modified-Since", known.modified)
+	}
+	a, err := h.get(ctx, tree.URLPath()+"/head", object.MaxHead, header)
+	switch {
+	case err != nil:
+		return nil, err
+	case a.notModified:
+		return since, nil
+	case isHTML(a.contentType):
+		if _, err := object.OpenHead(a.data, nil); err != nil {
+			return nil, fmt.Errorf("%s: the head of %v: %w: %w: content type %q, of a proxy or a login form maybe", h.name, tree, tier.ErrCorrupt, ErrPage, a.contentType)
+		}
+	}
+	h.remember(tree, a)
+	if since != nil && bytes.Equal(a.data, since) {
+		return since, nil
+	}
+	return a.data, nil
+}
+
+// remember keeps what the next request for the head can be conditional on.
+// Servers make dates, and ETags too, out of a time in whole seconds: one of the
+// present second may stand for the next head as well.
+func (h *HTTP) remember(tree object.TreeName, a *answer) {
+	v := validators{note: a.data, etag: a.etag, modified: a.modified}
+	if modified, err := http.ParseTime(a.modified); err == nil && a.date.Sub(modified) < 2*time.Second {
+		v = validators{}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if v.etag == "" && v.modified == "" {
+		delete(h.heads, tree)
+		return
+	}
+	if len(h.heads) >= maxValidators {
+		clear(h.heads) // costs one full answer each
+	}
+	h.heads[tree] = v
+}
+
+// Trees reads the list of trees that publishing keeps.
+func (h *HTTP) Trees(ctx context.Context) ([]object.TreeName, error) {
+	a, err := h.get(ctx, "md/trees", maxTrees, http.Header{"Cache-Control": {"no-cache"}})
+	if err != nil {
+		return nil, err
+	}
+	var trees []object.TreeName
+	lines := bufio.NewScanner(bytes.NewReader(a.data))
+	for lines.Scan() {
+		tree, err := object.ParseTreeDir(lines.Text())
+		if err != nil {
+			return nil, fmt.Errorf("%s: md/trees, line %d: %w: %w", h.name, len(trees)+1, tier.ErrCorrupt, err)
+		}
+		trees = append(trees, tree)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: md/trees, line %d: %w: %w", h.name, len(trees)+1, tier.ErrCorrupt, err)
+	}
+	sortTrees(trees)
+	return trees, nil
+}
+
+// url is the address of path, whose segments are escaped already. They stay
+// spelled as they are.
+func (h *HTTP) url(path string) (*url.URL, error) {
+	plain, err := url.PathUnescape(path)
+	if err != nil {
+		return nil, err
+	}
+	u := h.base
+	u.Path, u.RawPath = h.base.Path+"/"+plain, h.base.RawPath+"/"+path
+	return &u, nil
+}
+
+// bare is a URL for messages: a query may be a signature.
+func bare(u *url.URL) string {
+	v := *u
+	v.User, v.RawQuery, v.Fragment = nil, "", ""
+	return v.String()
+}
+
+func isConditional(header http.Header) bool {
+	return header.Get("If-None-Match") != "" || header.Get("If-Modified-Since") != ""
+}
+
+func setIf(header http.Header, key, value string) {
+	if value != "" {
+		header.Set(key, value)
+	}
+}
+
+// answer is what has arrived for one object, by one request or more.
+type answer struct {
+	data        []byte
+	notModified bool
+
+	contentType, encoding, etag, modified string
+
+	date  time.Time
+	whole bool // ask for all of it next time, not for the rest
+}
+
+// maxDrain is how much of an answer that is of no use is read, in bytes.
+const maxDrain = 4 << 10
+
+// The rest of a body is asked for at most maxResumes times, and only if the
+// request before brought minGain bytes.
+const (
+	maxResumes = 5
+	minGain    = 4 << 10
+)
+
+// get fetches an object of up to limit bytes.
+func (h *HTTP) get(ctx context.Context, path string, limit int64, header http.Header) (*answer, error) {
+	u, err := h.url(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w: %w", h.name, tier.ErrUnavailable, tier.ErrRefused, err)
+	}
+	a := &answer{}
+	for resumes := 0; ; resumes++ {
+		had, whole := len(a.data), a.whole
+		err := h.try(ctx, u, limit, header, a)
+		switch {
+		case err == nil:
+			return a, nil
+		case ctx.Err() != nil:
+			// Whatever it looks like, this is why.
+			return nil, fmt.Errorf("%s: GET %s: %w", h.name, bare(u), tier.Unavailable(context.Cause(ctx)))
+		case h.ctx.Err() != nil:
+			return nil, fmt.Errorf("%s: GET %s: %w: the store is closed", h.name, bare(u), tier.ErrUnavailable)
+		}
+		// Where little was gained, it is for the caller to wait and try again.
+		gained := len(a.data)-had >= minGain || a.whole && !whole
+		if !errors.Is(err, ErrBrokenOff) || !gained || resumes == maxResumes {
+			return nil, fmt.Errorf("%s: GET %s: %w", h.name, bare(u), err)
+		}
+	}
+}
+
+// try makes one request, for what a doesn't have yet, and reads the answer.
+func (h *HTTP) try(ctx context.Context, u *url.URL, limit int64, header http.Header, a *answer) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(h.ctx, func() { cancel(context.Canceled) })()
+
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return fmt.Errorf("%w: %w: %w", tier.ErrUnavailable, tier.ErrRefused, err)
+	}
+	maps.Copy(req.Header, header)
+	req.Header.Set("User-Agent", h.agent)
+	req.Header.Set("Accept-Encoding", "zstd")
+	if h.login != "" {
+		req.SetBasicAuth(h.login, h.secret)
+	}
+	if via := viaOf(ctx); via != "" {
+		req.Header.Set(ViaHeader, via)
+	}
+	from := int64(len(a.data))
+	if a.whole {
+		from = 0
+	}
+	if from > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+		setIf(req.Header, "If-Range", a.rangeValidator())
+	}
+	resp, err := h.client.Do(req)
+	if err != nil {
+		return unanswered(err)
+	}
+	defer resp.Body.Close()
+	if h.answered != nil {
+		h.answered(resp.Header)
+	}
+	body := watch(resp.Body, h.limits.stall, cancel)
+	defer body.stop()
+	if err := h.begin(resp, from, limit, a); err != nil || a.notModified {
+		if resp.ContentLength >= 0 && resp.ContentLength <= maxDrain {
+			_, _ = io.Copy(io.Discard, body) // so that the connection can be used again
+		}
+		return err
+	}
+	if err := a.read(body, resp.ContentLength, limit); err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, ErrStalled) {
+			err = fmt.Errorf("%w: %w after %d bytes: %w", tier.ErrUnavailable, ErrBrokenOff, len(a.data), cause)
+		}
+		return err
+	}
+	return nil
+}
+
+// unanswered says why a request had no answer.
+func unanswered(err error) error {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		err = ue.Err // it would repeat the URL
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Errorf("%w: %w: %w (if its certificate is of a private authority, set ca)", tier.ErrUnavailable, tier.ErrRefused, err)
+	}
+	if errors.Is(err, ErrRedirect) {
+		return fmt.Errorf("%w: %w: %w", tier.ErrUnavailable, tier.ErrRefused, err)
+	}
+	return fmt.Errorf("%w: %w", tier.ErrUnavailable, err)
+}
+
+// begin looks at the header of an answer to a request for what comes after the
+// first from bytes, and makes a ready for the body.
+func (h *HTTP) begin(resp *http.Response, from, limit int64, a *answer) error {
+	encoding := resp.Header.Get("Content-Encoding")
+	switch {
+	case resp.StatusCode == http.StatusNotModified && isConditional(resp.Request.Header):
+		a.notModified = true
+		return nil
+	case resp.StatusCode == http.StatusOK:
+		*a = answer{data: a.data[:0], whole: a.whole}
+	case from > 0 && resp.StatusCode == http.StatusPartialContent:
+		err := checkRange(resp.Header, from, limit)
+		if err == nil && encoding != a.encoding {
+			err = fmt.Errorf("content encoding %.40q after %.40q", encoding, a.encoding)
+		}
+		if err != nil {
+			a.whole = true
+			return fmt.Errorf("%w: %w: what came then is not the rest of it: %w", tier.ErrUnavailable, ErrBrokenOff, err)
+		}
+		return nil
+	case from > 0 && resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
+		a.whole = true
+		return fmt.Errorf("%w: %w: status 416 to the request for the rest", tier.ErrUnavailable, ErrBrokenOff)
+	default:
+		return h.refused(resp)
+	}
+	switch encoding {
+	case "", "identity", "zstd": // the stored form, whatever it is called
+	default:
+		return fmt.Errorf("%w: %w: the answer has content encoding %.40q, which was not asked for: turn it off for this store", tier.ErrUnavailable, tier.ErrRefused, encoding)
+	}
+	if resp.ContentLength > limit {
+		return fmt.Errorf("%w (content type %.80q)", tooLarge(resp.ContentLength, limit), resp.Header.Get("Content-Type"))
+	}
+	a.encoding, a.contentType = encoding, resp.Header.Get("Content-Type")
+	a.etag, a.modified = resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
+	a.date, _ = http.ParseTime(resp.Header.Get("Date"))
+	return nil
+}
+
+// refused says what a status means that is no success.
+func (h *HTTP) refused(resp *http.Response) error {
+	code := resp.StatusCode
+	status := strings.TrimSpace(fmt.Sprintf("status %d %s", code, http.StatusText(code)))
+	switch {
+	case code == http.StatusNotFound || code == http.StatusGone:
+		return fmt.Errorf("%w: %s", tier.ErrAbsent, status)
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return fmt.Errorf("%w: %s: check login and secret of %s", tier.ErrDenied, status, h.name)
+	case code == http.StatusLoopDetected:
+		return fmt.Errorf("%w: %w: %w: %s", tier.ErrUnavailable, tier.ErrRefused, ErrLoop, status)
+	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code >= 500:
+		err := fmt.Errorf("%w: %s", tier.ErrUnavailable, status)
+		if after, ok := retryAfter(resp.Header); ok {
+			return &tier.BusyError{After: after, Err: err}
+		}
+		return err
+	}
+	return fmt.Errorf("%w: %w: %s", tier.ErrUnavailable, tier.ErrRefused, status)
+}
+
+// retryAfter reads Retry-After, which is a number of seconds or a date.
+func retryAfter(header http.Header) (time.Duration, bool) {
+	v := header.Get("Retry-After")
+	if n, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return time.Duration(n) * time.Second, true
+	}
+	t, err := http.ParseTime(v)
+	if err != nil {
+		return 0, false
+	}
+	now := time.Now()
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = date // by the clock that set it
+	}
+	return max(t.Sub(now), 0), true
+}
+
+// rangeValidator is what the rest of a body must belong to. Weak ETags won't do
+// for that.
+func (a *answer) rangeValidator() string {
+	if a.etag != "" && !strings.HasPrefix(a.etag, "W/") {
+		return a.etag
+	}
+	return a.modified
+}
+
+// checkRange tells what is wrong with an answer that should go on after from
+// bytes.
+func checkRange(header http.Header, from, limit int64) error {
+	v := header.Get("Content-Range")
+	var first, last, total int64
+	if n, err := fmt.Sscanf(v, "bytes %d-%d/%d", &first, &last, &total); err != nil && n < 2 {
+		return fmt.Errorf("content range %.80q", v)
+	}
+	if first != from || last < first || last >= limit || total != 0 && last != total-1 {
+		return fmt.Errorf("content range %.80q, wanted from %d on", v, from)
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	_ "golang.org/x/crypto/x509roots/fallback" // for images without roots of their own
+)
+
+const (
+	maxConns     = 64 // to one host, where it doesn't speak HTTP/2
+	maxRedirects = 5
+)
+
+// newTransport returns a transport for one store. Nothing of it comes from the
+// environment: what a daemon talks to is for its config to say. Dials end with
+// ctx.
+func newTransport(ctx context.Context, cfg Config, lim limits) (*http.Transport, error) {
+	roots, err := rootsWith(cfg.CA)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", cfg.Name, err)
+	}
+	dialer := &net.Dialer{
+		Timeout:         lim.dial,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+		Control: func(_, _ string, c syscall.RawConn) error {
+			return setUserTimeout(c, lim.header)
+		},
+	}
+	return &http.Transport{
+		DialContext: func(dctx context.Context, network, addr string) (net.Conn, error) {
+			dctx, cancel := context.WithCancel(dctx)
+			defer cancel()
+			defer context.AfterFunc(ctx, cancel)()
+			return dialer.DialContext(dctx, network, addr)
+		},
+		TLSClientConfig:        &tls.Config{RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(maxConns)},
+		TLSHandshakeTimeout:    lim.dial,
+		ResponseHeaderTimeout:  lim.header,
+		ExpectContinueTimeout:  time.Second,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConnsPerHost:    maxConns,
+		MaxConnsPerHost:        maxConns,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true, // Accept-Encoding is ours to say
+		ForceAttemptHTTP2:      true,
+		// A connection on which nothing arrives is pinged, and dropped if
+		// nothing comes back.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: lim.stall, PingTimeout: lim.stall},
+	}, nil
+}
+
+// rootsWith returns the system's roots and those in a PEM file; nil for what
+// the system has alone.
+func rootsWith(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read ca: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // the private root will do alone
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read ca: %s has no PEM certificate", file)
+	}
+	return pool, nil
+}
+
+// checkRedirect is asked before a redirect is followed. The store's credentials
+// go to the store alone.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	first, last := via[0].URL, via[len(via)-1].URL
+	if req.URL.Scheme != "https" && (req.URL.Scheme != "http" || last.Scheme == "https") {
+		return fmt.Errorf("%w: from %s to %s", ErrRedirect, last.Scheme, req.URL.Scheme)
+	}
+	for _, v := range via {
+		if *v.URL == *req.URL {
+			return fmt.Errorf("%w: they go in a circle at %s", ErrRedirect, bare(req.URL))
+		}
+	}
+	if len(via) > maxRedirects {
+		return fmt.Errorf("%w: more than %d of them", ErrRedirect, maxRedirects)
+	}
+	sameHost := strings.EqualFold(first.Host, req.URL.Host) && first.Scheme == req.URL.Scheme
+	secured := first.Scheme == "http" && req.URL.Scheme == "https" && strings.EqualFold(first.Hostname(), req.URL.Hostname())
+	if !sameHost && !secured {
+		req.Header.Del("Authorization")
+	}
+	return nil
+}

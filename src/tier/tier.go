@@ -1,0 +1,113 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+)
+
+// Ref names one blob, with what the object that names it says of its size.
+type Ref struct {
+	Domain string // never empty
+	Digest digest.Digest
+	Limit  int64 // most bytes it may have when plain; 0 means object.MaxBlob
+	// Via is empty but in a cache server, which tells a store that is a cache,
+	// too, which caches the request came through.
+	Via string
+}
+
+// Max is Limit, or what stands for it.
+func (r Ref) Max() int64 {
+	if r.Limit == 0 {
+		return object.MaxBlob
+	}
+	return r.Limit
+}
+
+func (r Ref) String() string { return r.Domain + "/" + r.Digest.String() }
+
+// Errors that every source uses; others wrap them. A source that was reached
+// and has no such blob says ErrAbsent; a network error is never that.
+var (
+	ErrAbsent      = errors.New("no such object")
+	ErrCorrupt     = errors.New("corrupt object")
+	ErrDenied      = errors.New("access denied")
+	ErrUnavailable = errors.New("unavailable")
+)
+
+// ErrRefused goes along with ErrUnavailable where asking the same again is of
+// no use: the source was reached and won't have the request.
+var ErrRefused = errors.New("request refused")
+
+// Unavailable is err as one of the errors above: those that are none of them,
+// such as a deadline that passed, become ErrUnavailable.
+func Unavailable(err error) error {
+	for _, known := range []error{ErrAbsent, ErrCorrupt, ErrDenied, ErrUnavailable, context.Canceled} {
+		if errors.Is(err, known) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// Source answers with blobs in stored form.
+type Source interface {
+	// Name tells tiers apart in logs, metrics and messages.
+	Name() string
+	// Get returns a blob as the tier has it: not verified, and no larger than
+	// its limit. It returns when ctx is done, at the latest. The bytes belong to
+	// the caller, who doesn't change them.
+	Get(ctx context.Context, ref Ref) ([]byte, error)
+	// Purge is told that what Get gave has another digest. A tier that is ours
+	// drops it, so that it isn't given again; one that isn't does nothing.
+	// Having nothing to drop is no error.
+	Purge(ctx context.Context, ref Ref) error
+}
+
+// HeadSource answers with heads.
+type HeadSource interface {
+	// Head returns the note of the tree's newest head, or ErrAbsent. since,
+	// if not nil, is the note that the caller has: the same slice comes back
+	// where it is still the newest.
+	Head(ctx context.Context, tree object.TreeName, since []byte) ([]byte, error)
+}
+
+// Blob is the plain, verified content of a blob. Release must be called once
+// the bytes are no longer looked at: they may lie in a cache's mapped file.
+type Blob struct {
+	Data    []byte
+	release func()
+}
+
+// NewBlob returns a blob whose release is called by Release; it may be nil.
+func NewBlob(data []byte, release func()) Blob { return Blob{data, release} }
+
+// Release gives the bytes back.
+func (b Blob) Release() {
+	if b.release != nil {
+		b.release()
+	}
+}
+
+// Cache keeps plain, verified blobs near.
+type Cache interface {
+	// Get answers from the cache alone: ErrAbsent if it has no such blob.
+	Get(ref Ref) (Blob, error)
+	// Range is Get for n bytes at off, and reads no more than it must. What
+	// the blob doesn't have is ErrCorrupt.
+	Range(ref Ref, off, n int64) (Blob, error)
+	// Has tells whether Get would answer, without a look at the bytes.
+	Has(ref Ref) bool
+	// Put takes a blob, which must not be changed any more, to keep it. It
+	// returns before the blob is on disk, and may drop it where there is no
+	// room: what is kept is for the cache to say, never an error of a read.
+	Put(ctx context.Context, ref Ref, plain []byte)
+}
+
+// Corrupt wraps what was wrong with a blob that a source gave.
+func Corrupt(source string, ref Ref, err error) error {
+	return fmt.Errorf("%s gave %v: %w: %w", source, ref, ErrCorrupt, err)
+}
