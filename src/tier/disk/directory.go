@@ -1,0 +1,210 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	formatWord = "aysfs disk cache "
+	format     = formatWord + "1\n"
+
+	versionFile = "VERSION"
+	lockFile    = "lock"
+	headsFile   = "heads.db"
+	cleanFile   = "clean"
+
+	// lockPatience is how long to wait for a process that is about to end.
+	lockPatience = 3 * time.Second
+)
+
+// ours tells the files that a cache of any version has. Others are left alone.
+func ours(name string) bool {
+	switch name {
+	case versionFile, lockFile, headsFile, cleanFile, cleanFile + ".tmp":
+		return true
+	}
+	ok, _ := regexp.MatchString(`^seg-[0-9a-f]{8}\.bolt$`, name)
+	return ok
+}
+
+// directory is the locked place of a cache.
+type directory struct {
+	path     string
+	lock     *os.File
+	readOnly bool
+	// Why it is read-only, or why it can't be used at all.
+	readOnlyWhy, unusable error
+	notes                 []string // for the log
+}
+
+// openDirectory makes or checks the directory and locks it. The error is for
+// what a person must put right.
+func openDirectory(path string) (*directory, error) {
+	d := &directory{path: path}
+	err := os.MkdirAll(path, 0o700)
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil, err
+	}
+	if err != nil {
+		d.unusable = err
+		return d, nil
+	}
+	known, err := d.isOurs()
+	if errors.Is(err, ErrForeign) {
+		return nil, err
+	}
+	if err != nil {
+		d.unusable = err
+		return d, nil
+	}
+	if err := d.takeLock(known); err != nil {
+		if errors.Is(err, ErrInUse) {
+			return nil, err
+		}
+		d.unusable = err
+		return d, nil
+	}
+	if known || d.readOnly {
+		if !known {
+			d.unusable = fmt.Errorf("nothing to read: %w", d.readOnlyWhy)
+		}
+		return d, nil
+	}
+	if err := d.rebuild(); err != nil {
+		d.unusable = err
+	}
+	return d, nil
+}
+
+// isOurs tells whether there is a cache of this version. It is ErrForeign when
+// there is something else.
+func (d *directory) isOurs() (bool, error) {
+	names, err := d.names()
+	if err != nil {
+		return false, err
+	}
+	b, err := os.ReadFile(filepath.Join(d.path, versionFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	if strings.HasPrefix(string(b), formatWord) {
+		return string(b) == format, nil
+	}
+	for _, name := range names {
+		if !ours(name) && name != "lost+found" {
+			return false, fmt.Errorf("%w: it has %q", ErrForeign, name)
+		}
+	}
+	return false, nil
+}
+
+func (d *directory) names() ([]string, error) {
+	f, err := os.Open(d.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
+// takeLock keeps other processes out. Where nothing can be written there is
+// no need to, nor a way; that makes the directory read-only.
+func (d *directory) takeLock(known bool) error {
+	path := filepath.Join(d.path, lockFile)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if known && (errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)) {
+		d.readOnly, d.readOnlyWhy = true, err
+		if f, err = os.Open(path); err != nil {
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			d.lock = f
+			return nil
+		}
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			f.Close()
+			return fmt.Errorf("lock %s: %w", path, err)
+		}
+		if time.Since(start) > lockPatience {
+			f.Close()
+			return ErrInUse
+		}
+	}
+}
+
+// rebuild removes what another version left and starts anew.
+func (d *directory) rebuild() error {
+	names, err := d.names()
+	if err != nil {
+		return err
+	}
+	removed := 0
+	for _, name := range names {
+		if !ours(name) || name == lockFile {
+			continue
+		}
+		if err := os.Remove(filepath.Join(d.path, name)); err != nil {
+			return err
+		}
+		removed++
+	}
+	if removed > 0 {
+		d.notes = append(d.notes, "a cache of another version was removed")
+	}
+	if err := writeSynced(filepath.Join(d.path, versionFile), []byte(format)); err != nil {
+		return err
+	}
+	return d.sync()
+}
+
+// sync makes names that were added or removed durable.
+func (d *directory) sync() error {
+	f, err := os.Open(d.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+func (d *directory) close() {
+	if d.lock != nil {
+		d.lock.Close()
+	}
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func statOf(fi fs.FileInfo) *syscall.Stat_t {
+	st, _ := fi.Sys().(*syscall.Stat_t)
+	return st
+}

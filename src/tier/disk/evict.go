@@ -1,0 +1,337 @@
+package disk
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/tier"
+)
+
+// otherFiles is set aside for what is not a segment, besides heads.db and the
+// index's share of the clean marker.
+const otherFiles = 64 << 10
+
+var errFull = errors.New("no room")
+
+// used is what the cache takes on disk, with what it will take when it is
+// closed.
+func (c *Cache) used() int64 {
+	n := int64(otherFiles) + c.index.len()*entryOnDisk + c.heads.size()
+	for _, s := range c.segments() {
+		n += s.size.Load()
+	}
+	c.openMu.Lock()
+	defer c.openMu.Unlock()
+	return n + c.lingering
+}
+
+// spare is how much may still be written without leaving the file system less
+// than it is to be left, what is free at all, and what it has. In bytes; where
+// that can't be told, writing will.
+func (c *Cache) spare() (spare, free, total int64) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(c.dir.path, &st); err != nil {
+		return whole, whole, whole
+	}
+	free = int64(st.Bavail) * int64(st.Bsize)
+	total = int64(st.Blocks) * int64(st.Bsize)
+	spare = free
+	if c.opt.MinFree != nil {
+		spare -= c.opt.MinFree(total)
+	}
+	return spare, free, total
+}
+
+// makeRoom evicts until need more bytes may be written, with something left to
+// copy the next survivors into. Where there is nothing to evict any more, it
+// will do without that.
+func (c *Cache) makeRoom(need int64) error {
+	for {
+		over := c.used() + need + c.headroom - c.opt.MaxSize
+		spare, _, _ := c.spare()
+		if over <= 0 && spare >= need+c.headroom {
+			return nil
+		}
+		if c.evictOne() {
+			continue
+		}
+		switch {
+		case over > c.headroom:
+			return fmt.Errorf("%w: %d of %d bytes are taken, %d more are wanted",
+				errFull, c.used(), c.opt.MaxSize, need)
+		case spare < need:
+			return fmt.Errorf("%w: %d bytes too few are free on the file system", errFull, need-spare)
+		}
+		return nil
+	}
+}
+
+// keepWithin gives way where others fill the file system, and where the cache
+// was larger before it was opened this time.
+func (c *Cache) keepWithin() {
+	for {
+		spare, _, _ := c.spare()
+		if c.used() <= c.opt.MaxSize && spare >= 0 || !c.evictOne() {
+			return
+		}
+	}
+}
+
+// evictOne removes the oldest sealed segment; the active one, when there is no
+// other. It returns false if there is none at all.
+//
+// A segment most of which is pinned is passed over, and is then the youngest:
+// to copy it would only write it again. When all are like that, pins no longer
+// help.
+func (c *Cache) evictOne() bool {
+	segs := c.sealed()
+	if len(segs) == 0 {
+		if c.active == nil || c.active.bytes.Load() == 0 {
+			return false
+		}
+		c.seal(true)
+		segs = c.sealed()
+	}
+	for _, s := range segs {
+		keep, pinned := c.survivors(s, false)
+		if pinned > s.size.Load()/2 {
+			c.renewSegment(s)
+			continue
+		}
+		c.evict(s, keep)
+		return true
+	}
+	if len(segs) == 0 {
+		return false
+	}
+	keep, _ := c.survivors(segs[0], false)
+	c.evict(segs[0], keep)
+	return true
+}
+
+// sealed returns the segments that may be evicted, oldest first.
+func (c *Cache) sealed() []*segment {
+	return slices.DeleteFunc(c.segments(), func(s *segment) bool { return s == c.active })
+}
+
+// renewSegment makes s the youngest but for the active one.
+func (c *Cache) renewSegment(s *segment) {
+	c.segMu.Lock()
+	defer c.segMu.Unlock()
+	i := slices.Index(c.segs, s)
+	if i < 0 {
+		return
+	}
+	c.segs = slices.Delete(slices.Clone(c.segs), i, i+1)
+	at := len(c.segs)
+	if at > 0 && c.segs[at-1] == c.active {
+		at--
+	}
+	c.segs = slices.Insert(c.segs, at, s)
+}
+
+// survivor is a blob to be copied before its segment is removed.
+type survivor struct {
+	ref      tier.Ref
+	fp       entry
+	verified bool
+	pinned   bool
+	stamp    uint32
+}
+
+// survivors returns the blobs of s that deserve to outlast it, those first that
+// deserve it most, and what the pinned ones take.
+func (c *Cache) survivors(s *segment, pinnedOnly bool) (keep []survivor, pinned int64) {
+	h, err := c.acquire(s)
+	if errors.Is(err, errBusy) {
+		return nil, s.size.Load() // what is in it can't be told now: pass it over
+	}
+	if err != nil {
+		c.condemn(s, err)
+		return nil, 0
+	}
+	defer c.unref(h)
+	oldest := c.expiredBefore()
+	err = h.eachKey(func(domain string, d *digest.Digest) error {
+		ref := tier.Ref{Domain: domain, Digest: *d}
+		fp := fingerprint(&ref)
+		e, stamp, ok := c.index.peek(fp)
+		if !ok || e.slot() != s.slot {
+			return nil
+		}
+		v := survivor{ref: ref, fp: fp, verified: e.verified(), stamp: stamp, pinned: c.isPinned(ref)}
+		if v.pinned || !pinnedOnly && e&usedFlag != 0 && stamp >= oldest {
+			keep = append(keep, v)
+		}
+		return nil
+	})
+	if err != nil {
+		c.condemn(s, err)
+		return nil, 0
+	}
+	for _, v := range keep {
+		if v.pinned {
+			if p, err := h.locate(v.ref.Domain, &v.ref.Digest); err == nil {
+				pinned += costOf(p.size)
+			}
+		}
+	}
+	slices.SortFunc(keep, func(a, b survivor) int {
+		if a.pinned != b.pinned {
+			return cmp.Compare(rank(b.pinned), rank(a.pinned))
+		}
+		return cmp.Compare(b.stamp, a.stamp)
+	})
+	return keep, pinned
+}
+
+func rank(pinned bool) int {
+	if pinned {
+		return 1
+	}
+	return 0
+}
+
+// evict copies survivors of s to the active segment, half a segment of them at
+// most, and removes it.
+func (c *Cache) evict(s *segment, keep []survivor) {
+	size := s.size.Load()
+	c.copyForward(s, keep)
+	if !c.drop(s) {
+		return
+	}
+	c.count.evicted.Add(1)
+	c.count.evictedBytes.Add(size)
+	c.awaitGone(s)
+}
+
+// awaitGone gives readers a moment to let go of an unlinked segment, so that
+// its space is back before another one is evicted for it.
+func (c *Cache) awaitGone(s *segment) {
+	c.openMu.Lock()
+	gone := s.gone
+	c.openMu.Unlock()
+	if gone == nil {
+		return
+	}
+	select {
+	case <-gone:
+	case <-time.After(200 * time.Millisecond):
+	}
+}
+
+func (c *Cache) copyForward(s *segment, keep []survivor) {
+	if len(keep) == 0 || s.dead.Load() {
+		return
+	}
+	h, err := c.acquire(s)
+	if err != nil {
+		return
+	}
+	defer c.unref(h)
+	spare, free, _ := c.spare()
+	budget := min(s.size.Load()/2, c.headroom, c.opt.MaxSize-c.used())
+	var batch []*item
+	var blobs []tier.Blob
+	var size int64
+	flush := func() bool {
+		defer func() {
+			for _, b := range blobs {
+				b.Release()
+			}
+			batch, blobs, size = nil, nil, 0
+		}()
+		for len(batch) > 0 {
+			n, err := c.writeSome(batch)
+			if err != nil {
+				return false // the batch that this makes room for will tell
+			}
+			batch = batch[n:]
+		}
+		return true
+	}
+	for _, v := range keep {
+		p, err := h.locate(v.ref.Domain, &v.ref.Digest)
+		if err != nil {
+			c.failed(s, &v.ref, v.fp, err)
+			if s.dead.Load() {
+				break
+			}
+			continue
+		}
+		// What is pinned may take a share of what is to be left free, for a
+		// moment; what was merely used may not.
+		room := min(budget, spare)
+		if v.pinned {
+			room = min(budget, free/2)
+		}
+		need := costOf(p.size)
+		if need > room {
+			continue
+		}
+		budget, spare, free = budget-need, spare-need, free-need
+		blob, err := c.readWhole(h, p, false)
+		if err != nil {
+			c.failed(s, &v.ref, v.fp, err)
+			continue
+		}
+		if !v.verified {
+			if err := v.ref.Digest.Check(blob.Data); err != nil {
+				blob.Release()
+				c.failed(s, &v.ref, v.fp, err)
+				continue
+			}
+			c.count.verified.Add(1)
+		}
+		stamp := v.stamp
+		if v.pinned {
+			stamp = c.stamp() // a pin is a use
+		}
+		batch = append(batch, &item{ref: v.ref, fp: v.fp, data: blob.Data, from: s, stamp: stamp})
+		blobs, size = append(blobs, blob), size+p.size
+		if len(batch) == batchBlobs || size >= min(batchBytes, c.limit/4) {
+			if !flush() {
+				return
+			}
+		}
+	}
+	flush()
+}
+
+// expiredBefore is the stamp of the oldest use that still counts.
+func (c *Cache) expiredBefore() uint32 {
+	if c.opt.Expiration <= 0 {
+		return 0
+	}
+	return c.stampAt(c.opt.Now().Add(-c.opt.Expiration))
+}
+
+// sweep removes segments in which all has expired, but for what is pinned.
+func (c *Cache) sweep() {
+	oldest := c.expiredBefore()
+	if oldest == 0 {
+		return
+	}
+	segs := c.segments()
+	var highest uint16
+	for _, s := range segs {
+		highest = max(highest, s.slot)
+	}
+	last := c.index.newest(highest)
+	for _, s := range segs {
+		if last[s.slot] >= oldest || s.bytes.Load() == 0 {
+			continue
+		}
+		if s == c.active {
+			c.seal(true)
+		}
+		keep, _ := c.survivors(s, true)
+		c.evict(s, keep)
+	}
+}

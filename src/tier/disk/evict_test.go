@@ -1,0 +1,506 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/tier"
+)
+
+func TestMaxSizeIsNeverPassed(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name    string
+		maxSize int64
+		size    func(i int) int
+		n       int
+	}{
+		{"large", 24 << 20, func(int) int { return 700_000 }, 70},
+		{"small", 12 << 20, func(int) int { return 600 }, 12_000},
+		{"page", 16 << 20, func(int) int { return 4096 }, 3_000},
+		{"mixed", 24 << 20, func(i int) int { return []int{0, 100, 900, 5_000, 50_000, 1 << 20}[i%6] }, 200},
+		{"tiny cache", 2 << 20, func(int) int { return 100_000 }, 100},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			c := open(t, Options{Path: dir, MaxSize: tc.maxSize})
+			var most, dropped int64
+			step := max(tc.n/50, 1)
+			for i := range tc.n {
+				ref := put(c, uint64(i), tc.size(i))
+				if i%7 == 0 {
+					if b, err := c.Get(ref); err == nil {
+						b.Release()
+					}
+				}
+				if i%step == 0 {
+					flush(t, c)
+					now := taken(t, dir)
+					most = max(most, now)
+					if now > tc.maxSize {
+						t.Fatalf("after %d blobs: %d bytes on disk, at most %d", i, now, tc.maxSize)
+					}
+					if s := c.Stats(); s.Disk > s.MaxDisk {
+						t.Fatalf("%+v", s)
+					}
+				}
+			}
+			flush(t, c)
+			s := c.Stats()
+			dropped = s.Dropped
+			if s.EvictedSegments == 0 {
+				t.Errorf("nothing was evicted: the test shows nothing: %+v", s)
+			}
+			if dropped > int64(tc.n)/100 {
+				t.Errorf("%d of %d blobs were dropped", dropped, tc.n)
+			}
+			if most < tc.maxSize/2 {
+				t.Errorf("only %d of %d bytes were ever used", most, tc.maxSize)
+			}
+			if !has(t, c, uint64(tc.n-1), tc.size(tc.n-1)) {
+				t.Error("the blob put last is not there")
+			}
+			shut(t, c)
+			if now := taken(t, dir); now > tc.maxSize {
+				t.Errorf("closed: %d bytes on disk, at most %d", now, tc.maxSize)
+			}
+			// Less is allowed now: the rest goes back.
+			c = open(t, Options{Path: dir, MaxSize: tc.maxSize / 2})
+			c.call(func() {})
+			if now := taken(t, dir); now > tc.maxSize/2 {
+				t.Errorf("reopened with half the size: %d bytes on disk, at most %d", now, tc.maxSize/2)
+			}
+		})
+	}
+}
+
+func TestWhatIsUsedStays(t *testing.T) {
+	t.Parallel()
+	const size = 25_000
+	c := open(t, Options{Path: t.TempDir(), MaxSize: 4 << 20, segment: 512 << 10})
+	for i := range uint64(5) {
+		put(c, i, size)
+	}
+	flush(t, c)
+	for i := range uint64(400) { // more than twice what there is room for
+		put(c, 1000+i, size)
+		if i%10 == 0 {
+			flush(t, c)
+			for k := range uint64(5) {
+				if !has(t, c, k, size) {
+					t.Fatalf("blob %d, in use all the time, went after %d others", k, i)
+				}
+			}
+		}
+	}
+	flush(t, c)
+	s := c.Stats()
+	if s.EvictedSegments < 5 || s.Survived == 0 {
+		t.Errorf("%+v", s)
+	}
+	// What came later than others stays longer.
+	if has(t, c, 1020, size) || !has(t, c, 1390, size) {
+		t.Error("an old blob is there, or a new one is not")
+	}
+	// Streaming through is not using: hardly more may be copied than was used.
+	if s.Survived > 100 {
+		t.Errorf("%d blobs were copied for five that were used", s.Survived)
+	}
+}
+
+func TestMostRecentlyUsedSurvive(t *testing.T) {
+	t.Parallel()
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixNano())
+	c := open(t, Options{Path: t.TempDir(), MaxSize: 64 << 20, Now: func() time.Time { return time.Unix(0, clock.Load()) }})
+	const size = 50_000
+	for i := range uint64(60) {
+		put(c, i, size)
+	}
+	flush(t, c)
+	c.call(func() { c.seal(true) })
+	for i := range uint64(60) { // all are used, in order: more than half a segment
+		clock.Add(int64(time.Second))
+		if !has(t, c, i, size) {
+			t.Fatal("gone at once")
+		}
+	}
+	c.call(func() { c.evictOne() })
+	kept, firstKept := 0, uint64(0)
+	for i := range uint64(60) {
+		if ref, _ := blob(i, size); c.Has(ref) {
+			if kept == 0 {
+				firstKept = i
+			}
+			kept++
+		}
+	}
+	if kept < 20 || kept > 40 || firstKept != uint64(60-kept) {
+		t.Errorf("%d of 60 survived, from %d on: want the half that was used last", kept, firstKept)
+	}
+}
+
+func TestPinnedSurvive(t *testing.T) {
+	t.Parallel()
+	const size = 4_000
+	c := open(t, Options{Path: t.TempDir(), MaxSize: 4 << 20, segment: 512 << 10})
+	pinned := map[tier.Ref]bool{}
+	for i := range uint64(200) { // whole segments of them
+		pinned[put(c, i, size)] = true
+	}
+	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	flush(t, c)
+	for i := range uint64(250) {
+		put(c, 1000+i, 25_000)
+		if i%20 == 0 {
+			flush(t, c)
+		}
+	}
+	flush(t, c)
+	if s := c.Stats(); s.EvictedSegments < 5 {
+		t.Errorf("%+v", s)
+	}
+	for i := range uint64(200) {
+		if !has(t, c, i, size) {
+			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
+		}
+	}
+	// More is pinned than fits: the cache must still take what is new.
+	c.SetPinned(func(tier.Ref) bool { return true })
+	for i := range uint64(200) {
+		put(c, 5000+i, 25_000)
+		flush(t, c)
+		if ref, _ := blob(5000+i, 25_000); !c.Has(ref) {
+			t.Fatalf("blob %d was not taken: %+v", i, c.Stats())
+		}
+	}
+}
+
+func TestExpiration(t *testing.T) {
+	t.Parallel()
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixNano())
+	opt := Options{
+		Path: t.TempDir(), Expiration: time.Hour,
+		Now: func() time.Time { return time.Unix(0, clock.Load()) },
+	}
+	pin, _ := blob(7, 1000)
+	c := open(t, opt)
+	c.SetPinned(func(ref tier.Ref) bool { return ref == pin })
+	for i := range uint64(50) {
+		put(c, i, 1000)
+	}
+	flush(t, c)
+	c.call(func() { c.seal(true) })
+	put(c, 100, 1000)
+	flush(t, c)
+	clock.Add(int64(50 * time.Minute))
+	c.call(c.sweep)
+	if !has(t, c, 3, 1000) || c.Stats().Segments != 2 {
+		t.Fatal("gone before it expired")
+	}
+	// The whole first segment is kept by the one that was used; and it is
+	// known over a restart.
+	clock.Add(int64(20 * time.Minute))
+	shut(t, c)
+	clock.Add(int64(20 * time.Minute))
+	c = open(t, opt)
+	c.SetPinned(func(ref tier.Ref) bool { return ref == pin })
+	c.call(c.sweep)
+	if !c.Has(pin) || c.Stats().Segments != 1 {
+		t.Errorf("want the first segment alone: %+v", c.Stats())
+	}
+	if ref, _ := blob(100, 1000); c.Has(ref) {
+		t.Error("an expired blob is there")
+	}
+	clock.Add(int64(30 * time.Minute))
+	c.call(c.sweep)
+	if ref, _ := blob(3, 1000); c.Has(ref) {
+		t.Error("an expired blob is there")
+	}
+	if !has(t, c, 7, 1000) {
+		t.Error("what is pinned has expired")
+	}
+	if s := c.Stats(); s.Segments != 1 || s.Survived != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestChurn has readers, a writer and evictions at work together.
+func TestChurn(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := open(t, Options{Path: dir, MaxSize: 6 << 20, segment: 512 << 10})
+	c.maxOpen = 4 // segments come and go
+	const blobs, size = 300, 30_000
+	type want struct {
+		ref  tier.Ref
+		data []byte
+	}
+	all := make([]want, blobs)
+	for i := range all {
+		ref, b := blob(uint64(i), size+i)
+		all[i] = want{ref, b}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	var hits atomic.Int64
+	for g := range 4 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(1, uint64(g)))
+			for ctx.Err() == nil {
+				w := all[r.IntN(blobs)]
+				off, n := int64(r.IntN(size)), int64(r.IntN(size))
+				b, err := c.Range(w.ref, off, n)
+				if err != nil {
+					c.Put(ctx, w.ref, w.data)
+					continue
+				}
+				hits.Add(1)
+				if r.IntN(10) == 0 {
+					time.Sleep(time.Millisecond)
+				}
+				if !bytes.Equal(b.Data, cut(w.data, off, n)) {
+					t.Error("wrong bytes")
+				}
+				b.Release()
+				if r.IntN(200) == 0 {
+					c.Purge(w.ref)
+				}
+			}
+		})
+	}
+	for ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+		if now := taken(t, dir); now > 6<<20 {
+			t.Errorf("%d bytes on disk", now)
+			break
+		}
+	}
+	cancel()
+	wg.Wait()
+	flush(t, c)
+	if s := c.Stats(); s.EvictedSegments == 0 || hits.Load() == 0 || s.Corrupt+s.Condemned != 0 {
+		t.Errorf("%d hits, %+v", hits.Load(), s)
+	}
+}
+
+// tmpfs mounts a file system of its own for a test.
+func tmpfs(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Fatalf("mount (these tests need root): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+func TestMinFree(t *testing.T) {
+	t.Parallel()
+	dir := tmpfs(t, "32m")
+	var log logged
+	const minFree = 12 << 20
+	c := open(t, Options{
+		Path: dir + "/cache", MaxSize: 1 << 30, segment: 2 << 20, Log: log.logger(),
+		MinFree: func(total int64) int64 {
+			if total != 32<<20 {
+				t.Errorf("a file system of %d bytes", total)
+			}
+			return minFree
+		},
+	})
+	free := func() int64 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		return int64(st.Bavail) * int64(st.Bsize)
+	}
+	for i := range uint64(200) {
+		put(c, i, 150_000)
+		if i%10 == 0 {
+			flush(t, c)
+			if f := free(); f < minFree {
+				t.Fatalf("%d bytes free, want %d", f, minFree)
+			}
+		}
+	}
+	flush(t, c)
+	if s := c.Stats(); s.EvictedSegments == 0 || s.Dropped != 0 || s.Bypassed != "" || !has(t, c, 199, 150_000) {
+		t.Errorf("%+v", s)
+	}
+	// Somebody else takes the space: the cache gives way, and then does without.
+	hog := strings.Repeat("x", 1<<20)
+	for i := range 18 {
+		if err := os.WriteFile(fmt.Sprintf("%s/hog%d", dir, i), []byte(hog), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.call(c.keepWithin)
+	}
+	if f := free(); f < minFree {
+		t.Errorf("%d bytes free, want %d: %+v", f, minFree, c.Stats())
+	}
+	for i := range 10 {
+		if err := os.WriteFile(fmt.Sprintf("%s/more%d", dir, i), []byte(hog), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range uint64(20) {
+		put(c, 1000+i, 150_000)
+		flush(t, c)
+		has(t, c, 1000+i, 150_000)
+	}
+	if s := c.Stats(); s.Dropped == 0 || s.Bypassed == "" || log.count("level=WARN") != 1 {
+		t.Errorf("%+v\n%s", s, &log)
+	}
+	for i := range 18 {
+		if err := os.Remove(fmt.Sprintf("%s/hog%d", dir, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(firstPause + 100*time.Millisecond)
+	put(c, 2000, 150_000)
+	flush(t, c)
+	if s := c.Stats(); s.Bypassed != "" || !has(t, c, 2000, 150_000) || log.count("keeps blobs again") != 1 {
+		t.Errorf("no recovery: %+v\n%s", s, &log)
+	}
+}
+
+// TestFullDisk lets writes themselves fail: the space is not there although
+// statfs had said so.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := tmpfs(t, "16m")
+	var log logged
+	c, err := Open(Options{Path: dir + "/cache", MaxSize: 1 << 30, segment: 2 << 20, Log: log.logger(), MinFree: func(int64) int64 { return -1 << 40 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(200) {
+		put(c, i, 150_000)
+		if i%10 == 0 {
+			flush(t, c)
+		}
+	}
+	flush(t, c)
+	s := c.Stats()
+	if s.Dropped == 0 || s.Bypassed == "" || s.Condemned != 0 {
+		t.Fatalf("the disk was not full: %+v", s)
+	}
+	if n := log.count("level=WARN"); n != 1 {
+		t.Errorf("%d warnings:\n%s", n, &log)
+	}
+	kept := 0
+	for i := range uint64(200) {
+		if has(t, c, i, 150_000) {
+			kept++
+		}
+	}
+	if kept < 50 {
+		t.Errorf("%d blobs are left", kept)
+	}
+	// There is no room for the mark of a clean shutdown either.
+	if err := c.Close(context.Background()); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("Close: %v", err)
+	}
+	if c, err = Open(Options{Path: dir + "/cache", MaxSize: 1 << 30, segment: 2 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	again := 0
+	for i := range uint64(200) {
+		if has(t, c, i, 150_000) {
+			again++
+		}
+	}
+	if again != kept {
+		t.Errorf("reopened on a full disk: %d blobs of %d", again, kept)
+	}
+}
+
+func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
+	dir := tmpfs(t, "64m")
+	opt := Options{Path: dir + "/cache", MaxSize: 40 << 20}
+	remount := func(flags uintptr) {
+		t.Helper()
+		var err error
+		for range 100 { // a file that is being closed keeps it busy
+			if err = unix.Mount("", dir, "", unix.MS_REMOUNT|flags, ""); err == nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		t.Fatal(err)
+	}
+	for _, unclean := range []bool{false, true} {
+		c := open(t, opt)
+		for i := range uint64(20) {
+			put(c, i, 100_000)
+		}
+		if err := c.PutHead("t", []byte("note")); err != nil {
+			t.Fatal(err)
+		}
+		flush(t, c)
+		if unclean {
+			crash(t, c)
+		}
+		shut(t, c)
+		remount(unix.MS_RDONLY)
+		var log logged
+		o := opt
+		o.Log = log.logger()
+		c = open(t, o)
+		put(c, 100, 100_000)
+		for i := range uint64(20) {
+			if !has(t, c, i, 100_000) {
+				t.Fatalf("blob %d is not served", i)
+			}
+		}
+		if note, err := c.Head("t"); err != nil || string(note) != "note" {
+			t.Errorf("Head: %q, %v", note, err)
+		}
+		if err := c.PutHead("t", []byte("x")); err == nil {
+			t.Error("a head was kept on a read-only disk")
+		}
+		if s := c.Stats(); s.Dropped != 1 || s.Bypassed == "" || log.count("level=WARN") != 1 {
+			t.Errorf("%+v\n%s", s, &log)
+		}
+		shut(t, c)
+		remount(0)
+	}
+	// And with nothing there at all.
+	remount(unix.MS_RDONLY)
+	var log logged
+	c := open(t, Options{Path: dir + "/none", Log: log.logger()})
+	put(c, 1, 10)
+	if has(t, c, 1, 10) || c.Stats().Bypassed == "" || log.count("level=WARN") != 1 {
+		t.Errorf("%+v\n%s", c.Stats(), &log)
+	}
+	if _, err := c.Head("t"); err == nil {
+		t.Error("a head out of nothing")
+	}
+	if err := c.PutHead("t", []byte("n")); err == nil {
+		t.Error("a head into nothing")
+	}
+	shut(t, c)
+	remount(0)
+}
