@@ -24,6 +24,19 @@ type Store struct {
 	Expiration time.Duration // of what caches keep from this store; 0: never
 }
 
+func storeSchema(at string) schema {
+	return schema{
+		{at, tables},
+		{at + ".name", text},
+		{at + ".url", text},
+		{at + ".login", text},
+		{at + ".secret", secret},
+		{at + ".key", text},
+		{at + ".ca", text},
+		{at + ".cache.expiration", whole},
+	}
+}
+
 func readStore(n node, names named) Store {
 	s := Store{
 		Login:      n.text("login", ""),
@@ -40,6 +53,19 @@ func readStore(n node, names named) Store {
 		s.URL = parsed(n, "url", "", urlOf("http", "https", "file"))
 	}
 	return s
+}
+
+// ParseStoreURL reads the URL of a store that is told over the network: http or
+// https, without a login.
+func ParseStoreURL(text string) (*url.URL, error) { return urlOf("http", "https")(text) }
+
+// ParseName reads the name of a client, a store or a mount that is told over the
+// network.
+func ParseName(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("there is no name: write one")
+	}
+	return parseName(s)
 }
 
 func parsePublicKey(s string) (string, error) {

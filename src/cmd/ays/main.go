@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Set by the linker: -X main.version=… -X main.commit=…
+var (
+	version = "devel"
+	commit  = ""
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitWrong  = 1 // a check found something wrong
+	exitFailed = 2 // nothing was done: a mistake in the arguments, say
+)
+
+// command is one of ays's subcommands.
+type command struct {
+	name    string
+	args    string // what follows the flags
+	summary string
+	// run gets the arguments behind the command's name and returns the exit
+	// code. Its messages have been written by then.
+	run func(ctx context.Context, c *call, args []string) int
+}
+
+// call is what a command was called with, beside its arguments.
+type call struct {
+	command        *command
+	stdout, stderr io.Writer
+	terminal       bool // stderr is one
+}
+
+func commands() []command {
+	return []command{
+		{"publish", "TREE", "publish a directory to a store", publishTree},
+		{"verify", "", "check all that a store's heads reach", verifyStore},
+		{"ls", "", "list the trees of a store", listStore},
+		{"status", "", "show how the client on this machine is doing", showStatus},
+		{"keygen", "NAME", "make a key to sign heads with", makeKey},
+		{"version", "", "print the version", printVersion},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(dispatch(ctx, os.Args[1:]))
+}
+
+func dispatch(ctx context.Context, args []string) int {
+	c := &call{stdout: os.Stdout, stderr: os.Stderr, terminal: isTerminal(os.Stderr)}
+	if len(args) == 0 {
+		usage(c.stderr)
+		return exitFailed
+	}
+	switch args[0] {
+	case "help", "-h", "-help", "--help":
+		usage(c.stdout)
+		return exitOK
+	case "-version", "--version":
+		args[0] = "version"
+	}
+	for _, cmd := range commands() {
+		if cmd.name == args[0] {
+			c.command = &cmd
+			return cmd.run(ctx, c, args[1:])
+		}
+	}
+	fmt.Fprintf(c.stderr, "ays: no command %q; \"ays help\" lists them\n", args[0])
+	return exitFailed
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "usage: ays COMMAND [FLAGS] [ARGUMENTS]\n\n")
+	for _, cmd := range commands() {
+		fmt.Fprintf(w, "  %-10s %s\n", cmd.name, cmd.summary)
+	}
+	fmt.Fprint(w, "\n\"ays COMMAND -h\" tells the flags of one. Exit codes: 0 all right, 1 a check found\nsomething wrong, 2 nothing was done.\n")
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/publish"
+)
+
+// published is what publish -json prints.
+type published struct {
+	ID        string        `json:"id"`
+	RepoID    string        `json:"repoid,omitempty"`
+	Platform  string        `json:"platform,omitempty"`
+	Domain    string        `json:"domain"`
+	Unchanged bool          `json:"unchanged"`
+	Serial    int64         `json:"serial"`
+	Time      time.Time     `json:"time"`
+	Root      digest.Digest `json:"root"`
+	Key       string        `json:"key,omitempty"` // name of the key that signed the head
+	object.Counts
+	Skipped  int64   `json:"skipped"`
+	NewBlobs int64   `json:"new_blobs"`
+	NewBytes int64   `json:"new_bytes"`
+	Seconds  float64 `json:"seconds"`
+}
+
+func publishTree(ctx context.Context, c *call, args []string) int {
+	fs := c.flags()
+	tree := treeFlags(fs)
+	o := publish.Options{Log: slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{ReplaceAttr: dropTime}))}
+	fs.StringVar(&o.Store, "store", "", "`directory` of the store, made if absent")
+	fs.StringVar(&o.Domain, "domain", "", "dedupe `domain` (default \"default\")")
+	key := fs.String("key", "", "`file` with the private key that signs the head")
+	fs.BoolVar(&o.KeepSetuid, "keep-setuid", false, "keep setuid and setgid bits")
+	asJSON := fs.Bool("json", false, "print the result as JSON")
+	rest, code, ok := c.parse(fs, args)
+	if !ok {
+		return code
+	}
+	o.Tree, o.Root = *tree, rest[0]
+	if o.Store == "" || o.Tree.ID == "" {
+		return c.fail(errors.New("-store and -id are needed"))
+	}
+	if *key != "" {
+		var err error
+		if o.Signer, err = readSigner(*key); err != nil {
+			return c.fail(err)
+		}
+	}
+	line := statusLine{c.stderr}
+	if c.terminal {
+		o.Progress = func(p publish.Progress) { line.set(publishProgress(p)) }
+	}
+	res, err := publish.Run(ctx, o)
+	if c.terminal {
+		line.clear()
+	}
+	if err != nil {
+		return publishFailed(ctx, c, err)
+	}
+	p := published{
+		ID: res.Tree.ID, RepoID: res.Tree.RepoID, Platform: res.Tree.Platform,
+		Domain: res.Domain, Unchanged: res.Unchanged, Serial: res.Serial, Time: res.Time, Root: res.Root,
+		Counts: res.Counts, Skipped: res.Skipped,
+		NewBlobs: res.NewBlobs, NewBytes: res.NewBytes, Seconds: res.Elapsed.Seconds(),
+	}
+	if o.Signer != nil {
+		p.Key = o.Signer.Name()
+	}
+	if *asJSON {
+		err = json.NewEncoder(c.stdout).Encode(p)
+	} else {
+		err = printPublished(c, res.Tree, p)
+	}
+	if err != nil {
+		return c.fail(fmt.Errorf("published, but could not tell: %w", err))
+	}
+	return exitOK
+}
+
+func publishFailed(ctx context.Context, c *call, err error) int {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return c.fail(errors.New("interrupted; nothing was published"))
+	}
+	var te *publish.TreeError
+	if !errors.As(err, &te) {
+		return c.fail(err)
+	}
+	for _, p := range te.Problems {
+		fmt.Fprintf(c.stderr, "%v\n", p)
+	}
+	more := ""
+	if te.Stopped {
+		more = ", and maybe more"
+	}
+	return c.fail(fmt.Errorf("%d problems in the tree%s; nothing was published", len(te.Problems), more))
+}
+
+func printPublished(c *call, tree object.TreeName, p published) error {
+	what := "published"
+	if p.Unchanged {
+		what = "unchanged"
+	}
+	signed := "not signed"
+	if p.Key != "" {
+		signed = "signed by " + p.Key
+	}
+	_, err := fmt.Fprintf(c.stdout, `%s %v, serial %d, %s
+root    %v
+tree    %d files, %d directories, %d symlinks, %s
+stored  %d new objects, %s
+time    %.2f s
+`, what, tree, p.Serial, signed, p.Root,
+		p.Files, p.Dirs, p.Symlinks, byteSize(p.Bytes),
+		p.NewBlobs, byteSize(p.NewBytes), p.Seconds)
+	return err
+}
+
+// publishProgress is the line that a terminal shows.
+func publishProgress(p publish.Progress) string {
+	rate := byteSize(int64(float64(p.Bytes)/max(p.Elapsed.Seconds(), 0.001))) + "/s"
+	if p.TotalFiles == 0 {
+		return fmt.Sprintf("%d files, %s, %s", p.Files, byteSize(p.Bytes), rate)
+	}
+	return fmt.Sprintf("%d of %d files, %s of %s, %s, %s", p.Files, p.TotalFiles,
+		byteSize(p.Bytes), byteSize(p.TotalBytes), rate, timeLeft(p.Bytes, p.TotalBytes, p.Elapsed))
+}
+
+// dropTime leaves the time out of log lines that are read as they appear.
+func dropTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/aysfs/aysfs/src/config"
+	"github.com/aysfs/aysfs/src/control"
+)
+
+const (
+	defaultConfig = "/etc/aysfs/aysfs.toml"
+	statusTimeout = 10 * time.Second
+)
+
+func showStatus(ctx context.Context, c *call, args []string) int {
+	fs := c.flags()
+	socket := fs.String("socket", "", "the client's control `socket` (default: as its config says)")
+	file := fs.String("config", defaultConfig, "the client's config `file`, for where its socket is")
+	asJSON := fs.Bool("json", false, "print one JSON object")
+	if _, code, ok := c.parse(fs, args); !ok {
+		return code
+	}
+	if *socket == "" {
+		cfg, err := config.LoadClient(*file)
+		if err != nil {
+			return c.fail(errors.Join(err, errors.New("name the client's socket with -socket, or its config with -config")))
+		}
+		*socket = cfg.Main.Control
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	s, err := control.Fetch(ctx, *socket)
+	if err != nil {
+		return c.fail(err)
+	}
+	if *asJSON {
+		enc := json.NewEncoder(c.stdout)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(s); err != nil {
+			return c.fail(err)
+		}
+	} else {
+		printStatus(c.stdout, s, time.Now())
+	}
+	for _, m := range s.Mounts {
+		if m.Error != "" {
+			return exitWrong
+		}
+	}
+	return exitOK
+}
+
+// printStatus writes s for people.
+func printStatus(w io.Writer, s *control.Status, now time.Time) {
+	fmt.Fprintf(w, "%s, aysfs %s, process %d, up %v, config %s\n", s.ID, s.Version, s.PID, now.Sub(s.Since).Round(time.Second), s.Config)
+	for _, m := range s.Mounts {
+		fmt.Fprintf(w, "\n%s\n", m.Path)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		row := func(key, format string, a ...any) { fmt.Fprintf(t, "  %s\t%s\n", key, fmt.Sprintf(format, a...)) }
+		row("tree", "%s", treeLine(m))
+		if m.Error != "" {
+			row("NOT MOUNTED", "%s", m.Error)
+		} else {
+			row("serial", "%d, published %s, root %.12s", m.Serial, m.Time.Format(time.RFC3339), m.Root)
+			row("content", "%d files, %s", m.Files, byteSize(m.Bytes))
+			row("mounted", "since %s; the kernel holds %d inodes", m.Since.Format(time.RFC3339), m.Inodes)
+			if !m.Fresh {
+				row("note", "the store could not be asked: this is the tree as it was known before")
+			}
+		}
+		row("store", "%s, %s", m.Store, m.Source)
+		t.Flush()
+	}
+
+	fmt.Fprintln(w)
+	printCache(w, s.Cache)
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "tier\tasked\thits\tabsent\terrors\tcorrupt\tbytes\tmean time")
+	for _, st := range s.Stores {
+		for _, v := range st.Tier.Sources {
+			mean := time.Duration(0)
+			if v.Requests > 0 {
+				mean = v.Latency / time.Duration(v.Requests)
+			}
+			fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%v\n", v.Tier, v.Requests, v.Hits, v.Absent, v.Errors, v.Corrupt, byteSize(v.Bytes), mean.Round(10*time.Microsecond))
+		}
+	}
+	t.Flush()
+	for _, st := range s.Stores {
+		for _, v := range st.Tier.Sources {
+			if v.LastError != "" {
+				fmt.Fprintf(w, "%s, %v ago: %s\n", v.Tier, now.Sub(v.LastErrorAt).Round(time.Second), v.LastError)
+			}
+		}
+	}
+	printFetching(w, s, now)
+	m := s.Memory
+	fmt.Fprintf(w, "\nmemory: %s of heap, bound %s; decoded metadata %s; resident %s with mapped cache; %d goroutines\n",
+		byteSize(m.Heap), byteSize(m.Limit), byteSize(m.Metadata), byteSize(m.Resident), m.Routines)
+}
+
+func treeLine(m control.Mount) string {
+	if m.Remote == "" {
+		return m.Tree
+	}
+	return m.Tree + ", directory " + m.Remote
+}
+
+func printCache(w io.Writer, c control.Cache) {
+	if c.Path == "" {
+		fmt.Fprint(w, "disk cache: none")
+	} else {
+		fmt.Fprintf(w, "disk cache: %s, %d blobs, %s on disk of at most %s; %d hits (%s), %d misses",
+			c.Path, c.Blobs, byteSize(c.Disk), byteSize(c.MaxSize), c.Hits, byteSize(c.HitBytes), c.Misses)
+	}
+	if c.Dropped+c.Corrupt > 0 {
+		fmt.Fprintf(w, "; %d not kept, %d corrupt", c.Dropped, c.Corrupt)
+	}
+	if c.Bypassed != "" {
+		fmt.Fprintf(w, "; BYPASSED: %s", c.Bypassed)
+	}
+	fmt.Fprintln(w)
+}
+
+// mostFetching is how many fetches are listed.
+const mostFetching = 10
+
+func printFetching(w io.Writer, s *control.Status, now time.Time) {
+	for _, st := range s.Stores {
+		f := st.Tier.Fetching
+		if len(f) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "\nfetching from %s: %d\n", st.Name, len(f))
+		for _, v := range f[:min(len(f), mostFetching)] {
+			fmt.Fprintf(w, "  %s/%s  %v, %d waiting\n", v.Domain, v.Digest.Short(), now.Sub(v.Since).Round(time.Millisecond), v.Waiters)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/publish"
+	"github.com/aysfs/aysfs/src/tier"
+)
+
+// verifyTries is how often an object is asked for before a store counts as
+// unavailable.
+const verifyTries = 4
+
+func verifyStore(ctx context.Context, c *call, args []string) int {
+	fs := c.flags()
+	var where storeFlags
+	where.add(fs)
+	tree := treeFlags(fs)
+	key := fs.String("key", "", "public `key`, or a file with it, that all heads must be signed by")
+	if _, code, ok := c.parse(fs, args); !ok {
+		return code
+	}
+	if tree.ID == "" && (tree.RepoID != "" || tree.Platform != "") {
+		return c.fail(errors.New("-repoid and -platform need -id; without it all trees are verified"))
+	}
+	st, err := where.open()
+	if err != nil {
+		return c.fail(err)
+	}
+	defer st.Close()
+	line := statusLine{c.stderr}
+	o := publish.VerifyOptions{
+		Source: tier.Retry(st, tier.RetryPolicy{Tries: verifyTries}),
+		Heads:  st,
+		Report: func(p publish.Problem) {
+			if c.terminal {
+				line.clear()
+			}
+			fmt.Fprintln(c.stdout, p)
+		},
+	}
+	if *key != "" {
+		if o.Verifier, err = readVerifier(*key); err != nil {
+			return c.fail(err)
+		}
+	}
+	if tree.ID != "" {
+		if err := tree.Validate(); err != nil {
+			return c.fail(err)
+		}
+		o.Trees = []object.TreeName{*tree}
+	} else if o.Trees, err = st.Trees(ctx); err != nil {
+		return c.fail(fmt.Errorf("list the store's trees: %w", err))
+	} else if len(o.Trees) == 0 {
+		return c.fail(errors.New("the store has no trees"))
+	}
+	if c.terminal {
+		o.Progress = func(p publish.VerifyProgress) { line.set(verifyProgress(p)) }
+	}
+	res, err := publish.Verify(ctx, o)
+	if c.terminal {
+		line.clear()
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	fmt.Fprintf(c.stdout, "%d trees, %d files, %d directories; %d objects, %s; %.1f s\n",
+		res.Trees, res.Counts.Files, res.Counts.Dirs, res.Blobs, byteSize(res.Bytes), res.Elapsed.Seconds())
+	if res.Problems > 0 {
+		fmt.Fprintf(c.stdout, "%d problems\n", res.Problems)
+		return exitWrong
+	}
+	fmt.Fprintln(c.stdout, "all right")
+	return exitOK
+}
+
+// verifyProgress is the line that a terminal shows.
+func verifyProgress(p publish.VerifyProgress) string {
+	if p.Trees < p.TotalTrees {
+		return fmt.Sprintf("%d of %d trees", p.Trees, p.TotalTrees)
+	}
+	return fmt.Sprintf("%d of %d objects, %s of %s, %s", p.Blobs, p.TotalBlobs,
+		byteSize(p.Bytes), byteSize(p.TotalBytes), timeLeft(p.Bytes, p.TotalBytes, p.Elapsed))
+}

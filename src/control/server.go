@@ -1,0 +1,140 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Server answers on the socket.
+type Server struct {
+	http *http.Server
+	path string
+	done chan struct{}
+}
+
+// Listen opens the socket at path, which only its owner may use, and answers
+// there with what status returns. A socket that a dead process left is replaced;
+// one that somebody answers on is an error.
+func Listen(path string, status func() Status, log *slog.Logger) (*Server, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make the directory of the control socket: %w", err)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("control socket %s: another process answers there; stop it, or set [main] control to another path", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("replace the control socket: %w", err)
+	}
+	l, err := listenPrivately(path)
+	if err != nil {
+		return nil, fmt.Errorf("open the control socket: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(status())
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		writeMetrics(w, status())
+	})
+	s := &Server{
+		http: &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute},
+		path: path, done: make(chan struct{}),
+	}
+	go func() {
+		defer close(s.done)
+		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("the control socket failed", "op", "control", "err", err)
+		}
+	}()
+	return s, nil
+}
+
+// listenPrivately makes the socket under another name first, so that there is
+// no moment in which others may open it.
+func listenPrivately(path string) (net.Listener, error) {
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".sock")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(dir)
+	temp := filepath.Join(dir, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err := os.Chmod(temp, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	if err := os.Rename(temp, path); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Close ends the server and removes the socket.
+func (s *Server) Close() {
+	s.http.Close()
+	<-s.done
+	os.Remove(s.path)
+}
+
+// maxReply bounds what Fetch reads, in bytes.
+const maxReply = 16 << 20
+
+// Fetch asks the client that answers at path for its status.
+func Fetch(ctx context.Context, path string) (*Status, error) {
+	b, err := get(ctx, path, "/status")
+	if err != nil {
+		return nil, err
+	}
+	var s Status
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("read the answer on %s: %w", path, err)
+	}
+	return &s, nil
+}
+
+func get(ctx context.Context, path, what string) ([]byte, error) {
+	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}
+	defer t.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://aysfs"+what, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := t.RoundTrip(req)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("no control socket at %s: is aysfs running?", path)
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("control socket %s: only root may ask", path)
+	case err != nil:
+		return nil, fmt.Errorf("ask on %s: %w", path, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer on %s: %w", path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask on %s for %s: %s", path, what, resp.Status)
+	}
+	return b, nil
+}

@@ -1,0 +1,158 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+)
+
+// storeDir is the directory that the name of a store stands for: a path, or a
+// file URL.
+func storeDir(store string) (string, error) {
+	scheme, _, isURL := strings.Cut(store, "://")
+	if !isURL {
+		if store == "" {
+			return "", errors.New("no store given")
+		}
+		return store, nil
+	}
+	if scheme != "file" {
+		return "", fmt.Errorf("publish writes to a directory store, not to %s://: publish to a directory and serve or copy that", scheme)
+	}
+	u, err := url.Parse(store)
+	if err != nil {
+		return "", fmt.Errorf("store: %w", err)
+	}
+	if u.Host != "" && u.Host != "localhost" || u.Path == "" {
+		return "", fmt.Errorf("store %q: want file:///DIRECTORY", store)
+	}
+	return filepath.FromSlash(u.Path), nil
+}
+
+// dirStore writes the blobs of one publish into one domain of a store.
+type dirStore struct {
+	blobs string // <store>/<domain>
+	tmp   string // this publish's directory for temporary files
+	lock  *os.File
+	codec *object.Codec
+	packs sync.Pool // of *[]byte that packed blobs are made in
+	batch *batcher
+
+	newBlobs, newBytes atomic.Int64
+}
+
+// openDirStore makes the domain's directory if need be, and clears what dead
+// publishes left there.
+func openDirStore(ctx context.Context, dir, domain string, codec *object.Codec) (*dirStore, error) {
+	s := &dirStore{
+		blobs: filepath.Join(dir, domain),
+		codec: codec,
+	}
+	s.packs.New = func() any { b := make([]byte, 0, object.MaxBlob); return &b }
+	tmp := filepath.Join(s.blobs, ".tmp")
+	if err := mkdirAll(tmp); err != nil {
+		return nil, fmt.Errorf("prepare store: %w", err)
+	}
+	// Held until our own directory is locked: it is never seen without its
+	// lock, and never taken for a dead publish's.
+	guard, err := lock(ctx, filepath.Join(tmp, "lock"), nil)
+	if err != nil {
+		return nil, fmt.Errorf("prepare store: %w", err)
+	}
+	defer guard.Close()
+	if err := clearDead(tmp); err != nil {
+		return nil, fmt.Errorf("clear what a dead publish left: %w", err)
+	}
+	if s.tmp, err = os.MkdirTemp(tmp, "publish-"); err != nil {
+		return nil, fmt.Errorf("prepare store: %w", err)
+	}
+	if s.lock, err = tryLock(filepath.Join(s.tmp, "lock")); err != nil {
+		return nil, fmt.Errorf("prepare store: %w", err)
+	}
+	if s.batch, err = newBatcher(s.tmp, s.blobs); err != nil {
+		s.lock.Close()
+		return nil, fmt.Errorf("prepare store: %w", err)
+	}
+	return s, nil
+}
+
+// clearDead removes the directories in tmp that nobody holds the lock of.
+func clearDead(tmp string) error {
+	entries, err := os.ReadDir(tmp)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		dir := filepath.Join(tmp, e.Name())
+		l, err := tryLock(filepath.Join(dir, "lock"))
+		if errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist) {
+			continue // alive, or just now done
+		}
+		if err != nil {
+			return err
+		}
+		err = os.RemoveAll(dir)
+		l.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close gives up what was not finished.
+func (s *dirStore) close() error {
+	// What is left of the batch has no reason to be told about: either finish
+	// has told, or the publish failed of something else.
+	_ = s.batch.finish()
+	err := os.RemoveAll(s.tmp)
+	s.lock.Close()
+	return err
+}
+
+// put stores a blob, unless it is there or on its way already, and returns its
+// digest. It may be on its way until finish returns.
+func (s *dirStore) put(plain []byte) (digest.Digest, error) {
+	d := digest.Of(plain)
+	if claimed, err := s.batch.claim(d); err != nil || !claimed {
+		return d, err
+	}
+	switch _, err := os.Lstat(filepath.Join(s.blobs, d.String())); {
+	case err == nil:
+		s.batch.disclaim(d)
+		return d, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return d, fmt.Errorf("look for a blob: %w", err)
+	}
+	buf := s.packs.Get().(*[]byte)
+	defer s.packs.Put(buf)
+	stored := s.codec.Pack(plain, *buf)
+	if err := s.batch.add(d, stored); err != nil {
+		return d, fmt.Errorf("write blob %v: %w", d, err)
+	}
+	s.newBlobs.Add(1)
+	s.newBytes.Add(int64(len(stored)))
+	return d, nil
+}
+
+// finish returns once all blobs, and those that another publish may just have
+// written, would survive a crash. Nothing can be put afterwards.
+func (s *dirStore) finish() error {
+	if err := s.batch.finish(); err != nil {
+		return err
+	}
+	return syncDir(s.blobs)
+}

@@ -1,0 +1,19 @@
+// Package publish turns a directory into objects in a directory store, and
+// checks what stores hold.
+//
+// Run walks the tree in name order, hashes and compresses its files side by
+// side, and writes what the store lacks: blobs first, then catalogs and the
+// index, the head last. Each is written under a temporary name, synced, and
+// renamed, and directories are synced before the head names what is in them. So
+// a publish that is cut off anywhere leaves the old head and whole objects
+// behind it; what it had written already is found again by the next one.
+//
+// Locks, all of them advisory (flock), so that they vanish with their holder:
+//
+//	md/<tree>/.lock      one publish of a tree at a time
+//	md/.lock             whoever rewrites md/trees
+//	<domain>/.tmp/lock   whoever makes or clears a publish's temporary directory
+//	<domain>/.tmp/*/lock held as long as the publish that made the directory lives
+//
+// They are taken in the order tree, .tmp, and md/.lock alone.
+package publish

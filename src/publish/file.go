@@ -1,0 +1,205 @@
+package publish
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
+	// Registers the algorithm that chunker names.
+	_ "github.com/PlakarKorp/go-cdc-chunkers/chunkers/fastcdc"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/aysfs/aysfs/src/object"
+)
+
+// chunker is the algorithm that cuts large files. Another one, or another
+// version of it, would cut all of them anew and so publish them again.
+const chunker = "fastcdc-v1.0.0"
+
+// errChanged says that a file is no longer what it was when it was opened.
+var errChanged = errors.New("changed while it was read")
+
+// storeError is what went wrong in the store, as opposed to the tree.
+type storeError struct{ error }
+
+func (e storeError) Unwrap() error { return e.error }
+
+// filePool holds what bounds the memory for files' content.
+type filePool struct {
+	blobs   sync.Pool     // of *[]byte, MaxBlob+1 bytes
+	windows sync.Pool     // of *[]byte that the chunker looks at
+	chunks  chan struct{} // one for each chunk being stored
+}
+
+func newFilePool(chunks int) *filePool {
+	return &filePool{
+		blobs:   sync.Pool{New: func() any { b := make([]byte, object.MaxBlob+1); return &b }},
+		windows: sync.Pool{New: func() any { b := make([]byte, 2*object.MaxChunk); return &b }},
+		chunks:  make(chan struct{}, chunks),
+	}
+}
+
+// file reads a file, stores its content and completes its entry. What is wrong
+// with the file goes to the problems, what is wrong with the store is returned.
+func (r *reader) file(ctx context.Context, j fileJob) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := r.readFile(ctx, j); err != nil {
+		var se storeError
+		if errors.As(err, &se) || ctx.Err() != nil {
+			return err
+		}
+		return r.problems.add(j.path(), err)
+	}
+	r.meter.files.Add(1)
+	return r.done(j.dir)
+}
+
+func (r *reader) readFile(ctx context.Context, j fileJob) error {
+	path, e := j.path(), j.entry()
+	// What was a file a moment ago may be a pipe by now: don't wait for its
+	// writer.
+	f, err := os.OpenFile(r.root+"/"+path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		if errors.Is(err, syscall.ELOOP) {
+			return errChanged
+		}
+		return err
+	}
+	defer f.Close()
+	before, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !before.Mode().IsRegular() {
+		return errChanged
+	}
+	e.Kind, e.Mode, e.Mtime, e.Size = object.File, r.mode(path, before), mtime(before.ModTime()), before.Size()
+	if e.Size <= object.MaxBlob {
+		err = r.readBlob(f, e)
+	} else {
+		err = r.readChunks(ctx, f, e)
+	}
+	if err != nil {
+		return err
+	}
+	after, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
+		return errChanged
+	}
+	r.bytes.Add(e.Size)
+	return nil
+}
+
+// readBlob stores a file of up to MaxBlob bytes.
+func (r *reader) readBlob(f io.Reader, e *object.Entry) error {
+	buf := r.files.blobs.Get().(*[]byte)
+	defer r.files.blobs.Put(buf)
+	// One byte more than there should be, to notice a file that grows.
+	n, err := io.ReadFull(f, (*buf)[:e.Size+1])
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return err
+	}
+	if int64(n) != e.Size {
+		return errChanged
+	}
+	r.meter.bytes.Add(e.Size)
+	if e.Digest, err = r.store.put((*buf)[:n]); err != nil {
+		return storeError{err}
+	}
+	return nil
+}
+
+// readChunks cuts a file, stores the chunks side by side, and then their list.
+func (r *reader) readChunks(ctx context.Context, f io.Reader, e *object.Entry) error {
+	window := r.files.windows.Get().(*[]byte)
+	defer r.files.windows.Put(window)
+	cutter, err := chunkers.NewChunkerBuffer(chunker, f, &chunkers.ChunkerOpts{
+		MinSize: object.MinChunk, NormalSize: object.MeanChunk, MaxSize: object.MaxChunk,
+	}, *window)
+	if err != nil {
+		return fmt.Errorf("set up %s: %w", chunker, err)
+	}
+	list := &object.ChunkList{}
+	whole := sha256.New()
+	// Each chunk has a cell of its own, for list.Chunks moves as it grows.
+	var cells []*object.Chunk
+	g, ctx := errgroup.WithContext(ctx)
+	cut := func() error {
+		for {
+			chunk, err := cutter.Next()
+			if err != nil && err != io.EOF {
+				return err
+			}
+			if len(chunk) > 0 {
+				if list.Size += int64(len(chunk)); list.Size > e.Size {
+					return errChanged
+				}
+				whole.Write(chunk)
+				cell := &object.Chunk{Size: int64(len(chunk))}
+				cells = append(cells, cell)
+				if err := r.storeChunk(ctx, g, chunk, cell); err != nil {
+					return err
+				}
+			}
+			if err == io.EOF {
+				return nil
+			}
+		}
+	}
+	cutErr := cut()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if cutErr != nil {
+		return cutErr
+	}
+	if list.Size != e.Size {
+		return errChanged
+	}
+	list.Chunks = make([]object.Chunk, len(cells))
+	for i, c := range cells {
+		list.Chunks[i] = *c
+	}
+	whole.Sum(list.SHA256[:0])
+	e.Chunked = true
+	if e.Digest, err = r.store.put(object.EncodeChunkList(list)); err != nil {
+		return storeError{err}
+	}
+	return nil
+}
+
+// storeChunk stores a copy of chunk in the background, once there is a place
+// for it.
+func (r *reader) storeChunk(ctx context.Context, g *errgroup.Group, chunk []byte, cell *object.Chunk) error {
+	select {
+	case r.files.chunks <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	buf := r.files.blobs.Get().(*[]byte)
+	n := copy(*buf, chunk)
+	g.Go(func() error {
+		defer func() {
+			r.files.blobs.Put(buf)
+			<-r.files.chunks
+		}()
+		var err error
+		if cell.Digest, err = r.store.put((*buf)[:n]); err != nil {
+			return storeError{err}
+		}
+		r.meter.bytes.Add(int64(n))
+		return nil
+	})
+	return nil
+}

@@ -1,0 +1,147 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/aysfs/aysfs/src/object"
+)
+
+// heads is the directory of one tree's heads. Whoever uses it holds its lock.
+type heads struct {
+	dir  string
+	tree object.TreeName
+}
+
+func (t heads) path(name string) string { return filepath.Join(t.dir, name) }
+
+// current returns the newest head and the note it is in; nothing if the tree
+// was never published.
+func (t heads) current() (*object.Head, []byte, error) {
+	raw, err := os.ReadFile(t.path("head"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the current head: %w", err)
+	}
+	h, err := object.OpenHead(raw, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the current head %s: %w", t.path("head"), err)
+	}
+	if h.Tree != t.tree {
+		return nil, nil, fmt.Errorf("the current head %s is that of another tree, %v", t.path("head"), h.Tree)
+	}
+	return h, raw, nil
+}
+
+// lastSerial is the highest that the tree ever had, 0 for none. Clients refuse
+// to go back, so a serial is not used twice, even if heads were moved by hand.
+func (t heads) lastSerial(current *object.Head) (int64, error) {
+	var last int64
+	if current != nil {
+		last = current.Serial
+	}
+	names, err := os.ReadDir(t.dir)
+	if err != nil {
+		return 0, fmt.Errorf("look for older heads: %w", err)
+	}
+	for _, n := range names {
+		if s, ok := strings.CutPrefix(n.Name(), "head."); ok {
+			if serial, err := strconv.ParseInt(s, 10, 64); err == nil {
+				last = max(last, serial)
+			}
+		}
+	}
+	return last, nil
+}
+
+// replace makes h the newest head, with the next serial, unless it says nothing
+// new: then it becomes the one there is, and changed is false.
+func (t heads) replace(h *object.Head, now time.Time, signer note.Signer) (changed bool, err error) {
+	current, currentRaw, err := t.current()
+	if err != nil {
+		return false, err
+	}
+	if current != nil {
+		// Signatures are the same for the same text and key: so if nothing
+		// but serial and time were different, this is the same note.
+		h.Serial, h.Time = current.Serial, current.Time
+		same, err := h.Sign(signer)
+		if err != nil {
+			return false, err
+		}
+		if bytes.Equal(same, currentRaw) {
+			return false, nil
+		}
+	}
+	last, err := t.lastSerial(current)
+	if err != nil {
+		return false, err
+	}
+	h.Serial, h.Time = last+1, now.UTC().Truncate(time.Second)
+	raw, err := h.Sign(signer)
+	if err != nil {
+		return false, err
+	}
+	if current != nil {
+		old := t.path(fmt.Sprintf("head.%d", current.Serial))
+		if err := writeFile(old, t.path(".head.tmp"), currentRaw); err != nil {
+			return false, fmt.Errorf("keep the current head: %w", err)
+		}
+	}
+	if err := writeFile(t.path("head"), t.path(".head.tmp"), raw); err != nil {
+		return false, fmt.Errorf("replace the head: %w", err)
+	}
+	return true, syncDir(t.dir)
+}
+
+// listTrees brings md/trees up to date: the directories of all trees that have
+// a head, one a line, sorted. It looks at all, so that the list is right again
+// after whatever was done to the store by hand.
+func listTrees(ctx context.Context, store string) error {
+	md := filepath.Join(store, "md")
+	l, err := lock(ctx, filepath.Join(md, ".lock"), nil)
+	if err != nil {
+		return fmt.Errorf("list trees: %w", err)
+	}
+	defer l.Close()
+	var dirs []string
+	for _, pattern := range []string{"*/*/head", "*/*/*/head"} {
+		found, err := fs.Glob(os.DirFS(md), pattern)
+		if err != nil {
+			return fmt.Errorf("list trees: %w", err)
+		}
+		for _, head := range found {
+			dir := "md/" + strings.TrimSuffix(head, "/head")
+			if _, err := object.ParseTreeDir(dir); err == nil {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	slices.Sort(dirs)
+	list := []byte(strings.Join(append(dirs, ""), "\n"))
+	path := filepath.Join(md, object.TreesFile)
+	old, err := os.ReadFile(path)
+	switch {
+	case err == nil && bytes.Equal(old, list):
+		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("list trees: %w", err)
+	}
+	if err := writeFile(path, filepath.Join(md, ".trees.tmp"), list); err != nil {
+		return fmt.Errorf("list trees: %w", err)
+	}
+	return syncDir(md)
+}

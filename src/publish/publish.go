@@ -1,0 +1,201 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+)
+
+// minWorkers keeps the cores busy while some of the workers wait for the disk.
+const minWorkers = 8
+
+// Options say what to publish and where.
+type Options struct {
+	Store      string // a directory, made if absent, or the file URL of one
+	Tree       object.TreeName
+	Domain     string      // empty for the default one
+	Signer     note.Signer // nil leaves the head unsigned
+	Root       string      // the directory that is published
+	KeepSetuid bool        // keep setuid and setgid bits
+	// Workers is how many files or chunks are worked on at once, each with a
+	// few MiB of memory; 0 chooses.
+	Workers  int
+	Progress func(Progress) // called now and then, from one goroutine; may be nil
+	Log      *slog.Logger   // for what is left out; nil drops it
+	Now      func() time.Time
+}
+
+// Result says what became of a publish.
+type Result struct {
+	Tree      object.TreeName
+	Domain    string
+	Unchanged bool // the store had this very tree: nothing was written
+	Serial    int64
+	Time      time.Time // of the head
+	Root      digest.Digest
+	Counts    object.Counts
+	Skipped   int64 // devices, sockets and pipes
+	NewBlobs  int64 // objects that the store did not have, heads aside
+	NewBytes  int64 // what these take there
+	Elapsed   time.Duration
+}
+
+// complete checks the options and fills in what was left to choose.
+func (o *Options) complete() error {
+	if err := o.Tree.Validate(); err != nil {
+		return err
+	}
+	if err := object.ValidateDomain(o.Domain); err != nil {
+		return err
+	}
+	o.Domain = object.DomainOrDefault(o.Domain)
+	dir, err := storeDir(o.Store)
+	if err != nil {
+		return err
+	}
+	if o.Root == "" {
+		return errors.New("no directory to publish given")
+	}
+	info, err := os.Stat(o.Root)
+	if err != nil {
+		return fmt.Errorf("directory to publish: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("directory to publish: %s is not a directory", o.Root)
+	}
+	if o.Root, err = resolve(o.Root); err != nil {
+		return fmt.Errorf("directory to publish: %w", err)
+	}
+	if o.Store, err = resolve(dir); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if o.Store == o.Root || strings.HasPrefix(o.Store, strings.TrimSuffix(o.Root, "/")+"/") {
+		return fmt.Errorf("the store %s is inside the directory to publish, %s", o.Store, o.Root)
+	}
+	if o.Workers == 0 {
+		o.Workers = max(minWorkers, 2*runtime.GOMAXPROCS(0))
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return nil
+}
+
+// resolve makes a path absolute and follows the symlinks in that part of it
+// which exists.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	rest := ""
+	for {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil {
+			return filepath.Join(real, rest), nil
+		}
+		if !errors.Is(err, os.ErrNotExist) || filepath.Dir(path) == path {
+			return "", err
+		}
+		path, rest = filepath.Dir(path), filepath.Join(filepath.Base(path), rest)
+	}
+}
+
+// Run publishes a directory. Whatever the error, the tree is as it was before,
+// unless it is the list of trees alone that could not be written. A *TreeError
+// tells what in the directory could not be read.
+func Run(ctx context.Context, o Options) (Result, error) {
+	m := &meter{start: time.Now()}
+	if err := o.complete(); err != nil {
+		return Result{}, err
+	}
+	res, err := run(ctx, o, m)
+	if err != nil {
+		return Result{}, fmt.Errorf("%v: %w", o.Tree, err)
+	}
+	res.Elapsed = time.Since(m.start)
+	return res, nil
+}
+
+func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
+	treeHeads := heads{dir: filepath.Join(o.Store, filepath.FromSlash(o.Tree.Dir())), tree: o.Tree}
+	if err := mkdirAll(treeHeads.dir); err != nil {
+		return res, fmt.Errorf("prepare store: %w", err)
+	}
+	treeLock, err := lock(ctx, treeHeads.path(".lock"), func() {
+		o.Log.Info("waiting for another publish of the same tree", "tree", o.Tree.String())
+	})
+	if err != nil {
+		return res, err
+	}
+	defer treeLock.Close()
+	// What can't be replaced is better known before an hour's work than after.
+	_, current, err := treeHeads.current()
+	if err != nil {
+		return res, err
+	}
+	if o.Signer == nil && bytes.Contains(current, []byte("\n\n")) {
+		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
+	}
+	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
+	if err != nil {
+		return res, err
+	}
+	store, err := openDirStore(ctx, o.Store, o.Domain, codec)
+	if err != nil {
+		return res, err
+	}
+	defer func() {
+		if e := store.close(); err == nil && e != nil {
+			err = fmt.Errorf("remove temporary files: %w", e)
+		}
+	}()
+
+	stop := m.report(ctx, o.Root, o.Progress)
+	defer stop()
+	r := &reader{
+		root: o.Root, keepSetuid: o.KeepSetuid, workers: o.Workers,
+		store: store, log: o.Log, meter: m, files: newFilePool(o.Workers),
+	}
+	root, err := r.read(ctx)
+	if err != nil {
+		return res, err
+	}
+	head, err := putMetadata(ctx, store, root, o.Workers)
+	if err != nil {
+		return res, err
+	}
+	head.Tree, head.Domain, head.Counts = o.Tree, o.Domain, r.counts
+	if err := store.finish(); err != nil {
+		return res, err
+	}
+	changed, err := treeHeads.replace(head, o.Now(), o.Signer)
+	if err != nil {
+		return res, err
+	}
+	// The head is there: it is too late to give up.
+	if err := listTrees(context.WithoutCancel(ctx), o.Store); err != nil {
+		return res, err
+	}
+	return Result{
+		Tree: o.Tree, Domain: o.Domain, Unchanged: !changed,
+		Serial: head.Serial, Time: head.Time, Root: head.Root,
+		Counts: r.counts, Skipped: r.skipped,
+		NewBlobs: store.newBlobs.Load(), NewBytes: store.newBytes.Load(),
+	}, nil
+}
