@@ -1,0 +1,110 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/aysfs/aysfs/src/tree"
+)
+
+// Config says how one mount behaves.
+type Config struct {
+	Path      string        // where it is mounted
+	Name      string        // of the mount, for mount(8) and logs
+	IOTimeout time.Duration // a request without an answer by then ends in EIO
+	Xattr     bool          // tell user.aysfs.* attributes
+	Window    int64         // most bytes fetched ahead in one large file
+	// Nested is set where the path lies in another mount, which may show a
+	// directory there that is not empty.
+	Nested bool
+	Log    *slog.Logger
+}
+
+// FS is one mounted view.
+type FS struct {
+	cfg   Config
+	log   *slog.Logger
+	view  *tree.View
+	blobs Blobs
+	table *inodes
+
+	streams    streams
+	walks      walks
+	losses     losses
+	life       context.Context // ends when the mount does
+	end        context.CancelFunc
+	background sync.WaitGroup
+	done       chan struct{}
+
+	complaints complaints
+}
+
+// New returns a file system that shows view; Mount makes it visible.
+func New(cfg Config, view *tree.View, blobs Blobs) (*FS, error) {
+	table, err := newInodes(view.Root())
+	if err != nil {
+		return nil, err
+	}
+	f := &FS{
+		cfg: cfg, view: view, blobs: blobs, table: table, done: make(chan struct{}),
+		log: cfg.Log.With("mount", cfg.Path, "tree", view.Head().Tree.String()),
+	}
+	f.life, f.end = context.WithCancel(context.Background())
+	f.streams.fs = f
+	f.walks.fs, f.walks.ctx = f, f.life
+	return f, nil
+}
+
+// View is what is shown.
+func (f *FS) View() *tree.View { return f.view }
+
+// Inodes is how many inodes the kernel holds.
+func (f *FS) Inodes() int { return f.table.held() }
+
+// Done is closed when the kernel has let go of the mount.
+func (f *FS) Done() <-chan struct{} { return f.done }
+
+// ended follows the last answer.
+func (f *FS) ended() {
+	f.end()
+	f.background.Wait()
+	f.table.close()
+	close(f.done)
+}
+
+// complaints keeps a failing store from filling the log: a second apart, with
+// the number of those left out.
+type complaints struct {
+	mu      sync.Mutex
+	last    time.Time
+	omitted int
+}
+
+// failed logs an error that a program is about to be told of, where it isn't an
+// ordinary answer.
+func (f *FS) failed(op any, err error) {
+	if e := errno(err); e != syscall.EIO && e != syscall.ESTALE || err == errLost {
+		return
+	}
+	c := &f.complaints
+	c.mu.Lock()
+	if time.Since(c.last) < time.Second {
+		c.omitted++
+		c.mu.Unlock()
+		return
+	}
+	omitted := c.omitted
+	c.last, c.omitted = time.Now(), 0
+	c.mu.Unlock()
+	f.log.Error("a request failed", "op", fmt.Sprintf("%T", op), "err", err, "omitted", omitted)
+}
+
+// Abandon gives back what New took, where Mount failed.
+func (f *FS) Abandon() {
+	f.end()
+	f.table.close()
+}

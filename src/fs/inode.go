@@ -1,0 +1,326 @@
+package fs
+
+import (
+	"fmt"
+	"hash/fnv"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+)
+
+// rootID is the id that the kernel gives the root of every mount.
+const rootID = 1
+
+// maxLookups is where the count of an inode's lookups stops: it is then never
+// forgotten.
+const maxLookups = 1<<32 - 1
+
+// idBits keeps ids, which people see as inode numbers, within what every
+// language can hold exactly.
+const idBits = 52
+
+// record is what is known of an inode that the kernel holds. It lies in shared
+// memory, outside Go's heap: no pointers.
+type record struct {
+	id      uint64
+	parent  uint64
+	name    uint64 // hash of the name in the parent
+	size    int64
+	mtime   int64
+	digest  digest.Digest
+	lookups uint32 // how often the kernel was told of it, less what it forgot
+	pos     uint32 // entry in the parent's listing when it was looked up
+	next    uint32 // slot+1 of the next in the same bucket, or of the next free one
+	mode    uint16
+	kind    object.Kind
+	chunked bool
+}
+
+// inode is a record's value, for use outside the table's lock.
+type inode = record
+
+const (
+	recordSize = int(unsafe.Sizeof(record{}))
+	// segmentSlots records are mapped at a time.
+	segmentSlots = 1 << 14
+	segmentBytes = segmentSlots * recordSize
+)
+
+// inodes is the table of all inodes that the kernel holds. Records lie in
+// segments of a memory file; a segment that is empty gives its memory back.
+type inodes struct {
+	fd int
+
+	mu       sync.RWMutex
+	segments []*segment
+	roomy    int      // no segment before this one has a free slot
+	buckets  []uint32 // slot+1 of each chain's first record
+	count    int
+}
+
+type segment struct {
+	mem   []byte
+	slots []record // over mem
+	free  uint32   // slot in segment + 1 of the first free one
+	fresh int      // slots from here on were never used since the memory was last empty
+	used  int
+}
+
+// newInodes makes a table that holds the root.
+func newInodes(root object.Entry) (*inodes, error) {
+	fd, err := unix.MemfdCreate("aysfs-inodes", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make the inode table: %w", err)
+	}
+	t := &inodes{fd: fd, buckets: make([]uint32, 1024)}
+	r := record{id: rootID, parent: rootID, lookups: 1}
+	r.set(&root)
+	if err := t.insert(&r); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *inodes) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.segments {
+		unix.Munmap(s.mem)
+	}
+	t.segments, t.buckets, t.count = nil, make([]uint32, 1), 0
+	unix.Close(t.fd)
+}
+
+func (r *record) set(e *object.Entry) {
+	r.size, r.mtime, r.digest = e.Size, e.Mtime, e.Digest
+	r.mode, r.kind, r.chunked = e.Mode, e.Kind, e.Chunked
+}
+
+// shows tells whether r is the inode of entry e, named name, in parent. A
+// directory stays itself when what is in it changes; a file whose content
+// changes is another one, so that who has it open keeps its bytes.
+func (r *record) shows(parent, name uint64, e *object.Entry) bool {
+	if r.parent != parent || r.name != name || r.kind != e.Kind {
+		return false
+	}
+	return e.Kind == object.Dir || r.digest == e.Digest && r.size == e.Size && r.mtime == e.Mtime && r.mode == e.Mode
+}
+
+// mix spreads a hash over all its bits (the finalizer of MurmurHash3).
+func mix(h uint64) uint64 {
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+func hashName(name []byte) uint64 {
+	h := fnv.New64a()
+	h.Write(name)
+	return mix(h.Sum64())
+}
+
+// idOf is the id that an entry has unless another inode has it already.
+func idOf(parent, name uint64, e *object.Entry) uint64 {
+	h := mix(parent) ^ name
+	if e.Kind != object.Dir {
+		h ^= uint64(e.Mode)<<48 ^ mix(uint64(e.Mtime)+uint64(e.Size))
+		for i := 0; i < digest.Size; i += 8 {
+			h ^= *(*uint64)(unsafe.Pointer(&e.Digest[i]))
+		}
+	}
+	return max(mix(h)&(1<<idBits-1), rootID+1)
+}
+
+// at returns the record of a slot. t.mu is held.
+func (t *inodes) at(slot uint32) *record {
+	return &t.segments[slot/segmentSlots].slots[slot%segmentSlots]
+}
+
+// find returns the slot of an id. t.mu is held.
+func (t *inodes) find(id uint64) (uint32, *record) {
+	for s := t.buckets[t.bucket(id)]; s != 0; {
+		r := t.at(s - 1)
+		if r.id == id {
+			return s - 1, r
+		}
+		s = r.next
+	}
+	return 0, nil
+}
+
+func (t *inodes) bucket(id uint64) int { return int(mix(id) & uint64(len(t.buckets)-1)) }
+
+// get returns what is known of an inode that the kernel holds.
+func (t *inodes) get(id uint64) (inode, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if _, r := t.find(id); r != nil {
+		return *r, true
+	}
+	return inode{}, false
+}
+
+// acquire returns the inode of entry e, which is number pos in parent's
+// listing, and counts one more lookup of it.
+func (t *inodes) acquire(parent uint64, pos int, e *object.Entry) (uint64, error) {
+	name := hashName(e.Name)
+	id := idOf(parent, name, e)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for ; ; id = max((id+1)&(1<<idBits-1), rootID+1) {
+		_, r := t.find(id)
+		if r == nil {
+			break
+		}
+		if r.shows(parent, name, e) {
+			r.set(e)
+			r.pos = uint32(pos)
+			if r.lookups < maxLookups {
+				r.lookups++
+			}
+			return id, nil
+		}
+	}
+	r := record{id: id, parent: parent, name: name, pos: uint32(pos), lookups: 1}
+	r.set(e)
+	return id, t.insert(&r)
+}
+
+// forget takes n lookups back, and the inode with the last.
+func (t *inodes) forget(id, n uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	slot, r := t.find(id)
+	if r == nil || id == rootID {
+		return
+	}
+	switch {
+	case r.lookups == maxLookups:
+		return
+	case uint64(r.lookups) > n:
+		r.lookups -= uint32(n)
+		return
+	}
+	t.remove(slot, r)
+}
+
+func (t *inodes) insert(r *record) error {
+	if t.count >= 2*len(t.buckets) {
+		t.rehash()
+	}
+	slot, err := t.take()
+	if err != nil {
+		return err
+	}
+	b := t.bucket(r.id)
+	r.next = t.buckets[b]
+	*t.at(slot) = *r
+	t.buckets[b] = slot + 1
+	t.count++
+	return nil
+}
+
+func (t *inodes) remove(slot uint32, r *record) {
+	for p := &t.buckets[t.bucket(r.id)]; *p != 0; p = &t.at(*p - 1).next {
+		if *p == slot+1 {
+			*p = r.next
+			break
+		}
+	}
+	t.count--
+	n := int(slot / segmentSlots)
+	s := t.segments[n]
+	s.used--
+	if s.used == 0 {
+		s.free, s.fresh = 0, 0
+		unix.Fallocate(t.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(n)*int64(segmentBytes), int64(segmentBytes))
+		if t.count < len(t.buckets)/4 && len(t.buckets) > 1024 {
+			t.rehash()
+		}
+	} else {
+		*r = record{next: s.free}
+		s.free = slot%segmentSlots + 1
+	}
+	t.roomy = min(t.roomy, n)
+}
+
+// take returns a free slot, the lowest segment's first, so that the highest
+// ones become empty.
+func (t *inodes) take() (uint32, error) {
+	for ; t.roomy < len(t.segments); t.roomy++ {
+		s := t.segments[t.roomy]
+		if s.used == segmentSlots {
+			continue
+		}
+		s.used++
+		slot := s.fresh
+		if s.free != 0 {
+			slot = int(s.free - 1)
+			s.free = s.slots[slot].next
+		} else {
+			s.fresh++
+		}
+		return uint32(t.roomy*segmentSlots + slot), nil
+	}
+	n := len(t.segments)
+	if err := unix.Ftruncate(t.fd, int64(n+1)*int64(segmentBytes)); err != nil {
+		return 0, fmt.Errorf("grow the inode table: %w", err)
+	}
+	mem, err := unix.Mmap(t.fd, int64(n)*int64(segmentBytes), segmentBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return 0, fmt.Errorf("map the inode table: %w", err)
+	}
+	t.segments = append(t.segments, &segment{
+		mem:   mem,
+		slots: unsafe.Slice((*record)(unsafe.Pointer(&mem[0])), segmentSlots),
+		fresh: 1, used: 1,
+	})
+	return uint32(n * segmentSlots), nil
+}
+
+// rehash makes as many buckets as there are records, to a power of two.
+func (t *inodes) rehash() {
+	n := 1024
+	for n < t.count {
+		n *= 2
+	}
+	old := t.buckets
+	t.buckets = make([]uint32, n)
+	for _, s := range old {
+		for s != 0 {
+			r := t.at(s - 1)
+			s, r.next, t.buckets[t.bucket(r.id)] = r.next, t.buckets[t.bucket(r.id)], s
+		}
+	}
+}
+
+// held is the number of inodes that the kernel holds, the root included.
+func (t *inodes) held() int {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.count
+}
+
+// lookups adds up the lookup counts of all but the root.
+func (t *inodes) lookups() uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var n uint64
+	for _, s := range t.buckets {
+		for s != 0 {
+			r := t.at(s - 1)
+			if r.id != rootID {
+				n += uint64(r.lookups)
+			}
+			s = r.next
+		}
+	}
+	return n
+}

@@ -1,0 +1,232 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tree"
+)
+
+// memory is a source of blobs that counts who holds them. Blobs in far are not
+// local until they have been got.
+type memory struct {
+	mu    sync.Mutex
+	blobs map[digest.Digest][]byte
+	far   map[digest.Digest]bool
+	held  int
+	gets  int
+	ahead []digest.Digest // prefetched, in order
+	gate  chan struct{}   // if not nil, Get waits for it
+}
+
+func newMemory() *memory {
+	return &memory{blobs: make(map[digest.Digest][]byte), far: make(map[digest.Digest]bool)}
+}
+
+func (m *memory) put(b []byte) digest.Digest {
+	d := digest.Of(b)
+	m.change(func() { m.blobs[d] = b })
+	return d
+}
+
+func (m *memory) change(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
+// lose makes a content far, or all of it, and has Get wait for gate.
+func (m *memory) lose(gate chan struct{}, contents ...string) {
+	m.change(func() {
+		m.gate = gate
+		for _, c := range contents {
+			m.far[digest.Of([]byte(c))] = true
+		}
+		for d := range m.blobs {
+			if len(contents) == 0 {
+				m.far[d] = true
+			}
+		}
+	})
+}
+
+func (m *memory) lend(b []byte) tier.Blob {
+	m.held++
+	return tier.NewBlob(b, func() {
+		m.mu.Lock()
+		m.held--
+		m.mu.Unlock()
+	})
+}
+
+func (m *memory) Get(ctx context.Context, ref tier.Ref) (tier.Blob, error) {
+	var gate chan struct{}
+	m.change(func() { gate = m.gate })
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return tier.Blob{}, fmt.Errorf("get %v: %w", ref, ctx.Err())
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gets++
+	b, ok := m.blobs[ref.Digest]
+	if !ok {
+		return tier.Blob{}, fmt.Errorf("get %v: %w", ref, tier.ErrAbsent)
+	}
+	delete(m.far, ref.Digest)
+	return m.lend(b), nil
+}
+
+func (m *memory) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.blobs[ref.Digest]
+	if !ok || m.far[ref.Digest] || off+n > int64(len(b)) {
+		return tier.Blob{}, false
+	}
+	return m.lend(b[off : off+n]), true
+}
+
+func (m *memory) Has(ref tier.Ref) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.blobs[ref.Digest]
+	return ok && !m.far[ref.Digest]
+}
+
+func (m *memory) Prefetch(ref tier.Ref) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ahead = append(m.ahead, ref.Digest)
+	delete(m.far, ref.Digest)
+	return true
+}
+
+func (m *memory) Origin(tier.Ref) string { return "memory" }
+
+// dir is a directory to be made into a tree: names to a dir, a string (a file's
+// content) or a link.
+type dir map[string]any
+
+type link string
+
+func (m *memory) listing(t *testing.T, d dir, path string, cat *[]object.DirListing) (digest.Digest, int64) {
+	t.Helper()
+	at := len(*cat)
+	*cat = append(*cat, object.DirListing{Path: path})
+	var entries []object.Entry
+	for name, v := range d {
+		e := object.Entry{Name: []byte(name), Mode: 0o644, Mtime: 1234567890123456789}
+		switch v := v.(type) {
+		case dir:
+			e.Kind, e.Mode = object.Dir, 0o755
+			e.Digest, e.Size = m.listing(t, v, object.Join(path, name), cat)
+		case string:
+			e.Size = int64(len(v))
+			if e.Size <= object.MaxBlob {
+				e.Digest = m.put([]byte(v))
+			} else {
+				e.Digest, e.Chunked = m.chunk([]byte(v)), true
+			}
+		case link:
+			e.Kind, e.Mode, e.Target, e.Size = object.Symlink, 0o777, []byte(v), int64(len(v))
+		}
+		entries = append(entries, e)
+	}
+	raw, err := object.EncodeListing(entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	(*cat)[at].Listing = raw
+	return digest.Of(raw), int64(len(raw))
+}
+
+const testChunk = 100_000
+
+func (m *memory) chunk(b []byte) digest.Digest {
+	c := &object.ChunkList{Size: int64(len(b)), SHA256: digest.Of(b)}
+	for len(b) > 0 {
+		n := min(len(b), testChunk)
+		c.Chunks = append(c.Chunks, object.Chunk{Size: int64(n), Digest: m.put(b[:n])})
+		b = b[n:]
+	}
+	return m.put(object.EncodeChunkList(c))
+}
+
+// view publishes d into m.
+func (m *memory) view(t *testing.T, d dir) *tree.View {
+	t.Helper()
+	var cat []object.DirListing
+	root, size := m.listing(t, d, "", &cat)
+	sortDirs(cat)
+	raw := object.EncodeCatalog(cat)
+	var x object.Index
+	x.Add("", m.put(raw))
+	h := &object.Head{
+		Tree: object.TreeName{ID: "test|tree(1)"}, Serial: 1, Time: time.Now(), Domain: "default",
+		Root: root, RootSize: size, RootMode: 0o755, RootMtime: 987654321,
+		Index: m.put(x.Encode()), IndexSize: int64(len(x.Encode())),
+		Catalog: digest.Of(raw), Catalogs: 1, MaxSize: int64(len(raw)),
+		Counts: object.Counts{Files: 7, Bytes: 1 << 20},
+	}
+	v, err := tree.NewView(t.Context(), tree.New(h, m, tree.NewCache(1<<20)), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func sortDirs(c []object.DirListing) {
+	for i := range c {
+		for j := i; j > 0 && object.ComparePaths(c[j-1].Path, c[j].Path) > 0; j-- {
+			c[j-1], c[j] = c[j], c[j-1]
+		}
+	}
+}
+
+// mount serves d at a directory until the test ends, and then looks for what
+// was not given back.
+func (m *memory) mount(t *testing.T, d dir, change func(*Config)) (*FS, string) {
+	t.Helper()
+	cfg := Config{Path: t.TempDir(), Name: "test", IOTimeout: 5 * time.Second, Xattr: true, Window: 4 << 20, Log: m.log(t)}
+	if change != nil {
+		change(&cfg)
+	}
+	f, err := New(cfg, m.view(t, d), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Mount(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := f.Unmount(); err != nil {
+			t.Error(err)
+		}
+		select {
+		case <-f.Done():
+		case <-time.After(10 * time.Second):
+			t.Fatal("the connection did not end")
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.held != 0 {
+			t.Errorf("%d blobs were not given back", m.held)
+		}
+	})
+	return f, cfg.Path
+}
+
+func (m *memory) log(t *testing.T) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}

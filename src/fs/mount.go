@@ -1,0 +1,235 @@
+package fs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jacobsa/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// fsType is how /proc/mounts names what is mounted here, after "fuse.".
+const fsType = "aysfs"
+
+// What the kernel is asked for, beyond what the library's protocol has.
+const (
+	readAheadKB   = 4096
+	maxBackground = 128
+)
+
+// ErrMountPoint says that nothing can be mounted at a path as it is.
+var ErrMountPoint = errors.New("not usable as a mount point")
+
+// Mount makes the file system visible at its path. It is served until it is
+// unmounted; Done tells.
+func (f *FS) Mount() error {
+	path := f.cfg.Path
+	if err := clearStale(path, f.log); err != nil {
+		return err
+	}
+	if err := makeMountPoint(path, f.cfg.Nested); err != nil {
+		return err
+	}
+	_, err := fuse.Mount(path, f, &fuse.MountConfig{
+		FSName: f.cfg.Name, Subtype: fsType, ReadOnly: true,
+		Options:                 map[string]string{"allow_other": ""},
+		DisableWritebackCaching: true,
+		EnableSymlinkCaching:    true,
+		EnableNoOpenSupport:     true,
+		EnableNoOpendirSupport:  true,
+		EnableAsyncReads:        true, // not EnableAsyncDIO: nothing could interrupt a direct read then
+		EnableParallelDirOps:    true,
+		EnableReaddirplus:       true,
+		EnableAutoReaddirplus:   true,
+		// The library sizes every request's buffer by MaxWrite.
+		MaxWrite: 4096, MaxPages: 256,
+		ErrorLogger: log.New(debugWriter{f.log}, "", 0),
+	})
+	if err != nil {
+		return fmt.Errorf("mount at %s: %w%s", path, err, mountHint())
+	}
+	f.tune()
+	return nil
+}
+
+// mountHint says what is missing where nothing can be mounted at all.
+func mountHint() string {
+	d, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "; there is no /dev/fuse: load the kernel's module (modprobe fuse) or give the container the device"
+	case err != nil:
+		return fmt.Sprintf("; /dev/fuse can't be opened (%v): the device must be allowed, and this must run as root", err)
+	}
+	d.Close()
+	if os.Geteuid() != 0 {
+		return "; mounting needs root, or CAP_SYS_ADMIN in a container"
+	}
+	return ""
+}
+
+// debugWriter passes what the library says on: every error that a request was
+// answered with, which is said elsewhere where it matters.
+type debugWriter struct{ log *slog.Logger }
+
+func (w debugWriter) Write(b []byte) (int, error) {
+	w.log.Debug(string(bytes.TrimSpace(b)), "op", "fuse")
+	return len(b), nil
+}
+
+// Unmount takes the file system away from its path, at once where nobody uses
+// it, else as soon as the last user has gone; lazy tells which.
+func (f *FS) Unmount() (lazy bool, err error) {
+	err = unix.Unmount(f.cfg.Path, unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EBUSY) {
+		lazy = true
+		err = unix.Unmount(f.cfg.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+		return false, nil // somebody else was faster
+	case err != nil:
+		return lazy, fmt.Errorf("unmount %s: %w", f.cfg.Path, err)
+	}
+	return lazy, nil
+}
+
+// tune sets what the library can't: how far the kernel reads ahead, and how many
+// requests of that kind it has under way. Where /sys is read-only this process
+// reads ahead alone.
+func (f *FS) tune() {
+	var st unix.Stat_t
+	if err := unix.Stat(f.cfg.Path, &st); err != nil {
+		f.log.Warn("can't look at the new mount", "op", "mount", "err", err)
+		return
+	}
+	major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
+	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d/", major, minor)
+	conn := fmt.Sprintf("/sys/fs/fuse/connections/%d/", minor)
+	for _, k := range []struct {
+		file  string
+		value int
+	}{
+		{bdi + "read_ahead_kb", readAheadKB},
+		{conn + "max_background", maxBackground},
+		{conn + "congestion_threshold", maxBackground * 3 / 4},
+	} {
+		if err := os.WriteFile(k.file, []byte(strconv.Itoa(k.value)), 0); err != nil {
+			f.log.Debug("kernel setting left as it is", "op", "mount", "err", err)
+		}
+	}
+}
+
+// statTimeout is how long the path may take to answer before a mount.
+const statTimeout = 5 * time.Second
+
+// clearStale takes away what a killed predecessor left at path.
+func clearStale(path string, log *slog.Logger) error {
+	for range 16 {
+		err := statWithin(path, statTimeout)
+		switch {
+		case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED):
+			if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+				return fmt.Errorf("take away the stale mount at %s: %w", path, err)
+			}
+			log.Info("took away a stale mount", "op", "mount")
+			continue
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return fmt.Errorf("%s: %w: it does not answer within %v; if a hung file system is mounted there, run: umount -l %s", path, ErrMountPoint, statTimeout, path)
+		}
+		mounted, err := mountedHere(path)
+		if err != nil {
+			return err
+		}
+		if mounted {
+			return fmt.Errorf("%s: %w: another aysfs is mounted there and alive; stop it, or run: umount %s", path, ErrMountPoint, path)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s: %w: stale mounts keep coming back", path, ErrMountPoint)
+}
+
+// statWithin is statfs's error, bounded: a path on a hung file system may never
+// answer. It is statfs because the kernel answers a stat of a dead mount out of
+// what it remembers.
+func statWithin(path string, d time.Duration) error {
+	answer := make(chan error, 1)
+	go func() {
+		var st unix.Statfs_t
+		answer <- unix.Statfs(path, &st)
+	}()
+	select {
+	case err := <-answer:
+		return err
+	case <-time.After(d):
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// mountedHere tells whether the topmost mount at path is of this kind, by
+// proc_pid_mountinfo(5).
+func mountedHere(path string) (bool, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false, fmt.Errorf("read the table of mounts: %w", err)
+	}
+	here := false
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) < 7 || unescapeMount(fields[4]) != path {
+			continue
+		}
+		for i := 6; i+1 < len(fields); i++ {
+			if fields[i] == "-" {
+				here = fields[i+1] == "fuse."+fsType
+				break
+			}
+		}
+	}
+	return here, nil
+}
+
+// unescapeMount undoes the octal escapes of mountinfo.
+func unescapeMount(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// makeMountPoint makes sure that path is an empty directory, or, in another
+// mount, a directory.
+func makeMountPoint(path string, nested bool) error {
+	st, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) && !nested {
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return fmt.Errorf("make the mount point %s: %w", path, err)
+		}
+		return nil
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("look at the mount point %s: %w", path, err)
+	case st.Mode()&os.ModeSymlink != 0:
+		target, _ := filepath.EvalSymlinks(path)
+		return fmt.Errorf("%s: %w: it is a symbolic link; name the directory itself in the config (%s)", path, ErrMountPoint, target)
+	case !st.IsDir():
+		return fmt.Errorf("%s: %w: it is not a directory", path, ErrMountPoint)
+	case nested:
+		return nil
+	}
+	d, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("look at the mount point %s: %w", path, err)
+	}
+	defer d.Close()
+	if names, _ := d.Readdirnames(1); len(names) != 0 {
+		return fmt.Errorf("%s: %w: the directory is not empty (%q is in it); mounting would hide that", path, ErrMountPoint, names[0])
+	}
+	return nil
+}

@@ -1,0 +1,214 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jacobsa/fuse"
+	"github.com/jacobsa/fuse/fuseops"
+)
+
+// errWait says that an answer takes more than what is in memory.
+var errWait = errors.New("not in memory")
+
+const (
+	// maxServers bounds the goroutines that serve one mount; requests beyond
+	// them wait in a queue while the memory's answers still go out.
+	maxServers = 256
+	// spareServers stay when there is nothing to do.
+	spareServers = 8
+)
+
+// request is one op read from the kernel, and the library's context that the
+// reply needs.
+type request struct {
+	ctx context.Context
+	op  any
+}
+
+// server serves one connection. One goroutine at a time reads from it: the
+// reader. It answers itself what memory can answer. With anything else it hands
+// the reading on to another goroutine and stays with the request, so that no
+// request changes hands on its way.
+type server struct {
+	fs   *FS
+	conn *fuse.Connection
+
+	mu      sync.Mutex
+	wake    *sync.Cond
+	reading bool // somebody reads, or has been told to
+	servers int  // goroutines
+	idle    int  // of these, waiting
+	backlog []request
+	ended   bool
+}
+
+// ServeOps implements fuse.Server. It returns when the connection has ended and
+// every request was answered.
+func (f *FS) ServeOps(conn *fuse.Connection) {
+	s := &server{fs: f, conn: conn, servers: 1}
+	s.wake = sync.NewCond(&s.mu)
+	var all sync.WaitGroup
+	all.Go(func() { s.serve(&all) })
+	all.Wait()
+	f.ended()
+}
+
+// serve is one goroutine's life.
+func (s *server) serve(all *sync.WaitGroup) {
+	// A mapped file that was cut short under a read must not end the process.
+	debug.SetPanicOnFault(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case !s.reading && !s.ended:
+			// Before all else: while nobody reads, not even what is in memory
+			// is answered.
+			s.reading = true
+			s.mu.Unlock()
+			r, more := s.read()
+			s.mu.Lock()
+			s.reading = false
+			switch {
+			case !more:
+				s.ended = true
+				s.wake.Broadcast()
+				continue
+			case s.idle > 0:
+				s.wake.Signal()
+			case s.servers < maxServers:
+				s.servers++
+				all.Go(func() { s.serve(all) })
+			default:
+				s.backlog = append(s.backlog, r)
+				continue
+			}
+			s.answerUnlocked(r)
+		case len(s.backlog) > 0:
+			r := s.backlog[0]
+			s.backlog = s.backlog[1:]
+			s.answerUnlocked(r)
+		case s.ended, s.idle >= spareServers:
+			s.servers--
+			return
+		default:
+			s.idle++
+			s.wake.Wait()
+			s.idle--
+		}
+	}
+}
+
+// answerUnlocked answers r; s.mu is held before and after.
+func (s *server) answerUnlocked(r request) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	s.answerSlowly(r)
+}
+
+// read answers requests out of memory until one takes more, and returns that.
+// It is false when the connection has ended.
+func (s *server) read() (request, bool) {
+	for {
+		ctx, op, err := s.conn.ReadOp()
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return request{}, false
+		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EINTR):
+			// The request was taken back before it was read.
+			continue
+		default:
+			s.fs.log.Error("the connection to the kernel failed", "op", "serve", "mount", s.fs.cfg.Path, "err", err)
+			return request{}, false
+		}
+		r := request{ctx, op}
+		if err := s.answer(nil, r); err == errWait {
+			return r, true
+		} else {
+			s.reply(r, err)
+		}
+	}
+}
+
+// answer runs the handler; a panic in it costs this request an EIO.
+func (s *server) answer(wait context.Context, r request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return s.fs.answer(wait, r.op)
+}
+
+// answerSlowly answers a request that may have to wait for a disk or a network,
+// for as long as io_timeout allows and its caller lives.
+func (s *server) answerSlowly(r request) {
+	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.cfg.IOTimeout)
+	defer cancel()
+	stop := context.AfterFunc(r.ctx, func() {
+		if !given(ctx, pidOf(r.op)) {
+			return
+		}
+		cancel()
+	})
+	err := s.answer(ctx, r)
+	stop()
+	s.reply(r, err)
+}
+
+func (s *server) reply(r request, err error) {
+	if err != nil {
+		s.fs.failed(r.op, err)
+	}
+	if err := s.conn.Reply(r.ctx, errno(err)); err != nil {
+		s.fs.undo(r.op)
+	}
+}
+
+// pidOf is the thread that waits for an op.
+func pidOf(op any) uint32 {
+	switch op := op.(type) {
+	case *fuseops.LookUpInodeOp:
+		return op.OpContext.Pid
+	case *fuseops.ReadFileOp:
+		return op.OpContext.Pid
+	case *fuseops.ReadDirOp:
+		return op.OpContext.Pid
+	case *fuseops.ReadDirPlusOp:
+		return op.OpContext.Pid
+	case *fuseops.ReadSymlinkOp:
+		return op.OpContext.Pid
+	case *fuseops.GetXattrOp:
+		return op.OpContext.Pid
+	}
+	return 0
+}
+
+// interruptPoll is how often an interrupted caller is looked at: the kernel says
+// only once that there is a signal, and the one that ends it may come later.
+const interruptPoll = 100 * time.Millisecond
+
+// given tells whether a caller that was interrupted wants its request to end. A
+// signal that would not stop a read from a local disk, such as the one that Go
+// sends its own threads, does not stop one here either. It returns when that is
+// known, or ctx ends.
+func given(ctx context.Context, pid uint32) bool {
+	for ctx.Err() == nil {
+		if wantsOut(pid) {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(interruptPoll):
+		}
+	}
+	return false
+}

@@ -1,0 +1,92 @@
+package fs
+
+import (
+	"context"
+	"strconv"
+	"syscall"
+
+	"github.com/jacobsa/fuse/fuseops"
+
+	"github.com/aysfs/aysfs/src/object"
+)
+
+// The attributes that a file tells of itself where [main] xattr is on.
+const (
+	xattrDigest = "user.aysfs.digest"
+	xattrTree   = "user.aysfs.tree"
+	xattrSerial = "user.aysfs.serial"
+	xattrTier   = "user.aysfs.tier"
+)
+
+func (f *FS) getXattr(wait context.Context, op *fuseops.GetXattrOp) error {
+	if !f.cfg.Xattr {
+		return syscall.ENOSYS
+	}
+	r, ok := f.table.get(uint64(op.Inode))
+	if !ok {
+		return syscall.ESTALE
+	}
+	var v string
+	switch op.Name {
+	case xattrTree:
+		v = f.view.Head().Tree.String()
+	case xattrSerial:
+		v = strconv.FormatInt(f.view.Head().Serial, 10)
+	case xattrDigest:
+		if r.kind == object.Symlink {
+			return syscall.ENODATA
+		}
+		v = r.digest.String()
+	case xattrTier:
+		if r.kind != object.File || r.size == 0 {
+			return syscall.ENODATA
+		}
+		if wait == nil {
+			return errWait
+		}
+		ref := f.view.BlobRef(r.digest, r.size)
+		if r.chunked {
+			list, err := f.view.Chunks(wait, r.digest, r.size)
+			if err != nil {
+				return err
+			}
+			ref = f.view.BlobRef(list.Chunks[0].Digest, list.Chunks[0].Size)
+		}
+		v = f.blobs.Origin(ref)
+	default:
+		return syscall.ENODATA
+	}
+	op.BytesRead = len(v)
+	if len(op.Dst) != 0 {
+		if len(op.Dst) < len(v) {
+			return syscall.ERANGE
+		}
+		copy(op.Dst, v)
+	}
+	return nil
+}
+
+func (f *FS) listXattr(op *fuseops.ListXattrOp) error {
+	if !f.cfg.Xattr {
+		return syscall.ENOSYS
+	}
+	r, ok := f.table.get(uint64(op.Inode))
+	if !ok {
+		return syscall.ESTALE
+	}
+	names := xattrTree + "\x00" + xattrSerial + "\x00"
+	if r.kind != object.Symlink {
+		names += xattrDigest + "\x00"
+	}
+	if r.kind == object.File && r.size != 0 {
+		names += xattrTier + "\x00"
+	}
+	op.BytesRead = len(names)
+	if len(op.Dst) != 0 {
+		if len(op.Dst) < len(names) {
+			return syscall.ERANGE
+		}
+		copy(op.Dst, names)
+	}
+	return nil
+}
