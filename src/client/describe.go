@@ -1,0 +1,52 @@
+package client
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+
+	"github.com/aysfs/aysfs/src/config"
+	"github.com/aysfs/aysfs/src/object"
+)
+
+// Describe writes what a client with this config would mount.
+func Describe(w io.Writer, cfg *config.Client) {
+	stores := make(map[string]config.Store)
+	for _, s := range cfg.Stores {
+		stores[s.Name] = s
+	}
+	fmt.Fprintf(w, "%d mounts:\n", len(cfg.Mounts))
+	for _, m := range arrange(cfg.Mounts) {
+		name := object.TreeName{ID: m.cfg.ID, RepoID: m.cfg.RepoID, Platform: m.cfg.Platform}
+		what := name.String()
+		if m.cfg.Remote != "" {
+			what += " directory " + m.cfg.Remote
+		}
+		fmt.Fprintf(w, "  %s\n      %s from %s\n", m.cfg.Path, what, stores[m.cfg.Store].URL.Redacted())
+		if m.outer != nil {
+			fmt.Fprintf(w, "      in the mount at %s\n", m.outer.cfg.Path)
+		}
+	}
+	if cfg.Disk != nil {
+		fmt.Fprintf(w, "disk cache: %s, up to %d bytes\n", cfg.Disk.Path, cfg.Disk.MaxSize)
+	} else {
+		fmt.Fprintln(w, "disk cache: none")
+	}
+}
+
+// NotifyReady tells the service manager, where there is one that wants to know,
+// that the mounts are there: sd_notify(3).
+func NotifyReady() error {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte("READY=1\n"))
+	return err
+}

@@ -1,0 +1,84 @@
+// Aysfs mounts published trees and keeps them mounted.
+//
+//	aysfs [-config FILE] [-check] [-version]
+//
+// It runs in the foreground, logs to stderr, and stops cleanly on SIGTERM and
+// SIGINT. It exits with 0 after a clean stop, 1 if it could not mount anything,
+// and 2 if its config is wrong.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/aysfs/aysfs/src/client"
+	"github.com/aysfs/aysfs/src/config"
+)
+
+// Set by the build.
+var (
+	version = "devel"
+	commit  = "unknown"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	file := flag.String("config", "/etc/aysfs/aysfs.toml", "the config `file`")
+	check := flag.Bool("check", false, "check the config, say what would be mounted, and exit with 0 or 2")
+	show := flag.Bool("version", false, "print the version")
+	flag.Parse()
+	if *show {
+		fmt.Printf("aysfs %s (%s)\n", version, commit)
+		return 0
+	}
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "aysfs: %q is not understood; all is set in the config, see aysfs -help\n", flag.Arg(0))
+		return 2
+	}
+	cfg, err := config.LoadClient(*file)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	if *check {
+		client.Describe(os.Stdout, cfg)
+		return 0
+	}
+	log := newLog(cfg.Main)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	c, err := client.New(cfg, *file, version, log)
+	if err != nil {
+		log.Error("can't start", "op", "start", "err", err)
+		return 1
+	}
+	defer c.Stop()
+	if err := c.Start(ctx); err != nil {
+		log.Error("nothing could be mounted", "op", "start", "err", err)
+		return 1
+	}
+	if ctx.Err() == nil {
+		if err := client.NotifyReady(); err != nil {
+			log.Warn("can't tell the service manager that the mounts are ready", "op", "start", "err", err)
+		}
+		log.Info("ready", "op", "start", "version", version)
+	}
+	<-ctx.Done()
+	stop() // a second signal ends the process at once
+	log.Info("stopping", "op", "stop")
+	return 0
+}
+
+func newLog(m config.Main) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: m.LogLevel}
+	if m.Log == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+}
