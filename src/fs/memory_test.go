@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -85,6 +86,15 @@ func (m *memory) Get(ctx context.Context, ref tier.Ref) (tier.Blob, error) {
 	}
 	delete(m.far, ref.Digest)
 	return m.lend(b), nil
+}
+
+func (m *memory) Copy(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	b, err := m.Get(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Release()
+	return bytes.Clone(b.Data), nil
 }
 
 func (m *memory) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {

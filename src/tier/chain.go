@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -180,6 +181,23 @@ func (c *Chain) Local(ref Ref, off, n int64) (Blob, bool) {
 		return NewBlob(data[off:off+n], nil), true
 	}
 	return Blob{}, false
+}
+
+// Copy is Get for callers that look at the bytes themselves, which are theirs.
+func (c *Chain) Copy(ctx context.Context, ref Ref) ([]byte, error) {
+	ref = bounded(ref)
+	if c.cache != nil {
+		data, err := c.cache.Copy(ref)
+		if c.cached(ref, Blob{Data: data}, err) {
+			return data, nil
+		}
+	}
+	b, err := c.Get(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Release()
+	return bytes.Clone(b.Data), nil
 }
 
 // Has tells whether the machine has a blob, without a look at it.

@@ -708,6 +708,8 @@ func (o oneBlob) Range(_ tier.Ref, off, n int64) (tier.Blob, error) {
 	return tier.NewBlob(o.plain[off:off+n], nil), nil
 }
 
+func (o oneBlob) Copy(tier.Ref) ([]byte, error) { return bytes.Clone(o.plain), nil }
+
 func (oneBlob) Has(tier.Ref) bool { return true }
 
 func (oneBlob) Put(context.Context, tier.Ref, []byte) {}

@@ -76,7 +76,9 @@ type HeadSource interface {
 }
 
 // Blob is the plain, verified content of a blob. Release must be called once
-// the bytes are no longer looked at: they may lie in a cache's mapped file.
+// the bytes are no longer looked at: they may lie in a cache's mapped file, and
+// are for handing to the kernel: should that file be cut short, a program that
+// looks at them itself gets a fault.
 type Blob struct {
 	Data    []byte
 	release func()
@@ -96,9 +98,11 @@ func (b Blob) Release() {
 type Cache interface {
 	// Get answers from the cache alone: ErrAbsent if it has no such blob.
 	Get(ref Ref) (Blob, error)
-	// Range is Get for n bytes at off, and reads no more than it must. What
-	// the blob doesn't have is ErrCorrupt.
+	// Range is Get for n bytes at off, fewer where the blob ends before, and
+	// reads no more than it must.
 	Range(ref Ref, off, n int64) (Blob, error)
+	// Copy is Get into memory of the caller's own.
+	Copy(ref Ref) ([]byte, error)
 	// Has tells whether Get would answer, without a look at the bytes.
 	Has(ref Ref) bool
 	// Put takes a blob, which must not be changed any more, to keep it. It

@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"sync"
@@ -13,8 +12,9 @@ import (
 
 // Blobs is where a tree's objects come from.
 type Blobs interface {
-	// Get returns a blob, from wherever it is nearest.
-	Get(ctx context.Context, ref tier.Ref) (tier.Blob, error)
+	// Copy returns a blob, from wherever it is nearest, in memory that is the
+	// caller's.
+	Copy(ctx context.Context, ref tier.Ref) ([]byte, error)
 }
 
 // Tree is a published tree at one head. It does not change.
@@ -59,12 +59,11 @@ func (t *Tree) Index(ctx context.Context) (*object.Index, error) {
 	if x != nil {
 		return x, nil
 	}
-	b, err := t.blobs.Get(ctx, t.indexRef())
+	raw, err := t.blobs.Copy(ctx, t.indexRef())
 	if err != nil {
 		return nil, fmt.Errorf("get the index of %v: %w", t.head.Tree, err)
 	}
-	defer b.Release()
-	if x, err = object.ParseIndex(b.Data); err != nil {
+	if x, err = object.ParseIndex(raw); err != nil {
 		return nil, fmt.Errorf("index %s of %v: %w", t.head.Index, t.head.Tree, err)
 	}
 	if n := len(x.Catalogs()); int64(n) != t.head.Catalogs || x.Catalogs()[0] != t.head.Catalog {
@@ -116,13 +115,10 @@ func (t *Tree) catalogOf(ctx context.Context, path string) (digest.Digest, error
 }
 
 func (t *Tree) load(ctx context.Context, catalog digest.Digest) error {
-	b, err := t.blobs.Get(ctx, t.catalogRef(catalog))
+	raw, err := t.blobs.Copy(ctx, t.catalogRef(catalog))
 	if err != nil {
 		return fmt.Errorf("get catalog %s of %v: %w", catalog, t.head.Tree, err)
 	}
-	// The bytes may lie in a mapped file that must be given back soon.
-	raw := bytes.Clone(b.Data)
-	b.Release()
 	if err := t.cache.AddCatalog(raw); err != nil {
 		return fmt.Errorf("catalog %s of %v: %w", catalog, t.head.Tree, err)
 	}
@@ -142,12 +138,11 @@ func (t *Tree) Chunks(ctx context.Context, d digest.Digest, size int64) (*object
 	if c := t.cache.ChunkList(d); c != nil {
 		return c, nil
 	}
-	b, err := t.blobs.Get(ctx, tier.Ref{Domain: t.head.Domain, Digest: d, Limit: object.MaxChunkList(size)})
+	raw, err := t.blobs.Copy(ctx, tier.Ref{Domain: t.head.Domain, Digest: d, Limit: object.MaxChunkList(size)})
 	if err != nil {
 		return nil, fmt.Errorf("get chunk list %s: %w", d, err)
 	}
-	defer b.Release()
-	c, err := object.ParseChunkList(b.Data, size)
+	c, err := object.ParseChunkList(raw, size)
 	if err != nil {
 		return nil, fmt.Errorf("chunk list %s: %w", d, err)
 	}

@@ -51,6 +51,7 @@ func run() int {
 		return 0
 	}
 	log := newLog(cfg.Main)
+	slog.SetDefault(log) // net/http complains to the standard logger
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	c, err := client.New(cfg, *file, version, log)

@@ -145,6 +145,10 @@ func TestResume(t *testing.T) {
 		{"206 from elsewhere", func(c *net.TCPConn) { rest(c, fmt.Sprintf("bytes %d-%d/%d", k-1, size-1, size), plain[k-1:]) }, 3},
 		{"206 beyond the limit", func(c *net.TCPConn) { rest(c, fmt.Sprintf("bytes %d-%d/%d", k, 2*size-1, 2*size), plain[k:]) }, 3},
 		{"206 that ends before the end", func(c *net.TCPConn) { rest(c, fmt.Sprintf("bytes %d-%d/%d", k, size-2, size), plain[k:size-1]) }, 3},
+		{"206 of another encoding", func(c *net.TCPConn) {
+			fmt.Fprintf(c, "HTTP/1.1 206 Partial Content\r\nContent-Encoding: zstd\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n", k, size-1, size, size-k)
+			_, _ = c.Write(plain[k:])
+		}, 3},
 		{"206 of nothing said", func(c *net.TCPConn) { rest(c, "", plain[k:]) }, 3},
 		{"206 of nonsense", func(c *net.TCPConn) { rest(c, "bytes 99999999999999999999-1/-5", plain[k:]) }, 3},
 	}

@@ -329,7 +329,7 @@ func TestRedirects(t *testing.T) {
 		t.Errorf("to another host: %v, credentials %q", err, seen(elsewhere))
 	}
 	for dir, says := range map[string]string{
-		"circle": "circle", "chain": "more than 5", "file": "from http to file", "nowhere": "301", "nonsense": "Location",
+		"circle": "in a circle", "chain": "more than 5", "file": "from http to file", "nowhere": "301", "nonsense": "Location",
 	} {
 		err := get(srv.URL + "/" + dir)
 		if !errors.Is(err, tier.ErrUnavailable) || errors.Is(err, tier.ErrAbsent) || !strings.Contains(err.Error(), says) {

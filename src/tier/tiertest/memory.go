@@ -1,6 +1,7 @@
 package tiertest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -138,6 +139,16 @@ func (c *Cache) Range(ref tier.Ref, off, n int64) (tier.Blob, error) {
 	}
 	b.Data = b.Data[off : off+n]
 	return b, nil
+}
+
+// Copy returns what Put was given, in memory of the caller's.
+func (c *Cache) Copy(ref tier.Ref) ([]byte, error) {
+	b, err := c.Get(ref)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Release()
+	return bytes.Clone(b.Data), nil
 }
 
 // Has tells whether Put was given the blob.
