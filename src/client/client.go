@@ -130,7 +130,7 @@ func (c *Client) addStore(s config.Store, codec *object.Codec) error {
 	}
 	n := int64(len(c.cfg.Stores))
 	cfg := tier.ChainConfig{
-		Sources: []tier.Source{tier.Retry(src, tier.RetryPolicy{Patience: c.cfg.Main.IOTimeout})},
+		Groups: []tier.Group{tier.One(tier.Retry(src, tier.RetryPolicy{Patience: c.cfg.Main.IOTimeout}))},
 		Codec:   codec, Timeout: c.cfg.Main.IOTimeout, Log: c.log.With("store", s.Name),
 		Budget: max(share(c.cfg.Main.Memory, fetchShare)/n, 4<<20),
 		Recent: max(share(c.cfg.Main.Memory, recentShare)/n, 2<<20),

@@ -23,9 +23,9 @@ const maxBlob = object.MaxBlob
 
 // ChainConfig is what a chain is made of.
 type ChainConfig struct {
-	Cache   Cache    // nil for none
-	Sources []Source // asked one after the other, fastest first
-	Codec   *object.Codec
+	Cache  Cache   // nil for none
+	Groups []Group // asked one after the other, nearest first
+	Codec  *object.Codec
 
 	// Budget bounds what fetches under way hold, in bytes, stored and plain
 	// form together; a larger blob is fetched with nothing beside it. 0 means
@@ -55,7 +55,7 @@ type ChainConfig struct {
 // alone.
 type Chain struct {
 	cache   Cache
-	sources []*Meter
+	groups  []*group
 	codec   *object.Codec
 	recent  *recent
 	origins origins
@@ -77,6 +77,9 @@ type Chain struct {
 	prefetches  int             // GUARDED_BY(mu); how many run
 	prefetching int64           // GUARDED_BY(mu); bytes of memory that they have
 	cleared     int             // GUARDED_BY(mu); while above 0 no prefetch begins
+
+	filling  atomic.Int32 // fills under way
+	unfilled atomic.Int64 // blobs that a nearer group was not given
 
 	cacheHits, cacheBytes, cacheErrors, recentHits, recentBytes, misses atomic.Int64
 }
@@ -101,8 +104,8 @@ func NewChain(cfg ChainConfig) *Chain {
 	if c.memory == nil {
 		c.memory = semaphore.NewWeighted(cfg.Budget)
 	}
-	for _, s := range cfg.Sources {
-		c.sources = append(c.sources, NewMeter(s))
+	for _, g := range cfg.Groups {
+		c.groups = append(c.groups, newGroup(g))
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -297,51 +300,78 @@ func (c *Chain) has(ref Ref) bool {
 	return ok
 }
 
-// fetch asks the sources in their order, until one has the blob.
+// fetch asks the groups in their order, until one has the blob.
 func (c *Chain) fetch(ctx context.Context, ref Ref) ([]byte, error) {
 	failed := &FetchError{Ref: ref}
-	for i, s := range c.sources {
-		plain, err := c.askInTime(ctx, s, ref, len(c.sources)-i-1)
-		if err == nil {
-			c.origins.add(ref, s.Name())
-			return plain, nil
+	for i, g := range c.groups {
+		a, failures := c.askInTime(ctx, g, ref, len(c.groups)-i-1)
+		if a.from != "" {
+			c.origins.add(ref, a.from)
+			c.fillBefore(i, ref, a.stored)
+			return a.plain, nil
 		}
-		failed.Failures = append(failed.Failures, Unavailable(err))
+		for _, err := range failures {
+			failed.Failures = append(failed.Failures, Unavailable(err))
+		}
 		if ctx.Err() != nil {
+			failed.Failures = append(failed.Failures, ended(ctx, "ask further sources for", ref))
 			break
 		}
 	}
-	if len(failed.Failures) < len(c.sources) || len(c.sources) == 0 {
-		why := ended(ctx, "ask further sources for", ref)
-		if len(c.sources) == 0 {
-			why = fmt.Errorf("%w: no source is configured", ErrUnavailable)
-		}
-		failed.Failures = append(failed.Failures, why)
+	if len(c.groups) == 0 {
+		failed.Failures = append(failed.Failures, fmt.Errorf("%w: no source is configured", ErrUnavailable))
 	}
 	return nil, failed
 }
 
-// askInTime lets a source have half of the time that is left where others come
+// askInTime lets a group have half of the time that is left where others come
 // after it, so that one that hangs doesn't stand before one that works.
-func (c *Chain) askInTime(ctx context.Context, s *Meter, ref Ref, behind int) ([]byte, error) {
+func (c *Chain) askInTime(ctx context.Context, g *group, ref Ref, behind int) (answer, []error) {
 	if end, ok := ctx.Deadline(); ok && behind > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/2)
 		defer cancel()
 	}
-	return c.ask(ctx, s, ref)
+	return c.askGroup(ctx, g, ref)
+}
+
+// maxFills is how many blobs are on their way to nearer groups at once. Beyond
+// that they are not filled: the reader doesn't wait, and memory is bounded.
+const maxFills = 32
+
+// fillBefore gives a blob to the groups nearer than number i, behind the answer.
+func (c *Chain) fillBefore(i int, ref Ref, stored []byte) {
+	for _, g := range c.groups[:i] {
+		if g.fill == nil {
+			continue
+		}
+		if c.filling.Add(1) > maxFills {
+			c.filling.Add(-1)
+			c.unfilled.Add(1)
+			continue
+		}
+		c.running.Go(func() {
+			defer c.filling.Add(-1)
+			ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
+			defer cancel()
+			if err := g.fill(ctx, ref, stored); err != nil {
+				c.unfilled.Add(1)
+				c.log.Debug("fill a nearer tier", "op", "fill", "tier", g.members[0].Name(), "digest", ref.Digest, "err", err)
+			}
+		})
+	}
 }
 
 // ask gets a blob from one source and checks it. One with a wrong digest is
 // purged there, if that is ours, and asked for once more: it may have gone
 // wrong on the way.
-func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (plain []byte, err error) {
+func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 	defer func() {
 		// What is unpacked may come from anyone. Whatever it does to a decoder,
 		// it costs one read, not the mounts.
 		if r := recover(); r != nil {
 			c.log.Error("panic while fetching", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "err", r, "stack", string(debug.Stack()))
-			plain, err = nil, Corrupt(s.Name(), ref, fmt.Errorf("panic: %v", r))
+			a = answer{err: Corrupt(s.Name(), ref, fmt.Errorf("panic: %v", r))}
 		}
 	}()
 	var corrupt error
@@ -351,18 +381,18 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (plain []byte, err e
 		case err == nil:
 		case corrupt != nil:
 			// Absence, say, of what was just purged is not the answer.
-			return nil, fmt.Errorf("%w (and then: %v)", corrupt, err)
+			return answer{err: fmt.Errorf("%w (and then: %v)", corrupt, err)}
 		default:
-			return nil, err
+			return answer{err: err}
 		}
 		plain, err := c.codec.Unpack(ref.Digest, stored, ref.Max())
 		switch {
 		case err == nil && c.stored:
-			return stored, nil
+			return answer{plain: stored, stored: stored, from: s.Name()}
 		case err == nil:
-			return plain, nil
+			return answer{plain: plain, stored: stored, from: s.Name()}
 		case c.stored && errors.Is(err, object.ErrTooLarge):
-			return nil, Corrupt(s.Name(), ref, err) // asked for by somebody who didn't know its size
+			return answer{err: Corrupt(s.Name(), ref, err)} // asked for by somebody who didn't know its size
 		}
 		corrupt = Corrupt(s.Name(), ref, err)
 		c.log.Warn("corrupt blob", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "err", err)
@@ -370,7 +400,7 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (plain []byte, err e
 			c.log.Warn("purge a corrupt blob", "op", "purge", "tier", s.Name(), "digest", ref.Digest, "err", err)
 		}
 	}
-	return nil, corrupt
+	return answer{err: corrupt}
 }
 
 // FetchError says what was wrong with each source. It is ErrAbsent only if all
@@ -437,6 +467,7 @@ type ChainStatus struct {
 	Near     NearStats  `json:"near"`
 	Sources  []Stats    `json:"sources"` // in their order
 
+	Unfilled    int64 `json:"unfilled"`  // blobs that a nearer tier was not given
 	InFlight    int64 `json:"in_flight"` // bytes of Budget that are taken
 	Budget      int64 `json:"budget"`
 	RecentBlobs int   `json:"recent_blobs"` // kept now
@@ -450,11 +481,13 @@ func (c *Chain) Status() ChainStatus {
 			CacheHits: c.cacheHits.Load(), CacheBytes: c.cacheBytes.Load(), CacheErrors: c.cacheErrors.Load(),
 			RecentHits: c.recentHits.Load(), RecentBytes: c.recentBytes.Load(), Misses: c.misses.Load(),
 		},
-		InFlight: c.inFlight.Load(), Budget: c.budget,
+		Unfilled: c.unfilled.Load(), InFlight: c.inFlight.Load(), Budget: c.budget,
 	}
 	s.RecentBlobs, s.RecentUsed = c.recent.usage()
-	for _, m := range c.sources {
-		s.Sources = append(s.Sources, m.Stats())
+	for _, g := range c.groups {
+		for _, m := range g.members {
+			s.Sources = append(s.Sources, m.Stats())
+		}
 	}
 	c.mu.Lock()
 	for _, f := range c.flights {

@@ -53,7 +53,7 @@ func TestChainFillsTheCache(t *testing.T) {
 		plain := bytes.Repeat([]byte("compressible "), 1000)
 		ref := tiertest.RefOf(plain)
 		second.Put(ref, c.Pack(plain, nil))
-		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Sources: []tier.Source{first, second}, Codec: c})
+		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Groups: groups(first, second), Codec: c})
 		defer chain.Close()
 
 		if _, ok := chain.Local(ref, 0, 1); ok || first.Gets() != 0 {
@@ -98,7 +98,7 @@ func TestChainKeepsRecent(t *testing.T) {
 			blobs = append(blobs, tiertest.Random(uint64(i), 10_000))
 			src.Put(tiertest.RefOf(blobs[i]), blobs[i])
 		}
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c, Recent: 35_000})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c, Recent: 35_000})
 		defer chain.Close()
 		for _, plain := range blobs {
 			for range 8 {
@@ -123,7 +123,7 @@ func TestChainSingleFlight(t *testing.T) {
 		ref, plain, src := one()
 		hold := make(chan struct{})
 		src.Always(tiertest.Step{Hold: hold})
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c})
 		defer chain.Close()
 		start := time.Now()
 		var all sync.WaitGroup
@@ -147,7 +147,7 @@ func TestChainLastWaiterCancels(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		ref, plain, src := one()
 		src.Next(tiertest.Hang)
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c})
 		defer chain.Close()
 		var leave []context.CancelFunc
 		left := make(chan error)
@@ -185,7 +185,7 @@ func TestChainDoesNotJoinTheDying(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		ref, plain, src := one()
 		dying := &stubborn{Source: src, end: make(chan struct{})}
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{dying}, Codec: c})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(dying), Codec: c})
 		defer chain.Close()
 		defer close(dying.end)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -223,7 +223,7 @@ func TestChainCorrupt(t *testing.T) {
 		bad.Put(ref, flipped)
 		good.Put(ref, plain)
 		var log bytes.Buffer
-		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Sources: []tier.Source{bad, good}, Codec: c,
+		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Groups: groups(bad, good), Codec: c,
 			Log: slog.New(slog.NewTextHandler(&log, nil))})
 		defer chain.Close()
 		mustGet(t, chain, ref, plain)
@@ -249,7 +249,7 @@ func TestChainCorruptOnTheWay(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		ref, plain, src := one()
 		memory := src.Source.(*tiertest.Memory)
-		chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Sources: []tier.Source{kept{src}}, Codec: c})
+		chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: groups(kept{src}), Codec: c})
 		defer chain.Close()
 		src.Always(tiertest.Flip)
 		if b, err := chain.Get(t.Context(), ref); !errors.Is(err, tier.ErrCorrupt) || errors.Is(err, tier.ErrAbsent) || len(b.Data) != 0 {
@@ -297,7 +297,7 @@ func TestChainErrors(t *testing.T) {
 				for i, step := range tt.steps {
 					f := tiertest.NewFaulty(tiertest.NewMemory(fmt.Sprint("tier", i)))
 					f.Always(step)
-					cfg.Sources = append(cfg.Sources, f)
+					cfg.Groups = append(cfg.Groups, tier.One(f))
 				}
 				chain := tier.NewChain(cfg)
 				defer chain.Close()
@@ -332,7 +332,7 @@ func TestChainTimeout(t *testing.T) {
 		ref, plain, src := one()
 		hung := tiertest.NewFaulty(tiertest.NewMemory("hung"))
 		hung.Always(tiertest.Hang)
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{tier.Retry(hung, tier.RetryPolicy{}), src}, Codec: c, Timeout: 30 * time.Second})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(tier.Retry(hung, tier.RetryPolicy{}), src), Codec: c, Timeout: 30 * time.Second})
 		defer chain.Close()
 		start := time.Now()
 		mustGet(t, chain, ref, plain)
@@ -354,7 +354,7 @@ func TestChainClose(t *testing.T) {
 	tiertest.NoLeaks(t)
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		ref, plain, src := one()
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c, Recent: 1 << 20})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c, Recent: 1 << 20})
 		mustGet(t, chain, ref, plain)
 		src.Always(tiertest.Hang)
 		other := tiertest.RefOf([]byte("other"))
@@ -392,7 +392,7 @@ func TestChainPrefetch(t *testing.T) {
 		cache := tiertest.NewCache()
 		hold := make(chan struct{})
 		src.Next(tiertest.Step{Hold: hold})
-		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Sources: []tier.Source{src}, Codec: c})
+		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Groups: groups(src), Codec: c})
 		defer chain.Close()
 		for range 3 {
 			if !chain.Prefetch(ref) {
@@ -429,7 +429,7 @@ func TestChainGetOutlivesPrefetch(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		ref, plain, src := one()
 		src.Next(tiertest.Hang)
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c, Timeout: 30 * time.Second})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c, Timeout: 30 * time.Second})
 		defer chain.Close()
 		chain.Prefetch(ref)
 		time.Sleep(29 * time.Second)
@@ -453,7 +453,7 @@ func TestChainDemandIsNotDelayedByPrefetch(t *testing.T) {
 			simulated(t, func(t *testing.T, c *object.Codec) {
 				ref, plain, src := one()
 				src.Always(tiertest.Hang)
-				chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c, Budget: 16 << 20})
+				chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c, Budget: 16 << 20})
 				defer chain.Close()
 				begun := 0
 				for _, r := range refs(1000, size) {
@@ -481,7 +481,7 @@ func TestChainDemandIsNotDelayedByPrefetch(t *testing.T) {
 func TestChainLargeDemandHasThePrefetchesRoom(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		src := tiertest.NewFaulty(tiertest.NewMemory("origin"))
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c, Budget: 16 << 20})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c, Budget: 16 << 20})
 		defer chain.Close()
 		small := refs(3, 1<<20)
 		src.Always(tiertest.Hang)
@@ -516,7 +516,7 @@ func TestChainBudget(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		const budget = 8 << 20
 		src := &gauge{Memory: tiertest.NewMemory("origin"), delay: 100 * time.Millisecond}
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c, Budget: budget, Timeout: time.Hour})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c, Budget: budget, Timeout: time.Hour})
 		defer chain.Close()
 		r := rand.New(rand.NewPCG(1, 2))
 		var all sync.WaitGroup
@@ -596,7 +596,7 @@ func TestChainNoGapBeforeTheCache(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		ref, plain, src := one()
 		cache := &slowCache{Cache: tiertest.NewCache()}
-		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Sources: []tier.Source{src}, Codec: c})
+		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Groups: groups(src), Codec: c})
 		defer chain.Close()
 		start := time.Now()
 		for range 3 {
@@ -624,7 +624,7 @@ func TestChainBrokenCacheCostsHitsOnly(t *testing.T) {
 		cache := tiertest.NewCache()
 		cache.Fail(errors.New("input/output error"))
 		var log bytes.Buffer
-		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Sources: []tier.Source{src}, Codec: c, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		chain := tier.NewChain(tier.ChainConfig{Cache: cache, Groups: groups(src), Codec: c, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		defer chain.Close()
 		mustGet(t, chain, ref, plain)
 		if !strings.Contains(log.String(), "input/output error") || chain.Status().Near.CacheErrors == 0 {
@@ -637,7 +637,7 @@ func TestChainSurvivesPanic(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		ref, plain, src := one()
 		src.Next(tiertest.Step{Change: func([]byte) []byte { panic("index out of range") }})
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c})
 		defer chain.Close()
 		if _, err := chain.Get(t.Context(), ref); !errors.Is(err, tier.ErrCorrupt) {
 			t.Error(err)
@@ -653,7 +653,7 @@ func TestChainRefusesWhatIsTooLarge(t *testing.T) {
 		ref := tiertest.RefOf(bomb)
 		src.Put(ref, c.Pack(bomb, nil))
 		ref.Limit = 0 // a blob of files
-		chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c})
+		chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c})
 		defer chain.Close()
 		if _, err := chain.Get(t.Context(), ref); !errors.Is(err, tier.ErrCorrupt) {
 			t.Error(err)
@@ -667,7 +667,7 @@ func TestChainOddLimits(t *testing.T) {
 		for _, limit := range []int64{-1, -1 << 63, 1 << 62, 1<<62 + 1<<20, 1<<63 - 1} {
 			ref, _, src := one()
 			ref.Limit = limit
-			chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{src}, Codec: c})
+			chain := tier.NewChain(tier.ChainConfig{Groups: groups(src), Codec: c})
 			b, err := chain.Get(t.Context(), ref)
 			if want := limit > 0; (err == nil) != want || (len(b.Data) > 0) != want {
 				t.Errorf("limit %d: %d bytes, %v", limit, len(b.Data), err)
@@ -683,7 +683,7 @@ func TestChainHitDoesNotAllocate(t *testing.T) {
 		"cache":  {Cache: oneBlob{plain}},
 		"recent": {Recent: 1 << 20},
 	} {
-		cfg.Sources, cfg.Codec = []tier.Source{src}, codec(t)
+		cfg.Groups, cfg.Codec = groups(src), codec(t)
 		chain := tier.NewChain(cfg)
 		mustGet(t, chain, ref, plain)
 		ctx := t.Context()
@@ -716,7 +716,7 @@ func (oneBlob) Put(context.Context, tier.Ref, []byte) {}
 
 func BenchmarkChainHit(b *testing.B) {
 	ref, plain, src := one()
-	chain := tier.NewChain(tier.ChainConfig{Cache: oneBlob{plain}, Sources: []tier.Source{src}, Codec: codec(b)})
+	chain := tier.NewChain(tier.ChainConfig{Cache: oneBlob{plain}, Groups: groups(src), Codec: codec(b)})
 	defer chain.Close()
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {

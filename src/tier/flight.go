@@ -132,17 +132,24 @@ func (c *Chain) landedBefore(ref Ref) ([]byte, bool) {
 // land ends a flight with its result.
 func (c *Chain) land(f *flight, plain []byte, err error) {
 	f.plain, f.err = plain, err
-	if err == nil && c.kept(f) {
-		c.recent.add(f.ref, plain)
+	if err != nil || !c.kept(f) {
+		// First out of the table: who asks again is to have a new try.
+		c.remove(f)
 		close(f.done)
-		if c.cache != nil {
-			// The flight stays in the table meanwhile, so that whoever misses the
-			// cache now finds it here.
-			c.cache.Put(c.ctx, f.ref, plain)
-		}
-	} else {
-		close(f.done)
+		return
 	}
+	c.recent.add(f.ref, plain)
+	close(f.done)
+	if c.cache != nil {
+		// The flight stays in the table meanwhile, so that whoever misses the
+		// cache now finds it here.
+		c.cache.Put(c.ctx, f.ref, plain)
+	}
+	c.remove(f)
+}
+
+// remove takes a flight out of the table.
+func (c *Chain) remove(f *flight) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.flights[f.ref] == f {

@@ -1,0 +1,223 @@
+package tier
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Group is one step of a chain: sources that are as near as each other. Each
+// blob has its own order among them, so that they share the load and each keeps
+// its own part. One that fails is left alone for a while.
+type Group struct {
+	Sources []Source
+	// Fill, if not nil, is given what a later group answered, in stored form,
+	// for this one to keep. It must not keep the slice longer than the call.
+	Fill func(ctx context.Context, ref Ref, stored []byte) error
+}
+
+// One is a group of a single source.
+func One(s Source) Group { return Group{Sources: []Source{s}} }
+
+// group is a Group at work.
+type group struct {
+	members []*member
+	fill    func(ctx context.Context, ref Ref, stored []byte) error
+	slow    slowness
+}
+
+// member is a source in a group, and whether it is left alone.
+type member struct {
+	*Meter
+	hash uint64 // of its name
+
+	mu     sync.Mutex
+	pause  time.Duration // the last one, 0 while all is well
+	resume time.Time
+}
+
+func newGroup(g Group) *group {
+	w := &group{fill: g.Fill}
+	for _, s := range g.Sources {
+		h := fnv.New64a()
+		h.Write([]byte(s.Name()))
+		w.members = append(w.members, &member{Meter: NewMeter(s), hash: h.Sum64()})
+	}
+	return w
+}
+
+// order is who to ask for a blob, the best first: rendezvous hashing, so that
+// when a member comes or goes only its own share of the blobs moves. Those that
+// are left alone are not in it.
+func (g *group) order(ref Ref, now time.Time) []*member {
+	if len(g.members) == 1 {
+		return g.members
+	}
+	seed := binary.LittleEndian.Uint64(ref.Digest[:8])
+	able := make([]*member, 0, len(g.members))
+	for _, m := range g.members {
+		if !m.aside(now) {
+			able = append(able, m)
+		}
+	}
+	slices.SortFunc(able, func(a, b *member) int {
+		if spread(seed^a.hash) > spread(seed^b.hash) {
+			return -1
+		}
+		return 1
+	})
+	return able
+}
+
+// spread is the finalizer of MurmurHash3.
+func spread(h uint64) uint64 {
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// Pauses for a member that fails.
+const (
+	firstAside = time.Second
+	lastAside  = time.Minute
+)
+
+func (m *member) aside(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return now.Before(m.resume)
+}
+
+// answered takes note of how m answered, and tells whether it is newly left
+// alone. What was under way already when that began is not counted again.
+func (m *member) answered(err error, now time.Time) (pause time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case err == nil, errors.Is(err, ErrAbsent):
+		m.pause, m.resume = 0, time.Time{}
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrCorrupt):
+		if !now.Before(m.resume) {
+			m.pause = min(max(2*m.pause, firstAside), lastAside)
+			m.resume = now.Add(m.pause)
+			return m.pause
+		}
+	}
+	return 0
+}
+
+var errAside = fmt.Errorf("%w: all caches of the group have failed and are left alone for a while", ErrUnavailable)
+
+// askGroup asks the members of a group one after the other. One that takes
+// longer than nearly all answers do gets company: whoever answers first.
+func (c *Chain) askGroup(ctx context.Context, g *group, ref Ref) (answer, []error) {
+	order := g.order(ref, time.Now())
+	switch len(order) {
+	case 0:
+		return answer{}, []error{errAside}
+	case 1:
+		a := c.askMember(ctx, g, order[0], ref)
+		if a.err != nil {
+			return a, []error{a.err}
+		}
+		return a, nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan answer, len(order))
+	asked, open := 0, 0
+	ask := func() {
+		m := order[asked]
+		asked, open = asked+1, open+1
+		c.running.Go(func() { answers <- c.askMember(ctx, g, m, ref) })
+	}
+	ask()
+	hedge := time.NewTimer(g.slow.limit())
+	defer hedge.Stop()
+	var failures []error
+	for {
+		select {
+		case a := <-answers:
+			if a.err == nil {
+				return a, failures
+			}
+			failures = append(failures, a.err)
+			if open--; asked < len(order) && ctx.Err() == nil {
+				ask()
+			} else if open == 0 {
+				return answer{}, failures
+			}
+		case <-hedge.C:
+			if asked < len(order) {
+				ask()
+				hedge.Reset(g.slow.limit())
+			}
+		case <-ctx.Done():
+			return answer{}, append(failures, ended(ctx, "wait for", ref))
+		}
+	}
+}
+
+// answer is what a source gave.
+type answer struct {
+	plain, stored []byte
+	from          string
+	err           error
+}
+
+func (c *Chain) askMember(ctx context.Context, g *group, m *member, ref Ref) answer {
+	began := time.Now()
+	a := c.ask(ctx, m.Meter, ref)
+	now := time.Now()
+	if a.err == nil {
+		g.slow.add(now.Sub(began))
+	}
+	if len(g.members) > 1 && !errors.Is(ctx.Err(), context.Canceled) {
+		if pause := m.answered(a.err, now); pause > 0 {
+			c.log.Warn("leaving a cache alone", "op", "fetch", "tier", m.Name(), "for", pause, "err", a.err)
+		}
+	}
+	return a
+}
+
+// slowness is what counts as slow: longer than nineteen of twenty answers took.
+type slowness struct {
+	at atomic.Int64 // nanoseconds; 0 before anything is known
+
+	mu   sync.Mutex
+	last [64]time.Duration
+	n    int
+}
+
+// Bounds of what counts as slow; with nothing known yet it is the upper one.
+const (
+	leastSlow = 20 * time.Millisecond
+	mostSlow  = time.Second
+)
+
+func (s *slowness) limit() time.Duration {
+	d := time.Duration(s.at.Load())
+	if d == 0 {
+		d = mostSlow
+	}
+	return min(max(d, leastSlow), mostSlow)
+}
+
+func (s *slowness) add(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last[s.n%len(s.last)] = d
+	if s.n++; s.n%16 == 0 && s.n >= len(s.last)/2 {
+		known := slices.Clone(s.last[:min(s.n, len(s.last))])
+		slices.Sort(known)
+		s.at.Store(int64(known[len(known)*19/20]))
+	}
+}

@@ -1,0 +1,208 @@
+package tier_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/tiertest"
+)
+
+// groups makes a group of each source.
+func groups(sources ...tier.Source) []tier.Group {
+	var all []tier.Group
+	for _, s := range sources {
+		all = append(all, tier.One(s))
+	}
+	return all
+}
+
+// cache is a source of a group: it has everything in blobs, after delay, unless
+// it fails.
+type cacheDouble struct {
+	name  string
+	blobs *tiertest.Memory
+	delay time.Duration
+	err   atomic.Pointer[error]
+	asked atomic.Int64
+}
+
+func (c *cacheDouble) Name() string { return c.name }
+
+func (c *cacheDouble) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	c.asked.Add(1)
+	select {
+	case <-time.After(c.delay):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := c.err.Load(); err != nil {
+		return nil, *err
+	}
+	return c.blobs.Get(ctx, ref)
+}
+
+func (c *cacheDouble) Purge(context.Context, tier.Ref) error { return nil }
+
+func gridOf(n int, blobs *tiertest.Memory) (tier.Group, []*cacheDouble) {
+	var g tier.Group
+	var all []*cacheDouble
+	for i := range n {
+		c := &cacheDouble{name: fmt.Sprint("grid ", i), blobs: blobs}
+		all = append(all, c)
+		g.Sources = append(g.Sources, c)
+	}
+	return g, all
+}
+
+func manyBlobs(n int) (*tiertest.Memory, []tier.Ref) {
+	m := tiertest.NewMemory("all")
+	var refs []tier.Ref
+	for i := range n {
+		b := fmt.Appendf(nil, "blob %d", i)
+		ref := tiertest.RefOf(b)
+		m.Put(ref, b)
+		refs = append(refs, ref)
+	}
+	return m, refs
+}
+
+func getAll(t *testing.T, c *tier.Chain, refs []tier.Ref) {
+	t.Helper()
+	for _, ref := range refs {
+		b, err := c.Get(t.Context(), ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Release()
+	}
+}
+
+func TestGroupSharesTheLoad(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(600)
+		g, caches := gridOf(3, blobs)
+		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		defer chain.Close()
+		getAll(t, chain, refs)
+		var before [3]int64
+		for i, c := range caches {
+			before[i] = c.asked.Load()
+			if before[i] < 100 || before[i] > 300 {
+				t.Errorf("%s was asked for %d of 600 blobs", c.name, before[i])
+			}
+		}
+		getAll(t, chain, refs)
+		for i, c := range caches {
+			if c.asked.Load() != 2*before[i] {
+				t.Errorf("%s was asked for other blobs the second time", c.name)
+			}
+		}
+	})
+}
+
+func TestGroupLeavesFailedMembersAlone(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(300)
+		g, caches := gridOf(3, blobs)
+		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		defer chain.Close()
+		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
+		caches[1].err.Store(&down)
+		getAll(t, chain, refs)
+		if n := caches[1].asked.Load(); n != 1 {
+			t.Errorf("a cache that is down was asked %d times within its first pause", n)
+		}
+		// Pauses grow: an hour of requests must not become an hour of tries.
+		for range 600 {
+			time.Sleep(time.Second)
+			getAll(t, chain, refs[:30])
+		}
+		if n := caches[1].asked.Load(); n < 5 || n > 30 {
+			t.Errorf("a cache that was down for ten minutes was asked %d times", n)
+		}
+		caches[1].err.Store(nil)
+		time.Sleep(time.Minute)
+		was := caches[1].asked.Load()
+		getAll(t, chain, refs)
+		if n := caches[1].asked.Load() - was; n < 50 {
+			t.Errorf("a cache that came back was asked for %d of 300 blobs", n)
+		}
+	})
+}
+
+func TestGroupWithAllDown(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(10)
+		g, caches := gridOf(2, blobs)
+		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, tier.One(blobs)}, Codec: codec})
+		defer chain.Close()
+		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
+		for _, c := range caches {
+			c.err.Store(&down)
+		}
+		getAll(t, chain, refs) // from the store behind
+		if n := caches[0].asked.Load() + caches[1].asked.Load(); n != 2 {
+			t.Errorf("caches that are down were asked %d times", n)
+		}
+		alone := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		defer alone.Close()
+		for range 2 {
+			if _, err := alone.Get(t.Context(), refs[0]); !errors.Is(err, tier.ErrUnavailable) {
+				t.Errorf("with all caches down: %v", err)
+			}
+		}
+	})
+}
+
+func TestGroupHedgesSlowMembers(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(200)
+		g, caches := gridOf(2, blobs)
+		caches[0].delay, caches[1].delay = 5*time.Millisecond, 5*time.Millisecond
+		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		defer chain.Close()
+		getAll(t, chain, refs[:100])
+		caches[0].delay = time.Minute
+		for _, ref := range refs[100:] {
+			began := time.Now()
+			getAll(t, chain, []tier.Ref{ref})
+			if d := time.Since(began); d > 100*time.Millisecond {
+				t.Fatalf("a blob took %v though one of two caches is quick", d)
+			}
+		}
+	})
+}
+
+func TestNearerGroupsAreFilled(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		near, far := tiertest.NewMemory("near"), tiertest.NewMemory("far")
+		plain := bytes.Repeat([]byte("compressible "), 1000)
+		ref := tiertest.RefOf(plain)
+		far.Put(ref, codec.Pack(plain, nil))
+		filled := 0
+		chain := tier.NewChain(tier.ChainConfig{Codec: codec, Groups: []tier.Group{
+			{Sources: []tier.Source{near}, Fill: func(_ context.Context, ref tier.Ref, stored []byte) error {
+				filled++
+				near.Put(ref, bytes.Clone(stored))
+				return nil
+			}},
+			tier.One(far),
+		}})
+		defer chain.Close()
+		for range 3 {
+			mustGet(t, chain, ref, plain)
+			synctest.Wait()
+		}
+		if filled != 1 || far.Gets() != 1 {
+			t.Errorf("filled %d times, the far one was asked %d times", filled, far.Gets())
+		}
+	})
+}
