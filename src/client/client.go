@@ -36,6 +36,7 @@ type Client struct {
 	noCache  string      // why without, if it should be with
 	metadata *tree.Cache
 	stores   map[string]*chain
+	grid     []*gridCache
 	pins     pins
 	control  *control.Server
 	mounts   []*mount // outer ones before those in them
@@ -49,6 +50,7 @@ type Client struct {
 type chain struct {
 	cfg    config.Store
 	source store.Store
+	grid   []*gridSource
 	blobs  *tier.Chain
 	heads  *tree.Heads
 }
@@ -72,6 +74,9 @@ func New(cfg *config.Client, file, version string, log *slog.Logger) (*Client, e
 	codec, err := object.NewCodec(max(2, runtime.NumCPU()))
 	if err != nil {
 		return nil, err
+	}
+	for _, g := range cfg.Grid {
+		c.grid = append(c.grid, newGridCache(g, cfg.Main.IOTimeout))
 	}
 	for _, s := range cfg.Stores {
 		if err := c.addStore(s, codec); err != nil {
@@ -128,10 +133,15 @@ func (c *Client) addStore(s config.Store, codec *object.Codec) error {
 	if err != nil {
 		return fmt.Errorf("store %s: %w", s.Name, err)
 	}
+	st := &chain{cfg: s, source: src}
+	grid, err := c.gridFor(st)
+	if err != nil {
+		return err
+	}
 	n := int64(len(c.cfg.Stores))
 	cfg := tier.ChainConfig{
-		Groups: []tier.Group{tier.One(tier.Retry(src, tier.RetryPolicy{Patience: c.cfg.Main.IOTimeout}))},
-		Codec:   codec, Timeout: c.cfg.Main.IOTimeout, Log: c.log.With("store", s.Name),
+		Groups: append(grid, tier.One(tier.Retry(src, tier.RetryPolicy{Patience: c.cfg.Main.IOTimeout}))),
+		Codec:  codec, Timeout: c.cfg.Main.IOTimeout, Log: c.log.With("store", s.Name),
 		Budget: max(share(c.cfg.Main.Memory, fetchShare)/n, 4<<20),
 		Recent: max(share(c.cfg.Main.Memory, recentShare)/n, 2<<20),
 	}
@@ -139,8 +149,27 @@ func (c *Client) addStore(s config.Store, codec *object.Codec) error {
 	if c.cache != nil {
 		cfg.Cache, heads.Kept = c.cache, c.cache
 	}
-	c.stores[s.Name] = &chain{cfg: s, source: src, blobs: tier.NewChain(cfg), heads: heads}
+	st.blobs, st.heads = tier.NewChain(cfg), heads
+	c.stores[s.Name] = st
 	return nil
+}
+
+// gridFor is the group of grid caches that a store's blobs are asked from. A
+// directory on this machine needs none.
+func (c *Client) gridFor(st *chain) ([]tier.Group, error) {
+	if len(c.grid) == 0 || st.cfg.URL.Scheme == "file" {
+		return nil, nil
+	}
+	var group tier.Group
+	for _, g := range c.grid {
+		src, err := g.source(st.cfg.Name, c.cfg.Main.IOTimeout, c.version)
+		if err != nil {
+			return nil, fmt.Errorf("grid cache %s: %w", g.name, err)
+		}
+		st.grid = append(st.grid, src)
+		group.Sources = append(group.Sources, src)
+	}
+	return []tier.Group{group}, nil
 }
 
 // unusedKeys says plainly which parts of the config this version does not act on.
@@ -148,9 +177,6 @@ func (c *Client) unusedKeys() {
 	var parts []string
 	if len(c.cfg.Local) > 0 {
 		parts = append(parts, "[[cache.local]]")
-	}
-	if len(c.cfg.Grid) > 0 {
-		parts = append(parts, "[[cache.grid]]")
 	}
 	if slices.ContainsFunc(c.cfg.Mounts, func(m config.Mount) bool { return m.Debug != "" }) {
 		parts = append(parts, "debug (its mounts are read-only)")
@@ -170,6 +196,7 @@ func (c *Client) Start(ctx context.Context) error {
 	} else {
 		c.control = srv
 	}
+	c.introduceAll(ctx)
 	var wg sync.WaitGroup
 	for _, m := range c.mounts {
 		first := make(chan error, 1)
@@ -203,6 +230,29 @@ func (c *Client) Start(ctx context.Context) error {
 	return nil
 }
 
+// introduceWait is how long the mounts wait for the grid caches to know of them.
+const introduceWait = 2 * time.Second
+
+// introduceAll tells all grid caches of this client, so that the first fetches
+// find them ready; one that is slow or away is not waited for.
+func (c *Client) introduceAll(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, g := range c.grid {
+		wg.Add(1)
+		c.work.Go(func() { c.introduce(g, wg.Done) })
+	}
+	told := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(told)
+	}()
+	select {
+	case <-told:
+	case <-ctx.Done():
+	case <-time.After(introduceWait):
+	}
+}
+
 // Stop takes all mounts away, inner ones first, and ends everything. What is
 // still open in a mount ends with the process.
 func (c *Client) Stop() {
@@ -217,6 +267,9 @@ func (c *Client) Stop() {
 	for _, s := range c.stores {
 		s.blobs.Close()
 		s.source.Close()
+		for _, g := range s.grid {
+			g.Close()
+		}
 	}
 	if c.cache != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

@@ -30,7 +30,7 @@ const dirSlots = 64
 
 // OpenDir returns the store in the directory root, which need not be there yet.
 func OpenDir(name, root string) *Dir {
-	return &Dir{name: tierName(name), root: root, slots: make(chan struct{}, dirSlots)}
+	return &Dir{name: "store " + name, root: root, slots: make(chan struct{}, dirSlots)}
 }
 
 // Name tells the store apart.

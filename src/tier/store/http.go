@@ -28,6 +28,7 @@ type HTTP struct {
 	agent         string
 	limits        limits
 	client        *http.Client
+	asking        func(http.Header) // may be nil
 	answered      func(http.Header) // may be nil
 
 	ctx   context.Context // done once closed
@@ -57,9 +58,9 @@ func newHTTP(cfg Config) (*HTTP, error) {
 		cfg.Timeout = 30 * time.Second
 	}
 	h := &HTTP{
-		name: tierName(cfg.Name), base: *cfg.URL, login: cfg.Login, secret: cfg.Secret,
+		name: cfg.tierName(), base: *cfg.URL, login: cfg.Login, secret: cfg.Secret,
 		agent: "aysfs/" + cfg.Version, limits: limitsFor(cfg.Timeout), heads: make(map[object.TreeName]validators),
-		answered: cfg.Answered,
+		asking: cfg.Asking, answered: cfg.Answered,
 	}
 	if u := cfg.URL.User; u != nil {
 		if h.login == "" {
@@ -279,6 +280,9 @@ func (h *HTTP) try(ctx context.Context, u *url.URL, limit int64, header http.Hea
 	req.Header.Set("Accept-Encoding", "zstd")
 	if h.login != "" {
 		req.SetBasicAuth(h.login, h.secret)
+	}
+	if h.asking != nil {
+		h.asking(req.Header)
 	}
 	if via := viaOf(ctx); via != "" {
 		req.Header.Set(ViaHeader, via)

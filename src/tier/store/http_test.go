@@ -606,7 +606,7 @@ func TestChainOverHTTP(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := open(t, store.Config{URL: mustURL(t, o.URL)})
-	chain := tier.NewChain(tier.ChainConfig{Sources: []tier.Source{tier.Retry(s, tier.RetryPolicy{})}, Codec: codec, Recent: 1 << 20})
+	chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{tier.One(tier.Retry(s, tier.RetryPolicy{}))}, Codec: codec, Recent: 1 << 20})
 	t.Cleanup(chain.Close)
 	o.Fault(tiertest.Slow)
 	var all sync.WaitGroup

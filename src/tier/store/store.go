@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,11 @@ type Config struct {
 	Timeout time.Duration
 	Version string // of this program, for User-Agent
 
+	// Kind is what it is called before its name; empty means store.
+	Kind string
+	// Asking, if not nil, is called with the header of every request over HTTP,
+	// to add to it, by many goroutines at once.
+	Asking func(http.Header)
 	// Answered, if not nil, is called with the header of every answer over
 	// HTTP, by many goroutines at once.
 	Answered func(http.Header)
@@ -81,7 +87,7 @@ func New(cfg Config) (Store, error) {
 }
 
 // tierName is how a store is called in logs, metrics and messages.
-func tierName(name string) string { return "store " + name }
+func (c *Config) tierName() string { return cmp.Or(c.Kind, "store") + " " + c.Name }
 
 // checkRef refuses names that would lead to something else than a blob.
 func checkRef(tierName string, ref tier.Ref) error {

@@ -1,0 +1,221 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/aysfs/aysfs/src/config"
+	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/store"
+)
+
+// tokenHeader carries what a cache gave for credentials that it found to work.
+const tokenHeader = "Aysfs-Token"
+
+// gridCache is one cache of the grid: it is told who we are and what we mount,
+// and told again when it was away or no longer knows our rights.
+type gridCache struct {
+	cfg  config.Grid
+	name string
+	http http.Client
+
+	again chan struct{} // asks for another announcement; holds one
+
+	mu     sync.Mutex
+	tokens map[string]string // by name of the store
+}
+
+func newGridCache(cfg config.Grid, timeout time.Duration) *gridCache {
+	return &gridCache{
+		cfg: cfg, name: cfg.URL.Host + cfg.URL.Path, again: make(chan struct{}, 1),
+		http:   http.Client{Timeout: min(timeout, 10*time.Second), Transport: &http.Transport{Proxy: nil, IdleConnTimeout: time.Minute}},
+		tokens: make(map[string]string),
+	}
+}
+
+// source asks the cache for the blobs of one store.
+func (g *gridCache) source(stor string, timeout time.Duration, version string) (*gridSource, error) {
+	s, err := store.New(store.Config{
+		Kind: "grid", Name: g.name, URL: g.cfg.URL, Login: g.cfg.Login, Secret: g.cfg.Passwd.Reveal(),
+		Timeout: timeout, Version: version,
+		Asking: func(h http.Header) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			if t := g.tokens[stor]; t != "" {
+				h.Set(tokenHeader, t)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &gridSource{Store: s, cache: g}, nil
+}
+
+// gridSource notes when its cache should be told again.
+type gridSource struct {
+	store.Store
+	cache *gridCache
+}
+
+// Get asks the cache, which asks the store where it must.
+func (s *gridSource) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	b, err := s.Store.Get(ctx, ref)
+	if errors.Is(err, tier.ErrUnavailable) || errors.Is(err, tier.ErrDenied) || errors.Is(err, tier.ErrAbsent) {
+		// Also a cache that says that there is no such thing may only have
+		// forgotten that we may read it.
+		select {
+		case s.cache.again <- struct{}{}:
+		default:
+		}
+	}
+	return b, err
+}
+
+// How often a cache is told: at the least, and between two tries.
+const (
+	announceEvery = time.Hour
+	announceFirst = time.Second
+	announceLast  = time.Minute
+)
+
+// introduce keeps a cache told until the client stops. first is called after
+// the first try.
+func (c *Client) introduce(g *gridCache, first func()) {
+	pause := announceFirst
+	for {
+		ctx, cancel := context.WithTimeout(c.life, 3*g.http.Timeout)
+		err := g.announce(ctx, c.cfg, c.version)
+		cancel()
+		if first != nil {
+			first()
+			first = nil
+		}
+		if c.life.Err() != nil {
+			return
+		}
+		if err != nil {
+			c.log.Warn("can't tell a grid cache what is mounted", "op", "announce", "tier", "grid "+g.name, "err", err, "again_in", pause)
+		} else {
+			c.log.Debug("told a grid cache what is mounted", "op", "announce", "tier", "grid "+g.name)
+		}
+		// A cache that often fails is told again after growing pauses only.
+		select {
+		case <-time.After(pause):
+		case <-c.life.Done():
+			return
+		}
+		pause = min(2*pause, announceLast)
+		if err != nil {
+			continue
+		}
+		began := time.Now()
+		select {
+		case <-g.again:
+		case <-time.After(announceEvery):
+		case <-c.life.Done():
+			return
+		}
+		if time.Since(began) > announceLast {
+			pause = announceFirst
+		}
+	}
+}
+
+// announce tells a cache of the client, its stores and its mounts. A store that
+// the cache can't take does not keep the others from it.
+func (g *gridCache) announce(ctx context.Context, cfg *config.Client, version string) error {
+	platform := ""
+	if len(cfg.Mounts) > 0 {
+		platform = cfg.Mounts[0].Platform
+	}
+	if _, err := g.post(ctx, []string{"ays", "client", cfg.Main.ID}, map[string]any{"id": cfg.Main.ID, "platform": platform, "version": version}); err != nil {
+		return err
+	}
+	var errs []error
+	tokens := make(map[string]string)
+	for _, s := range cfg.Stores {
+		if s.URL.Scheme == "file" {
+			continue // it means another directory there
+		}
+		reply, err := g.post(ctx, []string{"ays", "stor", s.Name}, map[string]any{
+			"url": s.URL.String(), "login": s.Login, "passwd": s.Secret.Reveal(), "expiration": int(s.Expiration.Hours()),
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("store %s: %w", s.Name, err))
+			continue
+		}
+		if reply.Token != "" {
+			tokens[s.Name] = reply.Token
+		}
+	}
+	g.mu.Lock()
+	maps.Copy(g.tokens, tokens)
+	g.mu.Unlock()
+	for _, m := range cfg.Mounts {
+		if slices.ContainsFunc(cfg.Stores, func(s config.Store) bool { return s.Name == m.Store && s.URL.Scheme == "file" }) {
+			continue
+		}
+		if _, err := g.post(ctx, []string{"ays", "mount", cfg.Main.ID, m.Name}, map[string]any{
+			"path": m.Path, "ays.id": m.ID, "ays.repoid": m.RepoID, "platform": m.Platform, "stor.name": m.Store, "remote": m.Remote,
+		}); err != nil {
+			errs = append(errs, fmt.Errorf("mount %s: %w", m.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// announced is a cache's answer.
+type announced struct {
+	Token string `json:"token"`
+}
+
+const maxAnnounced = 64 << 10
+
+func (g *gridCache) post(ctx context.Context, segments []string, values map[string]any) (announced, error) {
+	var reply announced
+	u := *g.cfg.URL
+	for _, s := range segments {
+		u = *u.JoinPath(url.PathEscape(s))
+	}
+	body, err := json.Marshal(values)
+	if err != nil {
+		return reply, fmt.Errorf("write an announcement: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return reply, fmt.Errorf("write an announcement: %w", err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if g.cfg.Login != "" {
+		req.SetBasicAuth(g.cfg.Login, g.cfg.Passwd.Reveal())
+	}
+	resp, err := g.http.Do(req)
+	if err != nil {
+		return reply, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnnounced))
+	switch {
+	case err != nil:
+		return reply, fmt.Errorf("POST %s: %w", u.Redacted(), err)
+	case resp.StatusCode/100 != 2:
+		return reply, fmt.Errorf("POST %s: %s: %.200q", u.Redacted(), resp.Status, bytes.TrimSpace(b))
+	case len(bytes.TrimSpace(b)) == 0:
+		return reply, nil
+	}
+	if err := json.Unmarshal(b, &reply); err != nil {
+		return reply, fmt.Errorf("POST %s: the answer is not that of a cache: %w", u.Redacted(), err)
+	}
+	return reply, nil
+}
