@@ -145,7 +145,7 @@ func (c *Client) addStore(s config.Store, codec *object.Codec) error {
 		Budget: max(share(c.cfg.Main.Memory, fetchShare)/n, 4<<20),
 		Recent: max(share(c.cfg.Main.Memory, recentShare)/n, 2<<20),
 	}
-	heads := &tree.Heads{Store: s.Name, Source: src, Verifier: verifier, Log: c.log}
+	heads := &tree.Heads{Store: s.Name, Source: headChain{st.grid, src}, Verifier: verifier, Log: c.log}
 	if c.cache != nil {
 		cfg.Cache, heads.Kept = c.cache, c.cache
 	}

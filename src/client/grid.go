@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aysfs/aysfs/src/config"
+	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tier/store"
 )
@@ -218,4 +219,36 @@ func (g *gridCache) post(ctx context.Context, segments []string, values map[stri
 		return reply, fmt.Errorf("POST %s: the answer is not that of a cache: %w", u.Redacted(), err)
 	}
 	return reply, nil
+}
+
+// headChain asks the grid's caches for heads before the store, so that a machine
+// that only reaches them can mount, too, and the store is not asked by each.
+type headChain struct {
+	grid  []*gridSource
+	store tier.HeadSource
+}
+
+// gridHeadWait is how long a cache may take for a head while others could answer.
+const gridHeadWait = 3 * time.Second
+
+// Head returns the first head that a cache or the store gives. What a cache says
+// that it hasn't, the store may have; what the store says counts.
+func (h headChain) Head(ctx context.Context, tree object.TreeName, since []byte) ([]byte, error) {
+	var failed []error
+	for _, g := range h.grid {
+		gctx, cancel := context.WithTimeout(ctx, gridHeadWait)
+		note, err := g.Head(gctx, tree, since)
+		cancel()
+		if err == nil {
+			return note, nil
+		}
+		if !errors.Is(err, tier.ErrAbsent) {
+			failed = append(failed, err)
+		}
+	}
+	note, err := h.store.Head(ctx, tree, since)
+	if err == nil || errors.Is(err, tier.ErrAbsent) {
+		return note, err
+	}
+	return nil, errors.Join(append(failed, err)...)
 }

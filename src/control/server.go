@@ -21,10 +21,24 @@ type Server struct {
 	done chan struct{}
 }
 
-// Listen opens the socket at path, which only its owner may use, and answers
-// there with what status returns. A socket that a dead process left is replaced;
-// one that somebody answers on is an error.
+// Listen is Serve for a client, with what status returns.
 func Listen(path string, status func() Status, log *slog.Logger) (*Server, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(status())
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		writeMetrics(w, status())
+	})
+	return Serve(path, mux, log)
+}
+
+// Serve opens the socket at path, which only its owner may use, and answers
+// there. A socket that a dead process left is replaced; one that somebody answers
+// on is an error.
+func Serve(path string, h http.Handler, log *slog.Logger) (*Server, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the directory of the control socket: %w", err)
 	}
@@ -39,17 +53,8 @@ func Listen(path string, status func() Status, log *slog.Logger) (*Server, error
 	if err != nil {
 		return nil, fmt.Errorf("open the control socket: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(status())
-	})
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		writeMetrics(w, status())
-	})
 	s := &Server{
-		http: &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute},
+		http: &http.Server{Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute},
 		path: path, done: make(chan struct{}),
 	}
 	go func() {

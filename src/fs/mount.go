@@ -98,6 +98,8 @@ func (f *FS) Unmount() (lazy bool, err error) {
 		return false, nil // somebody else was faster
 	case err != nil:
 		return lazy, fmt.Errorf("unmount %s: %w", f.cfg.Path, err)
+	case !lazy:
+		f.end() // what is still under way is read-ahead, which nobody waits for
 	}
 	return lazy, nil
 }

@@ -17,6 +17,9 @@ import (
 // errWait says that an answer takes more than what is in memory.
 var errWait = errors.New("not in memory")
 
+// noWait is the context of an answer that must not take more.
+var noWait context.Context
+
 const (
 	// maxServers bounds the goroutines that serve one mount; requests beyond
 	// them wait in a queue while the memory's answers still go out.
@@ -130,7 +133,7 @@ func (s *server) read() (request, bool) {
 			return request{}, false
 		}
 		r := request{ctx, op}
-		if err := s.answer(nil, r); err == errWait {
+		if err := s.answer(noWait, r); err == errWait {
 			return r, true
 		} else {
 			s.reply(r, err)

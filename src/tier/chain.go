@@ -40,7 +40,8 @@ type ChainConfig struct {
 	Log     *slog.Logger // nil for none
 
 	// Stored has the chain give and keep blobs in the stored form that a source
-	// gave, verified all the same: for a server, which passes them on.
+	// gave, verified all the same, and answer when they are kept: for a server,
+	// which passes them on.
 	Stored bool
 	// Memory, of Budget bytes, is shared with other chains; nil for one's own.
 	Memory *semaphore.Weighted

@@ -139,11 +139,16 @@ func (c *Chain) land(f *flight, plain []byte, err error) {
 		return
 	}
 	c.recent.add(f.ref, plain)
-	close(f.done)
+	if !c.stored {
+		close(f.done)
+	}
 	if c.cache != nil {
 		// The flight stays in the table meanwhile, so that whoever misses the
 		// cache now finds it here.
 		c.cache.Put(c.ctx, f.ref, plain)
+	}
+	if c.stored {
+		close(f.done) // who is answered may ask for what is kept
 	}
 	c.remove(f)
 }

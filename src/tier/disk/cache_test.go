@@ -199,6 +199,9 @@ func TestReopenClean(t *testing.T) {
 	for round := range 3 {
 		shut(t, c)
 		c = open(t, Options{Path: dir})
+		if _, err := os.Stat(filepath.Join(dir, cleanFile)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("round %d: the mark of a clean shutdown is there while the cache is open: %v", round, err)
+		}
 		for i := range uint64(200) {
 			if !has(t, c, i, 50_000) {
 				t.Fatalf("round %d: blob %d is gone", round, i)
@@ -266,17 +269,17 @@ func TestQueueIsBounded(t *testing.T) {
 	for i := range uint64(3) {
 		put(c, i, 300_000)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
-	defer cancel()
 	ref, b := blob(3, 300_000)
 	start := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
+	defer cancel()
 	c.Put(ctx, ref, b)
-	if d := time.Since(start); d < 20*time.Millisecond || d > putPatience/2 {
+	if d := time.Since(start); d < 30*time.Millisecond || d > putPatience*3/4 {
 		t.Errorf("Put into a full queue took %v, its context 30ms", d)
 	}
 	start = time.Now()
 	c.Put(context.Background(), ref, b)
-	if d := time.Since(start); d < putPatience/2 || d > 4*putPatience {
+	if d := time.Since(start); d < putPatience || d > 10*putPatience {
 		t.Errorf("Put into a full queue took %v, want about %v", d, putPatience)
 	}
 	if s := c.Stats(); s.Dropped != 2 || s.Pending > 1<<20 {

@@ -20,8 +20,9 @@ import (
 
 // The clean marker says that the cache was closed in order, and what its files
 // were like then: a segment that is still the same need not be verified, and
-// need not even be opened to know what is in it. It is removed before anything
-// else is done with the cache, so it is there only if it is true.
+// need not even be opened to know what is in it. It is removed when it has been
+// read, and durably so before the writer changes anything, so it is there only
+// if it is true.
 //
 //	magic, time, number of segments, a stamp for each, in order of eviction,
 //	number of entries, for each the entry, its slot being the segment's place
@@ -167,7 +168,7 @@ func (c *Cache) takeClean() (*clean, error) {
 		return &clean{}, nil
 	}
 	if !c.dir.readOnly {
-		err = errors.Join(err, os.Remove(path), c.dir.sync())
+		err = errors.Join(err, os.Remove(path))
 	}
 	var m *clean
 	if err == nil {
@@ -216,6 +217,9 @@ func readClean(f *os.File) (*clean, error) {
 	m.when, m.stamps = time.Unix(0, when), make([]fileStamp, n)
 	read(m.stamps)
 	read(&m.count)
+	if m.count < 0 || m.count > fi.Size()/entryOnDisk {
+		return nil, fmt.Errorf("it has %d entries in %d bytes", m.count, fi.Size())
+	}
 	return m, err
 }
 
@@ -242,6 +246,7 @@ func (c *Cache) addUnchanged(m *clean, segs map[uint32]*segment) []*segment {
 
 // loadEntries puts the marker's entries of unchanged segments into the index.
 func (c *Cache) loadEntries(m *clean, same []*segment) error {
+	c.index.expect(m.count)
 	asleep := max(c.opened.Sub(m.when), 0)
 	var b [entryOnDisk]byte
 	for range m.count {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -148,6 +149,8 @@ func TestTruncatedUnderAMap(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			h := c.segments()[0].handle.Load()
+			inMap := uintptr(unsafe.Pointer(&held.Data[0]))-h.addr < uintptr(h.mapped)
 			if err := os.Truncate(path, size); err != nil {
 				t.Fatal(err)
 			}
@@ -162,7 +165,7 @@ func TestTruncatedUnderAMap(t *testing.T) {
 			}
 			// What a reader holds goes the kernel's way, which has errors for it.
 			if null, err := os.OpenFile(filepath.Join(t.TempDir(), "out"), os.O_CREATE|os.O_WRONLY, 0o600); err == nil {
-				if _, err := null.Write(held.Data); size == 0 && !errors.Is(err, unix.EFAULT) {
+				if _, err := null.Write(held.Data); size == 0 && inMap && !errors.Is(err, unix.EFAULT) {
 					t.Errorf("write out of a map that was cut short: %v", err)
 				}
 				null.Close()

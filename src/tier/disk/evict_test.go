@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/tier"
@@ -71,6 +72,16 @@ func TestMaxSizeIsNeverPassed(t *testing.T) {
 			}
 			if !has(t, c, uint64(tc.n-1), tc.size(tc.n-1)) {
 				t.Error("the blob put last is not there")
+			}
+			there := int64(0)
+			for i := range tc.n {
+				if has(t, c, uint64(i), tc.size(i)) {
+					there++
+				}
+			}
+			// Of equal sizes, but for the empty blob that "mixed" puts often.
+			if s.Blobs != there && tc.name != "mixed" {
+				t.Errorf("%d blobs are there, the index has %d", there, s.Blobs)
 			}
 			shut(t, c)
 			if now := taken(t, dir); now > tc.maxSize {
@@ -230,11 +241,95 @@ func TestExpiration(t *testing.T) {
 	if ref, _ := blob(3, 1000); c.Has(ref) {
 		t.Error("an expired blob is there")
 	}
-	if !has(t, c, 7, 1000) {
+	if !c.Has(pin) {
 		t.Error("what is pinned has expired")
 	}
+	c.call(c.sweep) // it counts as used now, and is not copied each time
 	if s := c.Stats(); s.Segments != 1 || s.Survived != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestHardLimit fills a segment by single blobs, without the care that the
+// writer takes: bolt itself must refuse what would not fit.
+func TestHardLimit(t *testing.T) {
+	for _, size := range []int{100, 700, 4000, 30_000} {
+		const limit = 512 << 10
+		c := open(t, Options{Path: t.TempDir(), MaxSize: 8 << 20, segment: limit})
+		put(c, 0, 1)
+		flush(t, c)
+		c.call(func() {
+			path := c.active.path
+			for i := uint64(1); ; i++ {
+				ref, b := blob(i, size)
+				_, err := c.commit([]*item{{ref: ref, fp: fingerprint(&ref), data: b}})
+				fi, serr := os.Stat(path)
+				if serr != nil || fi.Size() > limit || fi.Size() != c.active.size.Load() {
+					t.Errorf("%d bytes, known as %d, limit %d: %v", fi.Size(), c.active.size.Load(), limit, serr)
+					return
+				}
+				if errors.Is(err, bolterrors.ErrMaxSizeReached) {
+					if left := limit - fi.Size(); left > int64(size)+20*pageSize {
+						t.Errorf("blobs of %d bytes: refused with %d bytes left", size, left)
+					}
+					break
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		if !has(t, c, 1, size) {
+			t.Error("gone")
+		}
+		put(c, 1<<30, size)
+		flush(t, c)
+		if !has(t, c, 1<<30, size) {
+			t.Error("a full segment is not followed by another")
+		}
+	}
+}
+
+// TestHeldBlob has a blob outlive the segment that it is in.
+func TestHeldBlob(t *testing.T) {
+	c := open(t, Options{Path: t.TempDir()})
+	const size = 100_000
+	ref := put(c, 1, size)
+	flush(t, c)
+	var blobs [3]tier.Blob
+	for i := range blobs {
+		var err error
+		if blobs[i], err = c.Get(ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snap := c.activeH.borrow()
+	put(c, 2, size)
+	flush(t, c)
+	put(c, 3, size)
+	flush(t, c)
+	if n := snap.tx.Size(); n < size {
+		t.Error("a snapshot was ended while it was in use")
+	}
+	snap.refs.Add(-1)
+	blobs[0].Release()
+	blobs[0].Release() // must not count for another
+	blobs[0].Release()
+	size0 := c.Stats().Disk
+	c.call(func() { c.evictOne() })
+	if has(t, c, 1, size) {
+		t.Error("evicted and there")
+	}
+	if s := c.Stats(); s.Disk < size0/2 || s.Segments != 0 {
+		t.Errorf("the disk that a reader keeps is not counted: %+v", s)
+	}
+	_, want := blob(1, size)
+	for _, b := range blobs[1:] {
+		if !bytes.Equal(b.Data, want) {
+			t.Error("wrong bytes")
+		}
+		b.Release()
 	}
 }
 
@@ -390,7 +485,13 @@ func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := tmpfs(t, "16m")
 	var log logged
-	c, err := Open(Options{Path: dir + "/cache", MaxSize: 1 << 30, segment: 2 << 20, Log: log.logger(), MinFree: func(int64) int64 { return -1 << 40 }})
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixNano())
+	c, err := Open(Options{
+		Path: dir + "/cache", MaxSize: 1 << 30, segment: 2 << 20, Log: log.logger(),
+		MinFree: func(int64) int64 { return -1 << 40 },
+		Now:     func() time.Time { return time.Unix(0, clock.Load()) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -416,6 +517,14 @@ func TestFullDisk(t *testing.T) {
 	}
 	if kept < 50 {
 		t.Errorf("%d blobs are left", kept)
+	}
+	// It is left alone for a while, and then tried again.
+	if !c.paused() {
+		t.Error("tries again at once")
+	}
+	clock.Add(int64(2 * lastPause))
+	if c.paused() {
+		t.Error("never tries again")
 	}
 	// There is no room for the mark of a clean shutdown either.
 	if err := c.Close(context.Background()); !errors.Is(err, unix.ENOSPC) {

@@ -134,9 +134,21 @@ func (x *index) move(e entry, from uint16, stamp uint32) {
 	}
 }
 
-func (x *index) grow() {
+func (x *index) grow() { x.resize(len(x.entries) + len(x.entries)/indexGrowthBy) }
+
+// expect makes space for n entries. Entries that come in the order of their
+// fingerprints need it: a table that is too small for them gets one long run
+// at its start.
+func (x *index) expect(n int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if size := int(n * 100 / indexFullAt * 9 / 8); size > len(x.entries) {
+		x.resize(size)
+	}
+}
+
+func (x *index) resize(size int) {
 	oldEntries, oldStamps := x.entries, x.stamps
-	size := len(oldEntries) + len(oldEntries)/indexGrowthBy
 	x.entries, x.stamps = make([]uint64, size), make([]uint32, size)
 	for i, e := range oldEntries {
 		if e != 0 {

@@ -109,6 +109,12 @@ func (c *Cache) write() {
 	defer tick.Stop()
 	var late *time.Timer // when the batch that gathers is written at the latest
 	var due <-chan time.Time
+	if err := c.dir.sync(); err != nil {
+		// The mark of a clean shutdown may come back: then the segment that it
+		// has must stay as it says.
+		c.log.Warn("disk cache: directory cannot be synced", "err", err)
+		c.seal(false)
+	}
 	c.keepWithin()
 	for {
 		select {
@@ -365,12 +371,14 @@ func (c *Cache) commit(batch []*item) (again []*item, err error) {
 		return bytes.Compare(a.ref.Digest[:], b.ref.Digest[:])
 	})
 	size := s.size.Load()
-	top := min(c.limit, size+c.opt.MaxSize-c.used())
+	// bolt counts a page more than the file will have. With that, it must stay
+	// below the size of the map, or it would map the file anew, and wait for
+	// all readers to do so.
+	top := min(c.limit-2*pageSize, size+c.opt.MaxSize-c.used())
 	if top <= size {
 		return nil, bolterrors.ErrMaxSizeReached
 	}
-	// bolt compares MaxSize with a page more than the file will have, and with
-	// AllocSize on top.
+	// What is compared with MaxSize has that page, and AllocSize on top.
 	h.db.MaxSize = int(top) + 2*pageSize
 	var plain int64
 	err = guard(func() error {
