@@ -58,6 +58,7 @@ type Cache struct {
 	opened time.Time // where stamps are counted from
 	index  *index
 	pools  bufferPools
+	views  atomic.Int64 // bytes given out of maps since unmapPages
 	heads  *heads
 	pinned atomic.Pointer[func(tier.Ref) bool]
 	count  counters

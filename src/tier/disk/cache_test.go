@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -535,4 +536,67 @@ func TestIndex(t *testing.T) {
 	if e, stamp, _ := x.peek(fpOf(60_000)); e.verified() || e&usedFlag == 0 || stamp != 5 {
 		t.Errorf("%x at %d", e, stamp)
 	}
+}
+
+// TestMapsDoNotFillMemory reads far more than maxViewed out of the maps. What
+// the kernel counts as this process's memory must stay near that.
+func TestMapsDoNotFillMemory(t *testing.T) {
+	c, err := Open(Options{Path: t.TempDir(), MaxSize: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	const n, size = 160, 1 << 20
+	var refs []tier.Ref
+	for i := range n {
+		b := bytes.Repeat([]byte{byte(i), 1, 2, 3}, size/4)
+		ref := tier.Ref{Domain: "default", Digest: digest.Of(b)}
+		c.Put(t.Context(), ref, b)
+		refs = append(refs, ref)
+	}
+	for end := time.Now().Add(20 * time.Second); c.Stats().Pending > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the queue is not written")
+		}
+	}
+	sink, err := os.OpenFile(filepath.Join(t.TempDir(), "sink"), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Close()
+	before := mappedMemory(t)
+	for range 2 {
+		for _, ref := range refs {
+			b, err := c.Get(ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// As a reply to the kernel does, which reads the map itself.
+			if _, err := sink.WriteAt(b.Data, 0); err != nil {
+				t.Fatal(err)
+			}
+			b.Release()
+		}
+	}
+	const most = 80 << 20
+	for end := time.Now().Add(5 * time.Second); mappedMemory(t)-before > most; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d MiB of maps in memory after reading %d MiB", (mappedMemory(t)-before)>>20, 2*n*size>>20)
+		}
+	}
+}
+
+// mappedMemory is the process's resident memory that files back, in bytes, by
+// proc(5).
+func mappedMemory(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size, resident, shared int64
+	if _, err := fmt.Sscan(string(b), &size, &resident, &shared); err != nil {
+		t.Fatal(err)
+	}
+	return shared * int64(os.Getpagesize())
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -35,11 +37,42 @@ func (x *hold) release() {
 // buffer, since the map would fetch them from disk a page at a time.
 func (c *Cache) readAt(h *handle, off, n int64) (b tier.Blob, kept bool, err error) {
 	if n > 0 && h.resident(off, n) {
+		c.viewed(n)
 		x := &hold{c: c, h: h}
 		return tier.NewBlob(h.view(off, n), x.release), true, nil
 	}
 	b, err = c.pread(h, off, n, false)
 	return b, false, err
+}
+
+// maxViewed is how many bytes are given out of maps before these are taken out of
+// the process's own memory again, where the kernel put them when it read there.
+// They stay in its page cache.
+const maxViewed = 24 << 20
+
+// viewed takes note that n bytes are given out of a map.
+func (c *Cache) viewed(n int64) {
+	if seen := c.views.Add(n); seen >= maxViewed && c.views.CompareAndSwap(seen, 0) {
+		go c.unmapPages()
+	}
+}
+
+// unmapPages lets go of all pages of all maps. Whoever reads there finds them
+// again in the page cache.
+func (c *Cache) unmapPages() {
+	for _, s := range c.segments() {
+		h := s.handle.Load()
+		if h == nil || !h.ref() {
+			continue
+		}
+		// What the last commit left lies in the map for certain; behind it
+		// may be somebody else's memory. An error would only mean that the
+		// pages stay.
+		snap := h.borrow()
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, h.addr, uintptr(snap.tx.Size()/pageSize*pageSize), unix.MADV_DONTNEED)
+		snap.refs.Add(-1)
+		c.unref(h)
+	}
 }
 
 // pread reads n bytes at off into a buffer; with own, one that won't be reused.
