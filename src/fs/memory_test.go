@@ -122,6 +122,8 @@ func (m *memory) Prefetch(ref tier.Ref) bool {
 	return true
 }
 
+func (m *memory) Arrived(time.Time) bool { return false }
+
 func (m *memory) Origin(tier.Ref) string { return "memory" }
 
 // dir is a directory to be made into a tree: names to a dir, a string (a file's

@@ -25,6 +25,8 @@ type Blobs interface {
 	// Prefetch begins to bring a blob near. It is false where there is no
 	// room for that now.
 	Prefetch(ref tier.Ref) bool
+	// Arrived tells whether anything was brought here since then.
+	Arrived(since time.Time) bool
 	// Origin names the tier that last gave the blob, or would give it now.
 	Origin(ref tier.Ref) string
 }
@@ -78,7 +80,7 @@ func (f *FS) readFile(ctx context.Context, op *fuseops.ReadFileOp) error {
 	} else {
 		f.walks.read(&r, op.Offset)
 		err = f.readPiece(ctx, f.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
-		f.losses.note(r.id, 0, r.size, err)
+		f.note(ctx, r.id, 0, r.size, err)
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", f.nameOf(r), err)
@@ -111,7 +113,7 @@ func (f *FS) readPiece(ctx context.Context, ref tier.Ref, size, off, n int64, ou
 func (f *FS) readChunks(ctx context.Context, r *inode, off, n int64, out *reply) error {
 	list, err := f.view.Chunks(ctx, r.digest, r.size)
 	if err != nil {
-		f.losses.note(r.id, 0, r.size, err)
+		f.note(ctx, r.id, 0, r.size, err)
 		return err
 	}
 	f.streams.read(r, list, off, n)
@@ -123,7 +125,7 @@ func (f *FS) readChunks(ctx context.Context, r *inode, off, n int64, out *reply)
 			return fmt.Errorf("chunk list %s: %w: chunks of less than %d bytes", r.digest, object.ErrFormat, object.MinChunk)
 		}
 		if err := f.readPiece(ctx, f.view.BlobRef(c.Digest, c.Size), c.Size, off-start, part, out); err != nil {
-			f.losses.note(r.id, start, c.Size, err)
+			f.note(ctx, r.id, start, c.Size, err)
 			return err
 		}
 		off, n = off+part, n-part
@@ -133,7 +135,8 @@ func (f *FS) readChunks(ctx context.Context, r *inode, off, n int64, out *reply)
 
 // losses remembers the pieces of files that could just not be read. When a
 // read-ahead fails the kernel asks once more, for the page alone: that is not to
-// wait a second io_timeout. The pieces around it are none the worse.
+// wait a second io_timeout, where nothing moves. The pieces around it are none the
+// worse.
 type losses struct {
 	mu   sync.Mutex
 	last [16]loss
@@ -151,12 +154,19 @@ const lossMemory = 500 * time.Millisecond
 
 var errLost = fmt.Errorf("it could not be read a moment ago: %w", tier.ErrUnavailable)
 
-// note takes note of what came of reading n bytes at off. That a caller left
-// says nothing of them.
-func (l *losses) note(id uint64, off, n int64, err error) {
+// note takes note of what came of reading n bytes at off. That a caller left says
+// nothing of them; nor does it that time ran out while other things came.
+func (f *FS) note(ctx context.Context, id uint64, off, n int64, err error) {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return
 	}
+	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.blobs.Arrived(end.Add(-f.cfg.IOTimeout)) {
+		return
+	}
+	f.losses.add(id, off, n)
+}
+
+func (l *losses) add(id uint64, off, n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last[l.next] = loss{id, off, off + n, time.Now()}

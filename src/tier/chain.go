@@ -60,6 +60,7 @@ type Chain struct {
 	codec   *object.Codec
 	recent  *recent
 	origins origins
+	window  *window
 	timeout time.Duration
 	log     *slog.Logger
 	stored  bool // what is called plain below is in stored form
@@ -79,6 +80,7 @@ type Chain struct {
 	prefetching int64           // GUARDED_BY(mu); bytes of memory that they have
 	cleared     int             // GUARDED_BY(mu); while above 0 no prefetch begins
 
+	arrived  atomic.Int64 // when a source last gave a blob, in nanoseconds since 1970
 	filling  atomic.Int32 // fills under way
 	unfilled atomic.Int64 // blobs that a nearer group was not given
 
@@ -100,7 +102,7 @@ func NewChain(cfg ChainConfig) *Chain {
 	c := &Chain{
 		cache: cfg.Cache, codec: cfg.Codec, recent: newRecent(cfg.Recent), timeout: cfg.Timeout, log: cfg.Log,
 		budget: cfg.Budget, prefetchBudget: cfg.Budget / 2, memory: cfg.Memory, stored: cfg.Stored,
-		flights: make(map[Ref]*flight),
+		flights: make(map[Ref]*flight), window: newWindow(cfg.Timeout),
 	}
 	if c.memory == nil {
 		c.memory = semaphore.NewWeighted(cfg.Budget)
@@ -207,6 +209,10 @@ func (c *Chain) Copy(ctx context.Context, ref Ref) ([]byte, error) {
 // Has tells whether the machine has a blob, without a look at it.
 func (c *Chain) Has(ref Ref) bool { return c.has(bounded(ref)) }
 
+// Arrived tells whether any source gave a blob since then: a chain that is slow is
+// not one that stands still.
+func (c *Chain) Arrived(since time.Time) bool { return c.arrived.Load() > since.UnixNano() }
+
 // Origin names the tier that a blob came from, if it was fetched not long ago,
 // or else the one nearest that is known to have it.
 func (c *Chain) Origin(ref Ref) string {
@@ -308,6 +314,7 @@ func (c *Chain) fetch(ctx context.Context, ref Ref) ([]byte, error) {
 		a, failures := c.askInTime(ctx, g, ref, len(c.groups)-i-1)
 		if a.from != "" {
 			c.origins.add(ref, a.from)
+			c.arrived.Store(time.Now().UnixNano())
 			c.fillBefore(i, ref, a.stored)
 			return a.plain, nil
 		}

@@ -111,6 +111,7 @@ func TestChainKeepsRecent(t *testing.T) {
 		if src.Gets() != len(blobs) {
 			t.Errorf("%d fetches for %d blobs", src.Gets(), len(blobs))
 		}
+		synctest.Wait() // until the last of the first flight is over, too
 		mustGet(t, chain, tiertest.RefOf(blobs[0]), blobs[0])
 		if src.Gets() != len(blobs)+1 {
 			t.Error("the oldest was not dropped")

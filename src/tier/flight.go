@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -29,9 +30,6 @@ const flightOverhead = 32 << 10
 // cost is what a fetch may come to hold, in bytes: the blob in stored form,
 // which is no larger than plain, and plain.
 func (c *Chain) cost(ref Ref) int64 { return min(2*ref.Max()+flightOverhead, c.budget) }
-
-// maxPrefetch is how many prefetches run at once.
-const maxPrefetch = 64
 
 // join returns the flight for ref with one more waiter, and begins it where
 // there is none.
@@ -108,7 +106,11 @@ func (c *Chain) fly(ctx context.Context, f *flight) {
 		c.land(f, plain, nil)
 		return
 	}
+	began := time.Now()
 	plain, err := c.fetch(ctx, f.ref)
+	if err == nil || errors.Is(err, ErrUnavailable) {
+		c.window.took(began, err == nil)
+	}
 	c.land(f, plain, err)
 }
 
@@ -208,7 +210,7 @@ func (c *Chain) clearPrefetches() (done func()) {
 
 // admitPrefetch takes what a prefetch costs, if it may have it at once. c.mu is held.
 func (c *Chain) admitPrefetch(cost int64) bool {
-	if c.cleared > 0 || c.prefetches >= maxPrefetch || c.prefetching+cost > c.prefetchBudget || !c.memory.TryAcquire(cost) {
+	if c.cleared > 0 || c.prefetches >= c.window.now() || c.prefetching+cost > c.prefetchBudget || !c.memory.TryAcquire(cost) {
 		return false
 	}
 	c.prefetches++

@@ -17,7 +17,9 @@ import (
 type HeadStore interface {
 	// Head returns what was kept under key, or tier.ErrAbsent.
 	Head(key string) ([]byte, error)
-	// PutHead keeps a head; it is durable when PutHead returns.
+	// PutHead keeps a head; it is durable when PutHead returns. Where nothing
+	// can be kept at the moment, which is known and was said, it is
+	// tier.ErrUnavailable.
 	PutHead(key string, note []byte) error
 }
 
@@ -89,7 +91,7 @@ func (h *Heads) newest(ctx context.Context, n object.TreeName) (*object.Head, bo
 		return nil, false, fmt.Errorf("head of %v: serial %d, had %d: %w", n, head.Serial, kept.Serial, ErrOlder)
 	}
 	if h.Kept != nil {
-		if err := h.Kept.PutHead(h.key(n), got); err != nil {
+		if err := h.Kept.PutHead(h.key(n), got); err != nil && !errors.Is(err, tier.ErrUnavailable) {
 			h.Log.Warn("can't keep a head for a start without network", "op", "head", "tree", n.String(), "err", err)
 		}
 	}

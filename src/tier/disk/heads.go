@@ -27,7 +27,8 @@ const (
 	headsMap = 4 << 20
 )
 
-var errNoHeads = errors.New("the cache's heads.db cannot be used")
+// errNoHeads is told where the reason was logged before.
+var errNoHeads = fmt.Errorf("the cache's heads.db cannot be used: %w", tier.ErrUnavailable)
 
 // heads keeps what a client needs to start with no network at all. Unlike the
 // segments it is synced with every change.

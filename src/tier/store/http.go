@@ -3,6 +3,7 @@ package store
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -30,6 +31,7 @@ type HTTP struct {
 	client        *http.Client
 	asking        func(http.Header) // may be nil
 	answered      func(http.Header) // may be nil
+	maxTrees      int64             // bytes
 
 	ctx   context.Context // done once closed
 	close context.CancelFunc
@@ -47,7 +49,7 @@ type validators struct {
 // maxValidators bounds HTTP.heads.
 const maxValidators = 1024
 
-// maxTrees bounds the list of trees, in bytes.
+// maxTrees bounds the list of trees where Config doesn't, in bytes.
 const maxTrees = 64 << 20
 
 func newHTTP(cfg Config) (*HTTP, error) {
@@ -61,6 +63,7 @@ func newHTTP(cfg Config) (*HTTP, error) {
 		name: cfg.tierName(), base: *cfg.URL, login: cfg.Login, secret: cfg.Secret,
 		agent: "aysfs/" + cfg.Version, limits: limitsFor(cfg.Timeout), heads: make(map[object.TreeName]validators),
 		asking: cfg.Asking, answered: cfg.Answered,
+		maxTrees: cmp.Or(cfg.MaxTrees, maxTrees),
 	}
 	if u := cfg.URL.User; u != nil {
 		if h.login == "" {
@@ -168,7 +171,7 @@ func (h *HTTP) remember(tree object.TreeName, a *answer) {
 
 // Trees reads the list of trees that publishing keeps.
 func (h *HTTP) Trees(ctx context.Context) ([]object.TreeName, error) {
-	a, err := h.get(ctx, "md/trees", maxTrees, http.Header{"Cache-Control": {"no-cache"}})
+	a, err := h.get(ctx, "md/trees", h.maxTrees, http.Header{"Cache-Control": {"no-cache"}})
 	if err != nil {
 		return nil, err
 	}

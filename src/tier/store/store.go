@@ -42,6 +42,9 @@ type Config struct {
 	// Asking, if not nil, is called with the header of every request over HTTP,
 	// to add to it, by many goroutines at once.
 	Asking func(http.Header)
+	// MaxTrees bounds the list of trees, in bytes; 0 means 64 MiB.
+	MaxTrees int64
+
 	// Answered, if not nil, is called with the header of every answer over
 	// HTTP, by many goroutines at once.
 	Answered func(http.Header)
