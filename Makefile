@@ -1,0 +1,55 @@
+# make build    bin/aysfs and bin/ays for this machine
+# make demo     the whole way, with this machine's Go toolchain (root)
+# make test     everything that CI checks (root)
+# make bench    measurements (root)
+
+VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
+COMMIT  := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TESTFLAGS   ?=
+SHELL       := /bin/bash
+
+.PHONY: build demo test lint cross unit bench deps clean
+
+build:
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./src/cmd/...
+
+demo: build
+	go run ./src/e2e/demo
+
+test: deps lint cross unit
+
+lint:
+	@files=$$(gofmt -l src); [ -z "$$files" ] || { echo "run gofmt -w on:" $$files; exit 1; }
+	go vet ./src/...
+	$(STATICCHECK) ./src/...
+
+# What runs on small machines must at least compile for them, tests included.
+cross:
+	GOARCH=arm GOARM=6 CGO_ENABLED=0 go build ./src/...
+	GOARCH=arm GOARM=7 CGO_ENABLED=0 go vet ./src/...
+	GOARCH=arm64 CGO_ENABLED=0 go vet ./src/...
+
+# The race detector needs a C compiler. -count=1: the end-to-end tests build
+# programs, which go test does not see when it looks for cached results.
+unit:
+	go test -race -count=1 -timeout 12m $(TESTFLAGS) ./src/...
+
+bench: build
+	go run ./src/bench
+
+# Programs that the tests use, from Debian. Nothing happens where all are there.
+deps:
+	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync strace:strace curl:curl; do \
+		PATH=$$PATH:/usr/sbin command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		[ "$$(id -u)" = 0 ] || { echo "missing:$$missing; install them, or run as root: make deps"; exit 1; }; \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -q && apt-get install -q -y --no-install-recommends $$missing libc6-dev; \
+	fi
+
+clean:
+	rm -rf bin dist .demo

@@ -1,0 +1,368 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestStopWithFilesOpen(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	f, err := os.Open(filepath.Join(mount, names[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	idler := exec.Command("sleep", "60")
+	idler.Dir = mount
+	startProcess(t, idler)
+	begin := time.Now()
+	c.stop()
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("took %v to stop", d)
+	}
+	if !strings.Contains(c.log(), "unmounted lazily") {
+		t.Error("does not tell that somebody still used the mount")
+	}
+	// The same place must be usable at once.
+	c.start()
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[1]), content(100_001))
+	c.stop()
+}
+
+func TestStopWithTheStoreStalled(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	store := newStore(t, "e2e|app(1)", tree)
+	c := newClient(t, store.url())
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	store.setFault(stall)
+	reader := startProcess(t, exec.Command("cat", filepath.Join(mount, names[0])))
+	time.Sleep(200 * time.Millisecond)
+	begin := time.Now()
+	c.stop()
+	if d := time.Since(begin); d > 10*time.Second {
+		t.Errorf("took %v to stop", d)
+	}
+	if !reader.endsWithin(5*time.Second) || reader.err == nil {
+		t.Errorf("who was reading is left waiting, or with success: %v", reader.err)
+	}
+}
+
+func TestStaleMountIsTakenAway(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	c.kill()
+	if len(mountsUnder(c.dir)) != 1 {
+		t.Fatal("a killed aysfs leaves no stale mount: this test is of no use")
+	}
+	c.start()
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	c.stop()
+}
+
+func TestMountPoints(t *testing.T) {
+	tree, names := smallTree(t)
+	store := newStore(t, "e2e|app(1)", tree)
+	for name, p := range map[string]struct {
+		make func(path string) error
+		want string // in the message; empty if it can be mounted
+	}{
+		"absent":        {func(string) error { return nil }, ""},
+		"absent, deep":  {func(path string) error { return os.RemoveAll(filepath.Dir(path)) }, ""},
+		"empty":         {func(path string) error { return os.Mkdir(path, 0o700) }, ""},
+		"not empty":     {func(path string) error { return os.MkdirAll(path+"/x", 0o755) }, `not empty ("x" is in it)`},
+		"a file":        {func(path string) error { return os.WriteFile(path, []byte("mine"), 0o644) }, "not a directory"},
+		"a symlink":     {func(path string) error { return os.Symlink("/tmp", path) }, "symbolic link"},
+		"with a blank":  {func(path string) error { return nil }, ""},
+		"not reachable": {func(path string) error { return os.WriteFile(filepath.Dir(path), nil, 0o644) }, "not a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newClient(t, store.url())
+			path := filepath.Join(c.dir, "sub", "at "+name)
+			if name != "not reachable" {
+				if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.make(path); err != nil {
+				t.Fatal(err)
+			}
+			c.mountAt(path, "e2e|app(1)")
+			if p.want == "" {
+				c.start()
+				wantContent(t, 5*time.Second, filepath.Join(path, names[0]), content(100_000))
+				c.stop()
+				return
+			}
+			before, _ := os.Lstat(path)
+			proc := c.begin()
+			if !proc.endsWithin(15*time.Second) || exitCode(proc.err) != 1 {
+				t.Errorf("aysfs: %v, want exit 1", proc.err)
+			}
+			if log := c.log(); !strings.Contains(log, path) || !strings.Contains(log, strings.ReplaceAll(p.want, `"`, `\"`)) {
+				t.Errorf("does not tell %q of %s", p.want, path)
+			}
+			if after, _ := os.Lstat(path); before != nil && !os.SameFile(before, after) {
+				t.Error("what was there is not there any more")
+			}
+		})
+	}
+}
+
+// TestTwoAtOnePlace: the second must not hide the first, nor share its cache.
+func TestTwoAtOnePlace(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	store := newStore(t, "e2e|app(1)", tree)
+	c := newClient(t, store.url())
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	second := newClient(t, store.url())
+	second.mountAt(mount, "e2e|app(1)")
+	proc := second.begin()
+	if !proc.endsWithin(15*time.Second) || exitCode(proc.err) != 1 || !strings.Contains(second.log(), "another aysfs is mounted there and alive") {
+		t.Errorf("the second at the same path: %v, want exit 1 and a message", proc.err)
+	}
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+
+	third := newClient(t, store.url())
+	own := third.mount("e2e|app(1)")
+	if err := os.Symlink(c.cacheDir(), third.cacheDir()); err != nil {
+		t.Fatal(err)
+	}
+	third.start()
+	wantContent(t, 5*time.Second, filepath.Join(own, names[1]), content(100_001))
+	if third.status().Cache.Bypassed == "" || len(third.warnings()) != 1 {
+		t.Errorf("a cache in use by another: bypassed %q, warnings %q, want one", third.status().Cache.Bypassed, third.warnings())
+	}
+	third.stop()
+	c.stop()
+}
+
+// TestKilledWhileReading kills aysfs in the midst of reads, over and over.
+func TestKilledWhileReading(t *testing.T) {
+	const rounds, files = 20, 120
+	dir := shortDir(t)
+	tree := map[string]node{}
+	var names []string
+	for i := range files {
+		name := fmt.Sprintf("d%d/f%d", i%7, i)
+		tree[name] = file(1000 + i*i*150) // 1 KB to 2.2 MB
+		names = append(names, name)
+	}
+	write(t, dir, tree)
+	store := newStore(t, "e2e|app(1)", dir)
+	c := newClient(t, store.url())
+	mount := c.mount("e2e|app(1)")
+
+	c.start()
+	sameTree(t, dir, mount)
+	c.settled()
+	cold := store.blobs.Load()
+
+	r := rand.New(rand.NewPCG(1, 2))
+	for range rounds {
+		c.kill()
+		c.start()
+		readers := make(chan error, 4)
+		for i := range cap(readers) {
+			at := r.IntN(files)
+			go func() {
+				for j := range files {
+					name := names[(at+j*(2*i+1))%files]
+					got, err := os.ReadFile(filepath.Join(mount, name))
+					if err != nil {
+						readers <- nil // killed
+						return
+					}
+					if string(got) != string(tree[name].data) {
+						readers <- fmt.Errorf("%s: wrong bytes", name)
+						return
+					}
+				}
+				readers <- nil
+			}()
+		}
+		time.Sleep(time.Duration(r.IntN(150)) * time.Millisecond)
+		c.proc.Process.Kill()
+		for range cap(readers) {
+			select {
+			case err := <-readers:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("a reader hangs after aysfs was killed")
+			}
+		}
+	}
+	c.kill()
+	store.blobs.Store(0)
+	c.start()
+	sameTree(t, dir, mount)
+	if warm := store.blobs.Load(); warm > cold/4 {
+		t.Errorf("after %d kills %d blobs were fetched again, of %d: most should still be in the cache", rounds, warm, cold)
+	}
+	c.stop()
+}
+
+// TestAppearsWhenTheStoreDoes: a machine may boot before its network is there.
+func TestAppearsWhenTheStoreDoes(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	store := newStore(t, "e2e|app(1)", tree)
+	store.down()
+	c := newClient(t, store.url())
+	c.main = `io_timeout = "2s"`
+	mount := c.mount("e2e|app(1)")
+	c.start() // ready: what can be done is done
+	if left := mountsUnder(c.dir); len(left) != 0 {
+		t.Errorf("mounted without a store: %q", left)
+	}
+	store.up()
+	eventually(t, 20*time.Second, "mounted once the store is there", func() bool { return len(mountsUnder(c.dir)) == 1 })
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	c.stop()
+}
+
+func TestNoSuchTree(t *testing.T) {
+	t.Parallel()
+	tree, _ := smallTree(t)
+	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
+	c.mount("e2e|app(2)")
+	proc := c.begin()
+	if !proc.endsWithin(15*time.Second) || exitCode(proc.err) != 1 || !strings.Contains(c.log(), "e2e|app(2)") {
+		t.Errorf("aysfs: %v, want exit 1 and a message", proc.err)
+	}
+}
+
+// TestOffline starts and serves with every network gone.
+func TestOffline(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	store := newStore(t, "e2e|app(1)", tree)
+	c := newClient(t, store.url())
+	c.main = `io_timeout = "2s"`
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	eventually(t, 10*time.Second, "metadata and the file are in the cache", func() bool { return c.status().Cache.Blobs >= 3 })
+	c.stop()
+
+	store.down()
+	begin := time.Now()
+	c.start()
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("took %v to start without the store", d)
+	}
+	if s := c.status().Mounts[0]; s.Fresh || s.Serial != 1 {
+		t.Errorf("status: fresh %v, serial %d, want the serial known from before", s.Fresh, s.Serial)
+	}
+	if out := run(t, 10*time.Second, "ls", "-lR", mount); strings.Count(out, "\n") < len(names) {
+		t.Errorf("ls: %s", out)
+	}
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	wantError(t, 3*time.Second, filepath.Join(mount, names[1]), syscall.EIO)
+
+	store.up()
+	eventually(t, 10*time.Second, "what was missing is read once the store is back", func() bool {
+		b, err := os.ReadFile(filepath.Join(mount, names[1]))
+		return err == nil && string(b) == string(content(100_001))
+	})
+	c.stop()
+}
+
+func TestNothingIsLeftOfAStoppedClient(t *testing.T) {
+	t.Parallel()
+	tree, _ := smallTree(t)
+	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
+	c.mount("e2e|app(1)")
+	c.start()
+	c.stop()
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case "aysfs.toml", "cache", "log", "mnt0", "notify":
+		default:
+			t.Errorf("left behind: %s", e.Name())
+		}
+	}
+}
+
+// TestServerErrors: a store that answers with errors now and then is asked again.
+func TestServerErrors(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	store := newStore(t, "e2e|app(1)", tree)
+	c := newClient(t, store.url())
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	for name, fault := range map[string]func(w http.ResponseWriter, r *http.Request) bool{
+		"503": func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(503); return true },
+		"429": func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Retry-After", "0")
+			w.WriteHeader(429)
+			return true
+		},
+		"half a body": func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Content-Length", "50000")
+			w.Write(make([]byte, 20000))
+			panic(http.ErrAbortHandler)
+		},
+		"no answer":      func(w http.ResponseWriter, r *http.Request) bool { panic(http.ErrAbortHandler) },
+		"another object": func(w http.ResponseWriter, r *http.Request) bool { w.Write([]byte("hello")); return true },
+	} {
+		var failed atomic.Bool
+		store.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+			return !failed.Swap(true) && fault(w, r)
+		})
+		// From the last on: who reads on in order is read ahead for.
+		file := names[len(names)-1]
+		names = names[:len(names)-1]
+		want, err := os.ReadFile(filepath.Join(tree, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantContent(t, 10*time.Second, filepath.Join(mount, file), want)
+		if !failed.Load() {
+			t.Errorf("%s: the store was not asked", name)
+		}
+	}
+	c.stop()
+}
+
+// unmounted by hand: aysfs must not take that badly.
+func TestUnmountedBySomebodyElse(t *testing.T) {
+	t.Parallel()
+	tree, _ := smallTree(t)
+	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	if err := unix.Unmount(mount, 0); err != nil {
+		t.Fatal(err)
+	}
+	c.stop()
+}
