@@ -1,0 +1,165 @@
+package server
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+)
+
+func wants(ds ...digest.Digest) []byte {
+	var b []byte
+	for _, d := range ds {
+		b = object.AppendWant(b, d)
+	}
+	return b
+}
+
+// frames reads an answer to the end, in its order.
+func readFrames(t *testing.T, body []byte) (list []object.Frame) {
+	t.Helper()
+	r := bytes.NewReader(body)
+	for {
+		f, err := object.ReadFrame(r, object.MaxBlob)
+		if err == io.EOF {
+			return list
+		}
+		must(t, err)
+		list = append(list, f)
+	}
+}
+
+func TestBatchByFetch(t *testing.T) {
+	codec, err := object.NewCodec(1)
+	must(t, err)
+	plain := map[digest.Digest][]byte{digest.Of(small): small, digest.Of(wordy): wordy, digest.Of(random): random}
+	none := digest.Of([]byte("none"))
+	all := wants(digest.Of(random), none, digest.Of(wordy), digest.Of(small), digest.Of(small))
+	for fetch, want := range []struct{ others, none object.FrameStatus }{
+		{object.FrameAbsent, object.FrameAbsent}, {object.FrameBlob, object.FrameAbsent},
+		{object.FrameStarted, object.FrameStarted}, {object.FrameBlob, object.FrameAbsent},
+	} {
+		t.Run(fmt.Sprint("fetch=", fetch), func(t *testing.T) {
+			st, c := newStore(t), newCache(t)
+			c.tell(st, "stor")
+			c.blob("default", digest.Of(small), 1)
+			r := c.do("POST", fmt.Sprintf("/default?fetch=%d", fetch), bytes.NewReader(all))
+			list := readFrames(t, r.body)
+			if r.status != 200 || len(list) != 4 || r.header.Get("Content-Type") != object.FrameType {
+				t.Fatalf("%d, %d frames, %v", r.status, len(list), r.header)
+			}
+			if list[0].Digest != digest.Of(small) || list[0].Status != object.FrameBlob {
+				t.Errorf("what is here is not first: %v", list[0].Status)
+			}
+			for _, f := range list {
+				wanted := want.others
+				switch f.Digest {
+				case digest.Of(small):
+					wanted = object.FrameBlob
+				case none:
+					wanted = want.none
+				}
+				if f.Status != wanted {
+					t.Errorf("%s: %v, want %v", f.Digest.Short(), f.Status, wanted)
+				}
+				if f.Status != object.FrameBlob {
+					continue
+				}
+				if got, err := codec.Unpack(f.Digest, f.Stored, object.MaxBlob); err != nil || !bytes.Equal(got, plain[f.Digest]) {
+					t.Errorf("%s: %v", f.Digest.Short(), err)
+				}
+			}
+			kept := func() bool { return c.blob("default", digest.Of(random), 0).status == 200 }
+			if fetch == 1 || fetch == 2 {
+				eventually(t, "kept", kept)
+			} else if kept() {
+				t.Error("it was kept")
+			}
+		})
+	}
+}
+
+// Blobs come in the order in which they arrive, and at once.
+func TestBatchOrder(t *testing.T) {
+	st, c := newStore(t), newCache(t)
+	c.tell(st, "stor")
+	slow := digest.Of(random)
+	release := make(chan struct{})
+	st.setFault(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, slow.String()) {
+			<-release
+		}
+		return false
+	})
+	resp, err := c.client.Post(c.url+"/default", "text/plain", bytes.NewReader(wants(slow, digest.Of(wordy), digest.Of(small))))
+	must(t, err)
+	defer resp.Body.Close()
+	for range 2 {
+		f, err := object.ReadFrame(resp.Body, object.MaxBlob)
+		must(t, err)
+		if f.Digest == slow {
+			t.Error("the slow one came first")
+		}
+	}
+	close(release)
+	f, err := object.ReadFrame(resp.Body, object.MaxBlob)
+	if err != nil || f.Digest != slow || !bytes.Equal(f.Stored, random) {
+		t.Errorf("the slow one: %v", err)
+	}
+	if _, err := object.ReadFrame(resp.Body, 0); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+func TestBatchBounds(t *testing.T) {
+	c := newCache(t)
+	c.server.current.Load().maxBatch = 3
+	a := digest.Of(small)
+	for name, k := range map[string]struct {
+		body   []byte
+		status int
+	}{
+		"empty":    {nil, 200},
+		"twice":    {bytes.Repeat(wants(a), 10), 200},
+		"too many": {wants(a, digest.Of(wordy), digest.Of(random), digest.Of(nil)), 400},
+		"no hex":   {[]byte("hello"), 400},
+		"too long": {bytes.Repeat(wants(a), 1<<15), 413},
+	} {
+		if r := c.do("POST", "/default?fetch=0", bytes.NewReader(k.body)); r.status != k.status {
+			t.Errorf("%s: %d %s", name, r.status, r.body)
+		}
+	}
+	if r := c.do("POST", "/md", nil); r.status != 400 {
+		t.Errorf("a domain that can't be: %d", r.status)
+	}
+}
+
+// A client that leaves ends its fetches.
+func TestBatchLeft(t *testing.T) {
+	st, c := newStore(t), newCache(t)
+	c.tell(st, "stor")
+	left := make(chan struct{}, 10)
+	st.setFault(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/default/") {
+			<-r.Context().Done()
+			left <- struct{}{}
+			return true
+		}
+		return false
+	})
+	resp, err := c.client.Post(c.url+"/default", "text/plain", bytes.NewReader(wants(digest.Of(random))))
+	must(t, err)
+	time.Sleep(50 * time.Millisecond)
+	resp.Body.Close()
+	select {
+	case <-left:
+	case <-time.After(2 * time.Second):
+		t.Error("the store is still being asked")
+	}
+}

@@ -1,0 +1,119 @@
+package daemon
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aysfs/aysfs/src/config"
+)
+
+// listen opens the port.
+func listen(cfg config.HTTP, log *slog.Logger) (net.Listener, error) {
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for HTTP: %w", err)
+	}
+	return &limited{Listener: l, most: int64(cfg.MaxConnections), log: log}, nil
+}
+
+// limited closes connections beyond a number at once: a client then goes to
+// another cache, rather than wait here.
+type limited struct {
+	net.Listener
+	most int64
+	open atomic.Int64
+	log  *slog.Logger
+	said atomic.Int64 // Unix seconds of the last message
+}
+
+// Accept returns the next connection for which there is room.
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.open.Add(1) <= l.most {
+			return &counted{Conn: c, open: &l.open}, nil
+		}
+		l.open.Add(-1)
+		c.Close()
+		if now := time.Now().Unix(); now-l.said.Swap(now) > 10 {
+			l.log.Warn("too many connections: new ones are closed", "op", "http", "max_connections", l.most)
+		}
+	}
+}
+
+type counted struct {
+	net.Conn
+	once sync.Once
+	open *atomic.Int64
+}
+
+// Close makes room for another one.
+func (c *counted) Close() error {
+	c.once.Do(func() { c.open.Add(-1) })
+	return c.Conn.Close()
+}
+
+// newHTTP returns a server for HTTP/1.1 and HTTP/2, the latter without TLS as
+// well for clients that know of it beforehand. Bodies are bounded in time by the
+// handler, as they move on.
+func newHTTP(cfg config.HTTP, h http.Handler, certs *certificates, log *slog.Logger) *http.Server {
+	s := &http.Server{
+		Handler:           h,
+		MaxHeaderBytes:    int(cfg.MaxHeader),
+		ReadHeaderTimeout: cfg.HeaderTimeout,
+		IdleTimeout:       cfg.IdleTimeout,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // of what strangers send
+		Protocols:         new(http.Protocols),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 250,
+			SendPingTimeout:      cfg.StallTimeout,
+			PingTimeout:          cfg.StallTimeout,
+			WriteByteTimeout:     cfg.StallTimeout,
+		},
+	}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetHTTP2(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	if certs != nil {
+		s.TLSConfig = &tls.Config{GetCertificate: certs.get, MinVersion: tls.VersionTLS12}
+	}
+	return s
+}
+
+// certificates is the certificate in use, which a reload may change.
+type certificates struct {
+	now atomic.Pointer[tls.Certificate]
+}
+
+func loadCertificates(cfg config.HTTP) (*certificates, error) {
+	c := &certificates{}
+	return c, c.load(cfg)
+}
+
+func (c *certificates) load(cfg config.HTTP) error {
+	cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+	if err != nil {
+		return fmt.Errorf("read the certificate: %w", err)
+	}
+	c.now.Store(&cert)
+	return nil
+}
+
+var errNoCertificate = errors.New("there is no certificate")
+
+func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	if cert := c.now.Load(); cert != nil {
+		return cert, nil
+	}
+	return nil, errNoCertificate
+}

@@ -1,0 +1,43 @@
+// Package server is ays_cache: the routes over HTTP, who may read what by them,
+// and the fetching of what the cache doesn't have from the stores.
+//
+// # Routes
+//
+//	POST /ays/client/<client>           a client tells of itself
+//	POST /ays/stor/<name>               of a store that it knows; a token comes back for a private one
+//	POST /ays/mount/<client>/<mount>    and of a mount
+//	GET  /md/<client>/<mount>/<path>    the listing of a directory; &subtree=1 for those below it, too
+//	GET  /<domain>/<digest>             a blob
+//	POST /<domain>                      many blobs: see object.Frame
+//	GET  /md/<tree>/head, /md/trees     as a store has them, so that a cache can be used as one
+//	GET  /  /healthz  /metrics          a page for people, liveness, Prometheus text
+//
+// fetch=N says what to do about what is not here: 0 nothing, 1 fetch it, wait
+// and keep it, 2 begin to fetch it and answer at once with 202, 3 fetch it, wait
+// and don't keep it. What is here is answered at once by all four. Where there
+// is nothing to give the body is empty: 404 says that there is no such thing, 502
+// and 504 that stores could not be asked.
+//
+// A path below /md names a tree's head if it ends in /head and its first two or
+// three segments are a tree's: one of them is an ays.id then, with its | and its
+// ( or !. Names of clients and mounts that look like one are refused, so there is
+// no path that could be both.
+//
+// # Who may read what
+//
+// A store with credentials is private. Who shows working ones by POST /ays/stor
+// gets a token, to be sent back in the header Aysfs-Token; the credentials
+// themselves do as well, as basic auth. For everybody else nothing that only
+// private stores have is there: not by mount, not by digest, not by a domain
+// that public stores use, too. Each blob is kept with the stores that it was had
+// from, and given to those who may read one of these. Others wait until a store
+// that they may read has it, as they would if it were not here at all.
+//
+// # Where blobs go out as they came in
+//
+// Blobs are kept, and sent to who accepts zstd, in stored form. A blob that is
+// fetched is sent when it is complete and verified: at up to 1 MiB, waiting for
+// its end costs less than a round trip, and nobody gets bytes that turn out to be
+// wrong. A blob in the data is verified by its digest when it is first sent, and
+// by length and CRC-32C from then on.
+package server

@@ -1,0 +1,186 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/aysfs/aysfs/src/config"
+	"github.com/aysfs/aysfs/src/object"
+)
+
+// Options are what a server is made of.
+type Options struct {
+	Config  *config.Server
+	ID      string // for people
+	Version string
+	Data    Data // stays the caller's to close, after the server
+	Disk    Disk // nil where the data is on another machine
+	Log     *slog.Logger
+}
+
+// Server answers the cache's routes. It is an http.Handler.
+type Server struct {
+	opts     Options
+	log      *slog.Logger
+	since    time.Time
+	instance string // in headers; another one after each start
+
+	instanceValue []string
+	vault         *vault
+	codec         *object.Codec
+	kept          *kept
+	limit         int64 // plain bytes of one object
+
+	pools  pools
+	checks chan struct{} // credentials being checked
+
+	stores    stores
+	marks     marks
+	announced announced
+	current   atomic.Pointer[current]
+	events    *events
+	open      openTrees
+	counters
+	behind   behind
+	template *template.Template // of the page
+
+	life context.Context // of what goes on behind requests
+	end  context.CancelFunc
+	work workers
+}
+
+// current is what a reload may change.
+type current struct {
+	gate     *gate
+	allow    []config.Pattern
+	stall    time.Duration
+	maxBody  int64
+	maxBatch int
+}
+
+// Shares of [main] memory, in percent.
+const (
+	fetchShare    = 30 // fetches under way from the config's stores, and as much from others
+	metadataShare = 10 // decoded metadata of each of the config's stores
+	indexShare    = 5  // indexes of trees
+	toldPart      = 4  // other stores have this part of it for metadata
+)
+
+const checksAtOnce = 4
+
+// pools is the memory for fetches under way. Stores that anybody may tell of have
+// one of their own, so that a bad one there is in nobody's way but theirs, and so
+// have objects that take much of it.
+type pools struct {
+	configured, told, large pool
+	metadata                int64 // bytes
+}
+
+type pool struct {
+	bytes  int64
+	memory *semaphore.Weighted
+}
+
+func newPools(memory, largest int64) pools {
+	of := func(bytes int64) pool { return pool{bytes, semaphore.NewWeighted(bytes)} }
+	share := max(memory*fetchShare/100, 4*object.MaxBlob)
+	return pools{of(share), of(share), of(2*largest + object.MaxBlob), memory * metadataShare / 100}
+}
+
+// New makes a server of what the data remembers. It asks no store for anything.
+func New(ctx context.Context, opts Options) (*Server, error) {
+	s := &Server{
+		opts: opts, log: opts.Log, since: time.Now(), instance: rand.Text()[:16], events: &events{},
+		limit: opts.Config.HTTP.MaxObject,
+	}
+	s.instanceValue = []string{s.instance}
+	s.life, s.end = context.WithCancel(context.Background())
+	s.behind = behind{under: make(map[behindKey]bool), slots: make(chan struct{}, behindAtOnce)}
+	s.pools = newPools(opts.Config.Main.Memory, s.limit)
+	s.open.limit = opts.Config.Main.Memory * indexShare / 100
+	s.checks = make(chan struct{}, checksAtOnce)
+	s.counters.start(s.since)
+	s.apply(opts.Config)
+	var err error
+	if s.vault, err = openVault(opts.Config.Main.Data); err != nil {
+		return nil, err
+	}
+	if s.template, err = parsePage(); err != nil {
+		return nil, fmt.Errorf("read the page: %w", err)
+	}
+	if s.codec, err = object.NewCodec(max(2, runtime.NumCPU())); err != nil {
+		return nil, err
+	}
+	s.kept = newKept(opts.Data, s.codec, s.limit, s.log)
+	s.announced.data, s.announced.log = opts.Data, s.log
+	if err := s.announced.load(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.loadMarks(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.loadStores(ctx); err != nil {
+		return nil, fmt.Errorf("read the stores: %w", err)
+	}
+	s.work.Go(func() { s.sweep(s.life) })
+	return s, nil
+}
+
+func (s *Server) apply(cfg *config.Server) {
+	s.current.Store(&current{
+		gate: newGate(cfg.HTTP.Users), allow: cfg.Stor.Allow, stall: cfg.HTTP.StallTimeout,
+		maxBody: cfg.HTTP.MaxBody, maxBatch: cfg.HTTP.MaxBatch,
+	})
+}
+
+// Reload takes users, stores, [stor] allow and the limits of bodies from a new
+// config. Requests under way go on.
+func (s *Server) Reload(cfg *config.Server) error {
+	if err := s.reloadStores(cfg.Stores); err != nil {
+		return fmt.Errorf("reload the stores: %w", err)
+	}
+	s.apply(cfg)
+	return nil
+}
+
+// Close ends all that goes on behind requests. There must be none any more.
+func (s *Server) Close() {
+	s.end()
+	for _, st := range s.stores.now.Load().ordered {
+		st.close()
+	}
+	s.work.Close()
+}
+
+// workers is goroutines that can be waited for, with none added afterwards.
+type workers struct {
+	mu     sync.Mutex
+	closed bool // GUARDED_BY(mu)
+	all    sync.WaitGroup
+}
+
+// Go runs do, unless the end has come.
+func (w *workers) Go(do func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.all.Go(do)
+	}
+}
+
+// Close waits for all of them.
+func (w *workers) Close() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.all.Wait()
+}
