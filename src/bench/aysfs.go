@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// aysfs is the subject.
+type aysfs struct{ *site }
+
+func (d *aysfs) absent() string {
+	return missing(filepath.Join(d.bin, "aysfs"), filepath.Join(d.bin, "ays"))
+}
+
+func (d *aysfs) remote() bool { return true }
+
+// treeID is the name that a tree is published under.
+func treeID(t *tree) string { return "bench|" + t.name + "(1)" }
+
+// storeDir is where in the server's files the store is.
+const storeDir = "store"
+
+func (d *aysfs) prepare(ctx context.Context, t *tree) error {
+	return d.publish(ctx, filepath.Join(d.server.root, storeDir), t.dir, treeID(t))
+}
+
+func (s *site) publish(ctx context.Context, store, dir, id string) error {
+	return runQuietly(ctx, 10*time.Minute, filepath.Join(s.bin, "ays"), "publish", "-store", store, "-id", id, dir)
+}
+
+// aysfsConfig has the defaults in all that matters. The disk is often fuller than
+// min_free likes while nothing is the matter.
+const aysfsConfig = `[main]
+id = "bench"
+control = %q
+log_level = "warn"
+[cache.disk]
+path = %q
+min_free = "1%%"
+[[ays.stor]]
+name = "store"
+url = %q
+%s
+[[mount_files]]
+name = %q
+path = %q
+ays.id = %q
+stor.name = "store"
+`
+
+func (d *aysfs) mount(ctx context.Context, t *tree, keep bool) (*mounted, error) {
+	cache := d.path("cache", "aysfs", t.name)
+	if !keep {
+		if err := os.RemoveAll(cache); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(cache), 0o755); err != nil {
+		return nil, err
+	}
+	dir, err := d.mountPoint("aysfs", t)
+	if err != nil {
+		return nil, err
+	}
+	ca := ""
+	if d.server.ca != "" {
+		ca = fmt.Sprintf("ca = %q", d.server.ca)
+	}
+	file := d.path("aysfs.toml")
+	text := fmt.Sprintf(aysfsConfig, d.path("aysfs.sock"), cache, d.server.url+"/"+storeDir, ca, t.name, dir, treeID(t))
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	// It tells when it is ready as it tells a service manager: by then it has
+	// also told the kernel how far to read ahead.
+	notify := d.path("notify")
+	os.Remove(notify)
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	cmd := exec.Command(filepath.Join(d.bin, "aysfs"), "-config", file)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
+	return d.mountByDaemon(ctx, dir, cmd, func() bool {
+		conn.SetReadDeadline(time.Now().Add(time.Millisecond))
+		n, _ := conn.Read(make([]byte, 16))
+		return n > 0
+	})
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// linkConfig is how far away the store is.
+type linkConfig struct {
+	roundTrip time.Duration
+	mbits     float64 // each way
+}
+
+// Ends of the link, from the range that RFC 2544 sets aside for benchmarks.
+const (
+	clientIP = "198.18.0.1"
+	serverIP = "198.18.0.2"
+)
+
+// link joins the network namespace of the clients with one that has the server
+// in it. Two tun devices have packets come out here, and this process lets them
+// wait as long as a wire would take. So TCP is the kernel's own, with its
+// handshakes, slow starts and windows.
+type link struct {
+	far    *thread // in the server's namespace
+	ends   [2]*os.File
+	up     *wire // from client to server
+	down   *wire
+	joined sync.WaitGroup
+}
+
+// newLink makes the link from the namespace that near is in.
+func newLink(cfg linkConfig, near *thread) (*link, error) {
+	l := &link{far: newThread()}
+	err := l.far.do(func() (err error) {
+		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
+		}
+		l.ends[1], err = openTun(serverIP, clientIP)
+		return err
+	})
+	if err == nil {
+		err = near.do(func() (err error) {
+			l.ends[0], err = openTun(clientIP, serverIP)
+			return err
+		})
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	bytesPerSecond := cfg.mbits * 1e6 / 8
+	l.up = newWire(bytesPerSecond, cfg.roundTrip/2)
+	l.down = newWire(bytesPerSecond, cfg.roundTrip/2)
+	l.joined.Go(func() { l.up.carry(l.ends[0], l.ends[1]) })
+	l.joined.Go(func() { l.down.carry(l.ends[1], l.ends[0]) })
+	return l, nil
+}
+
+func (l *link) close() {
+	for _, f := range l.ends {
+		if f != nil {
+			f.Close()
+		}
+	}
+	l.joined.Wait()
+	l.far.end()
+}
+
+// traffic is what has gone over the link.
+type traffic struct {
+	Up          int64 `json:"up"`   // bytes
+	Down        int64 `json:"down"` // bytes
+	Connections int64 `json:"connections"`
+}
+
+func (l *link) traffic() traffic {
+	return traffic{Up: l.up.bytes.Load(), Down: l.down.bytes.Load(), Connections: l.up.syns.Load()}
+}
+
+// openTun makes a device with an address in the present namespace. Packets come
+// with the kernel's own header before them, so that large ones need not be cut
+// and checksums not be made.
+func openTun(addr, peer string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	if err := setUpTun(fd, addr, peer); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make a tun device: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "tun"), nil // not before: the poller takes no unattached one
+}
+
+func setUpTun(fd int, addr, peer string) error {
+	const name = "bench"
+	req := func() *unix.Ifreq {
+		r, _ := unix.NewIfreq(name) // fails for long names only
+		return r
+	}
+	r := req()
+	r.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, r); err != nil {
+		return err
+	}
+	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, unix.TUN_F_CSUM|unix.TUN_F_TSO4); err != nil {
+		return err
+	}
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	for _, a := range []struct {
+		request uint
+		ip      string
+	}{{unix.SIOCSIFADDR, addr}, {unix.SIOCSIFDSTADDR, peer}} {
+		r := req()
+		if err := r.SetInet4Addr(ip4(a.ip)); err != nil {
+			return err
+		}
+		if err := unix.IoctlIfreq(s, a.request, r); err != nil {
+			return err
+		}
+	}
+	r = req()
+	r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, r)
+}
+
+// wire is one direction.
+type wire struct {
+	line  line
+	bytes atomic.Int64
+	syns  atomic.Int64
+}
+
+func newWire(bytesPerSecond float64, delay time.Duration) *wire {
+	return &wire{line: line{bytesPerSecond: bytesPerSecond, delay: delay}}
+}
+
+// line reckons when packets come out of a wire.
+type line struct {
+	bytesPerSecond float64
+	delay          time.Duration
+	free           time.Duration // when the last bit of what was sent has gone in
+}
+
+// send tells when a packet of n bytes that comes at now has arrived in whole.
+func (l *line) send(now time.Duration, n int) time.Duration {
+	l.free = max(l.free, now) + time.Duration(float64(n)/l.bytesPerSecond*1e9)
+	return l.free + l.delay
+}
+
+// packet is on its way.
+type packet struct {
+	due time.Duration
+	buf *[maxPacket]byte
+	n   int
+}
+
+// maxPacket is the largest packet with the kernel's header.
+const maxPacket = vnetHeader + 1<<16
+
+// carry moves packets until a device is closed. Nothing is lost on the way: the
+// windows of TCP bound what waits.
+func (w *wire) carry(from, to *os.File) {
+	queue := make(chan packet, 1<<13)
+	buffers := sync.Pool{New: func() any { return new([maxPacket]byte) }}
+	var done sync.WaitGroup
+	done.Go(func() {
+		// Go's timers are good to a millisecond; this is a tenth of the way.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		for p := range queue {
+			sleepUntil(p.due)
+			to.Write(p.buf[:p.n]) // what fails is lost, as on any wire
+			buffers.Put(p.buf)
+		}
+	})
+	for {
+		buf := buffers.Get().(*[maxPacket]byte)
+		n, err := from.Read(buf[:])
+		if err != nil {
+			break
+		}
+		size, syn := measure(buf[:n])
+		w.bytes.Add(int64(size))
+		if syn {
+			w.syns.Add(1)
+		}
+		queue <- packet{w.line.send(monotonic(), size), buf, n}
+	}
+	close(queue)
+	done.Wait()
+}
+
+const (
+	vnetHeader  = 10 // struct virtio_net_hdr
+	frameExtras = 38 // Ethernet: preamble, header, checksum, gap
+)
+
+// measure tells how many bytes a packet would be on an Ethernet, where a large
+// one goes as many, and whether it asks for a TCP connection.
+func measure(b []byte) (size int, syn bool) {
+	if len(b) < vnetHeader+20 {
+		return len(b), false
+	}
+	frames, header := 1, 0
+	ip := b[vnetHeader:]
+	if kind := b[1]; kind != unix.VIRTIO_NET_HDR_GSO_NONE {
+		header = int(binary.NativeEndian.Uint16(b[2:]))
+		if each := int(binary.NativeEndian.Uint16(b[4:])); each > 0 {
+			frames = max((len(ip)-header+each-1)/each, 1)
+		}
+	}
+	if at := int(ip[0]&15) * 4; ip[0]>>4 == 4 && ip[9] == unix.IPPROTO_TCP && len(ip) > at+13 {
+		const flagSYN, flagACK = 0x02, 0x10
+		syn = ip[at+13]&(flagSYN|flagACK) == flagSYN
+	}
+	return len(ip) + (frames-1)*header + frames*frameExtras, syn
+}
+
+// monotonic is the time since some point in the past.
+func monotonic() time.Duration {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return time.Duration(ts.Nano())
+}
+
+func sleepUntil(t time.Duration) {
+	ts := unix.NsecToTimespec(int64(t))
+	for unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &ts, nil) == unix.EINTR {
+	}
+}

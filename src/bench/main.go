@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// options are what the command line says.
+type options struct {
+	runs    int
+	works   []string
+	drivers []string
+	when    []string
+	quick   bool
+	publish bool
+	h2      bool
+	perf    bool
+	limit   time.Duration
+	bin     string
+	out     string
+	link    linkConfig
+}
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	o, err := readFlags(os.Args[1:])
+	if err == flag.ErrHelp {
+		return 0
+	}
+	if err == nil && os.Getenv(sandboxEnv) == "" {
+		var code int
+		if code, err = inSandbox(o.out); err == nil {
+			return code
+		}
+	} else if err == nil {
+		err = bench(o, os.Getenv(sandboxEnv))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+func readFlags(args []string) (*options, error) {
+	o := &options{}
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.IntVar(&o.runs, "runs", 3, "how often everything is measured; medians are shown")
+	fs.BoolVar(&o.quick, "quick", false, "small trees, one run, no slow peers: two minutes")
+	fs.BoolVar(&o.publish, "publish", true, "measure publishing too")
+	fs.BoolVar(&o.h2, "h2", false, "HTTP/2 over TLS between client and store, not HTTP/1.1")
+	fs.BoolVar(&o.perf, "perf", false, "record the clients with perf while they are measured, into the output directory")
+	fs.DurationVar(&o.limit, "limit", 40*time.Second, "longest time of a work, then it is given up; build has ten times that")
+	fs.StringVar(&o.bin, "bin", "bin", "`directory` with aysfs and ays")
+	fs.StringVar(&o.out, "out", ".bench", "`directory` for results, and for trees and caches meanwhile")
+	fs.DurationVar(&o.link.roundTrip, "rtt", 10*time.Millisecond, "round trip of the link")
+	fs.Float64Var(&o.link.mbits, "mbits", 1000, "rate of the link each way, in Mbit/s")
+	list := func(name string, all []string, standard, what string) *string {
+		return fs.String(name, standard, what+", of "+strings.Join(all, ","))
+	}
+	works := list("works", workNames(), "", "what to measure (default all but build)")
+	drivers := list("drivers", driverNames(), "", "on which file systems (default all that are there)")
+	when := list("when", conditions, strings.Join(conditions, ","), "in which conditions")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("%q is not understood", fs.Arg(0))
+	}
+	if o.quick {
+		o.runs = 1
+		o.drivers = quickDrivers
+	}
+	var err error
+	for _, l := range []struct {
+		to    *[]string
+		value string
+		all   []string
+	}{{&o.works, *works, workNames()}, {&o.drivers, *drivers, driverNames()}, {&o.when, *when, conditions}} {
+		if l.value != "" {
+			if *l.to, err = choose(l.value, l.all); err != nil {
+				return nil, err
+			}
+		}
+	}
+	o.runs = max(o.runs, 1)
+	return o, nil
+}
+
+// choose splits a list that must have nothing but names out of all.
+func choose(value string, all []string) ([]string, error) {
+	names := strings.Split(value, ",")
+	for _, n := range names {
+		if !slices.Contains(all, n) {
+			return nil, fmt.Errorf("there is no %q; choose from %s", n, strings.Join(all, ","))
+		}
+	}
+	return names, nil
+}
+
+// bench does everything, with dir for what need not stay.
+func bench(o *options, dir string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	b, err := newBench(ctx, o, dir)
+	defer b.close()
+	if err != nil {
+		return err
+	}
+	err = b.measureAll(ctx)
+	if err == nil && o.publish {
+		err = b.measurePublish(ctx)
+	}
+	if len(b.res.Samples) == 0 && len(b.res.Publish) == 0 {
+		return err
+	}
+	// What there is, is shown even if it is not all.
+	b.res.Machine.LoadAfter = loadAverage()
+	b.res.print(os.Stdout)
+	file := filepath.Join(o.out, "bench-"+b.res.Time.Format("20060102-150405")+".json")
+	if werr := b.res.write(file); werr != nil {
+		return werr
+	}
+	fmt.Printf("\nall measurements: %s\n", file)
+	return err
+}

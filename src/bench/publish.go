@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// published is how long it took to publish a tree to a store on the local disk.
+type published struct {
+	Run       int     `json:"run"`
+	Copy      float64 `json:"copy_seconds"` // cp -a and sync of the same tree
+	First     float64 `json:"first_seconds"`
+	Unchanged float64 `json:"unchanged_seconds"`
+	Changed   float64 `json:"changed_seconds"`
+	Files     int     `json:"changed_files"`
+}
+
+// changedShare is one file in so many.
+const changedShare = 100
+
+// measurePublish publishes the Go tree: to an empty store, once more, and with
+// some of its files changed.
+func (b *bencher) measurePublish(ctx context.Context) error {
+	t, err := b.tree(ctx, "go")
+	if err != nil {
+		b.skip("publish", err.Error())
+		return nil
+	}
+	if why := (&aysfs{site: b.site}).absent(); why != "" {
+		b.skip("publish", why)
+		return nil
+	}
+	for run := range b.o.runs {
+		p, err := b.publishOnce(ctx, t)
+		if err != nil {
+			return fmt.Errorf("publish: %w", err)
+		}
+		p.Run = run + 1
+		b.say("publish run %d: copy %s, first %s, unchanged %s, changed %s", p.Run, seconds(p.Copy), seconds(p.First), seconds(p.Unchanged), seconds(p.Changed))
+		b.res.Publish = append(b.res.Publish, *p)
+	}
+	return nil
+}
+
+func (b *bencher) publishOnce(ctx context.Context, t *tree) (*published, error) {
+	dir := b.site.path("publish")
+	defer os.RemoveAll(dir)
+	source, store := filepath.Join(dir, t.name), filepath.Join(dir, "store")
+	p := &published{}
+	var err error
+	step := func(to *float64, do func() error) {
+		if err != nil {
+			return
+		}
+		unix.Sync() // what came before is not to be paid here
+		began := time.Now()
+		err = do()
+		*to = time.Since(began).Seconds()
+	}
+	publish := func() error { return b.site.publish(ctx, store, source, treeID(t)) }
+	step(&p.Copy, func() error {
+		if err := copyInto(ctx, dir, t.dir); err != nil {
+			return err
+		}
+		unix.Sync()
+		return nil
+	})
+	step(&p.First, publish)
+	step(&p.Unchanged, publish)
+	if err == nil {
+		p.Files, err = changeSome(source, t.paths)
+	}
+	step(&p.Changed, publish)
+	return p, err
+}
+
+// changeSome adds a byte to some of the files in dir.
+func changeSome(dir string, paths []string) (n int, err error) {
+	for i, rel := range paths {
+		if i%changedShare != 0 {
+			continue
+		}
+		name := filepath.Join(dir, rel)
+		if st, err := os.Lstat(name); err != nil || !st.Mode().IsRegular() {
+			continue
+		}
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			return n, err
+		}
+		_, err = f.Write([]byte("\n"))
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}

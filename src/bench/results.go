@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// results is all that was measured, as it is written.
+type results struct {
+	Time     time.Time         `json:"time"`
+	Machine  machine           `json:"machine"`
+	Versions map[string]string `json:"versions"`
+	Args     []string          `json:"args"`
+	Link     linkInfo          `json:"link"`
+	Trees    map[string]*tree  `json:"trees"`
+	Samples  []sample          `json:"samples"`
+	Publish  []published       `json:"publish"`
+	Skipped  []string          `json:"skipped"`
+}
+
+type linkInfo struct {
+	RoundTripMS float64 `json:"round_trip_ms"`
+	Mbits       float64 `json:"mbits"`
+	Protocol    string  `json:"protocol"`
+}
+
+// machine is what the figures depend on.
+type machine struct {
+	CPUs       int    `json:"cpus"`
+	Model      string `json:"model"`
+	Kernel     string `json:"kernel"`
+	Arch       string `json:"arch"`
+	Memory     int64  `json:"memory_bytes"`
+	FS         string `json:"native_fs"`
+	LoadBefore string `json:"load_before"` // others at work make noise of the figures
+	LoadAfter  string `json:"load_after"`
+}
+
+func newResults(ctx context.Context, o *options, s *site) *results {
+	r := &results{
+		Time: time.Now(), Args: os.Args[1:], Trees: make(map[string]*tree), Versions: make(map[string]string),
+		Link:    linkInfo{float64(o.link.roundTrip) / 1e6, o.link.mbits, "HTTP/1.1"},
+		Machine: machine{CPUs: runtime.NumCPU(), Arch: runtime.GOARCH, Memory: memory("MemTotal"), LoadBefore: loadAverage()},
+	}
+	if o.h2 {
+		r.Link.Protocol = "HTTP/2"
+	}
+	var uts unix.Utsname
+	unix.Uname(&uts)
+	r.Machine.Kernel = unix.ByteSliceToString(uts.Release[:])
+	r.Machine.Model = field("/proc/cpuinfo", "model name")
+	if out, err := output(ctx, 10*time.Second, "df", "--output=fstype", s.dir); err == nil {
+		_, fs, _ := strings.Cut(string(out), "\n") // after the head
+		r.Machine.FS = strings.TrimSpace(fs)
+	}
+	nginx, _ := findNginx()
+	for name, call := range map[string][]string{
+		"aysfs": {filepath.Join(s.bin, "aysfs"), "-version"}, "nginx": {nginx, "-v"}, "go": {"go", "version"},
+		"python": {"python3", "--version"}, "squashfuse": {"squashfuse_ll", "--version"},
+		"mksquashfs": {"mksquashfs", "-version"}, "rclone": {"rclone", "version"},
+	} {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		// Some say it on stderr, or call it a failure.
+		if out, _ := exec.CommandContext(ctx, call[0], call[1:]...).CombinedOutput(); len(out) > 0 {
+			r.Versions[name] = firstLine(string(bytes.TrimSpace(out)))
+		}
+		cancel()
+	}
+	return r
+}
+
+func (r *results) write(file string) error {
+	b, err := json.MarshalIndent(r, "", "\t")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(b, '\n'), 0o644)
+}
+
+// of returns the samples of one work on one file system in one condition.
+func (r *results) of(work, when, driver string) (found []sample) {
+	for _, s := range r.Samples {
+		if s.Work == work && s.When == when && s.Driver == driver {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// median is the middle one of values, or the mean of the two in the middle.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	v := slices.Sorted(slices.Values(values))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// medianOf is the median of what get tells of each sample.
+func medianOf(samples []sample, get func(sample) float64) float64 {
+	values := make([]float64, len(samples))
+	for i, s := range samples {
+		values[i] = get(s)
+	}
+	return median(values)
+}
+
+// memory is a line of /proc/meminfo, in bytes.
+func memory(key string) int64 {
+	n, _ := strconv.ParseInt(strings.TrimSuffix(field("/proc/meminfo", key), " kB"), 10, 64)
+	return n << 10
+}
+
+// field is the value of the first line "key: value" in a file.
+func field(file, key string) string {
+	b, _ := os.ReadFile(file)
+	for line := range strings.Lines(string(b)) {
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == key {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+func loadAverage() string {
+	b, _ := os.ReadFile("/proc/loadavg")
+	return strings.TrimSpace(string(b))
+}

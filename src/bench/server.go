@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// server is an nginx of our own at the far end of the link. It serves files as
+// they lie in root.
+type server struct {
+	*process
+	root string
+	url  string
+	ca   string // file with the certificate, where url is https
+	log  string // one line of two bytes for each request
+}
+
+func findNginx() (string, error) {
+	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("needs nginx, which serves the store: apt-get install nginx")
+}
+
+// nginxConf has the defaults of nginx in all that a client notices.
+const nginxConf = `daemon off;
+master_process off;
+pid DIR/pid;
+error_log DIR/error.log;
+events { worker_connections 4096; }
+http {
+	log_format dot '.';
+	access_log DIR/requests dot;
+	client_body_temp_path DIR/body;
+	proxy_temp_path DIR/proxy;
+	fastcgi_temp_path DIR/fastcgi;
+	uwsgi_temp_path DIR/uwsgi;
+	scgi_temp_path DIR/scgi;
+	sendfile on;
+	tcp_nopush on;
+	autoindex on;
+	root ROOT;
+	server { listen IP:80; }
+	server {
+		listen IP:443 ssl http2;
+		ssl_certificate DIR/cert.pem;
+		ssl_certificate_key DIR/key.pem;
+	}
+}
+`
+
+func startServer(ctx context.Context, dir, root string, far *thread, h2 bool) (*server, error) {
+	nginx, err := findNginx()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	s := &server{root: root, url: "http://" + serverIP, log: filepath.Join(dir, "requests")}
+	cert := filepath.Join(dir, "cert.pem")
+	if err := makeCertificate(cert, filepath.Join(dir, "key.pem")); err != nil {
+		return nil, err
+	}
+	if h2 {
+		s.url, s.ca = "https://"+serverIP, cert
+	}
+	conf := filepath.Join(dir, "nginx.conf")
+	text := strings.NewReplacer("DIR", dir, "ROOT", root, "IP", serverIP).Replace(nginxConf)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	err = far.do(func() (err error) {
+		s.process, err = startProcess(dir, exec.Command(nginx, "-c", conf, "-e", filepath.Join(dir, "error.log")))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = s.until(ctx, "listening", func() bool {
+		c, err := net.DialTimeout("tcp", serverIP+":80", time.Second)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	if err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// requests is how many were answered so far.
+func (s *server) requests() int64 {
+	fi, err := os.Stat(s.log)
+	if err != nil {
+		return 0
+	}
+	return fi.Size() / int64(len(".\n"))
+}
+
+// zeros is a file that is long enough for any download. It takes no room.
+const zeros = "zeros"
+
+func (s *server) makeZeros() error {
+	name := filepath.Join(s.root, zeros)
+	if err := os.WriteFile(name, nil, 0o644); err != nil {
+		return err
+	}
+	return os.Truncate(name, 16<<30)
+}
+
+// get downloads n bytes in one request over a new connection, as curl would:
+// what the link takes for them at the least.
+func (s *server) get(ctx context.Context, n int64) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	tr := &http.Transport{ReadBufferSize: 256 << 10}
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+serverIP+"/"+zeros, nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Range", fmt.Sprintf("bytes=0-%d", max(n, 1)-1))
+	began := time.Now()
+	resp, err := (&http.Client{Transport: tr}).Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	got, err := io.Copy(io.Discard, resp.Body)
+	if err == nil && got != max(n, 1) {
+		err = fmt.Errorf("got %d of %d bytes: %s", got, n, resp.Status)
+	}
+	return time.Since(began), err
+}
+
+// makeCertificate makes a certificate for the server, signed by itself.
+func makeCertificate(certFile, keyFile string) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.ParseIP(serverIP)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	err = os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o644)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600)
+}
