@@ -42,7 +42,7 @@ bench: build
 
 # Programs that the tests use, from Debian. Nothing happens where all are there.
 deps:
-	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync strace:strace curl:curl; do \
+	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl; do \
 		PATH=$$PATH:/usr/sbin command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \
@@ -52,4 +52,4 @@ deps:
 	fi
 
 clean:
-	rm -rf bin dist .demo
+	rm -rf bin dist .demo .bench

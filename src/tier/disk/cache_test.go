@@ -486,8 +486,7 @@ func TestIndex(t *testing.T) {
 	x := newIndex()
 	want := map[entry]uint16{}
 	fpOf := func(i int) entry {
-		var d digest.Digest
-		d = digest.Of([]byte{byte(i), byte(i >> 8), byte(i >> 16)})
+		d := digest.Of([]byte{byte(i), byte(i >> 8), byte(i >> 16)})
 		return fingerprint(&tier.Ref{Domain: "default", Digest: d})
 	}
 	check := func() {
