@@ -216,15 +216,13 @@ func measure(b []byte) (size int, syn bool) {
 	}
 	frames, header := 1, 0
 	ip := b[vnetHeader:]
-	if kind := b[1]; kind != unix.VIRTIO_NET_HDR_GSO_NONE {
-		header = int(binary.NativeEndian.Uint16(b[2:]))
-		if each := int(binary.NativeEndian.Uint16(b[4:])); each > 0 {
-			frames = max((len(ip)-header+each-1)/each, 1)
-		}
-	}
-	if at := int(ip[0]&15) * 4; ip[0]>>4 == 4 && ip[9] == unix.IPPROTO_TCP && len(ip) > at+13 {
+	if at := int(ip[0]&15) * 4; ip[0]>>4 == 4 && ip[9] == unix.IPPROTO_TCP && len(ip) >= at+20 {
 		const flagSYN, flagACK = 0x02, 0x10
 		syn = ip[at+13]&(flagSYN|flagACK) == flagSYN
+		header = at + int(ip[at+12]>>4)*4
+	}
+	if each := int(binary.NativeEndian.Uint16(b[4:])); b[1] != unix.VIRTIO_NET_HDR_GSO_NONE && each > 0 {
+		frames = max((len(ip)-header+each-1)/each, 1)
 	}
 	return len(ip) + (frames-1)*header + frames*frameExtras, syn
 }

@@ -135,9 +135,9 @@ func TestMeasure(t *testing.T) {
 	packet := func(gso byte, each, payload int, flags byte) []byte {
 		b := make([]byte, vnetHeader+header+payload)
 		b[1] = gso
-		b[2], b[4], b[5] = header, byte(each), byte(each>>8)
+		b[4], b[5] = byte(each), byte(each>>8)
 		b[vnetHeader], b[vnetHeader+9] = 4<<4|5, 6
-		b[vnetHeader+20+13] = flags
+		b[vnetHeader+20+12], b[vnetHeader+20+13] = 32/4<<4, flags
 		return b
 	}
 	for _, c := range []struct {

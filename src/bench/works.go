@@ -62,10 +62,16 @@ func command(args ...string) func(context.Context, *tree, string, string) (time.
 	}
 }
 
+// timed runs a program with more of an environment in dir, and reads all that it
+// prints. It is a shell that goes to dir and becomes the program: from the fork
+// to the exec no thread of this process gets past a stop of the collector, and
+// the link, which the mount may be waiting for, is in this process.
 func timed(ctx context.Context, dir string, env []string, args ...string) (time.Duration, error) {
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), env...)
+	script := []string{"-c", `cd "$0" && exec "$@"`, dir}
+	if len(env) > 0 {
+		script = append(append(script, "env"), env...)
+	}
+	cmd := exec.CommandContext(ctx, "/bin/sh", append(script, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 10 * time.Second

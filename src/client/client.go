@@ -162,7 +162,7 @@ func (c *Client) gridFor(st *chain) ([]tier.Group, error) {
 	}
 	var group tier.Group
 	for _, g := range c.grid {
-		src, err := g.source(st.cfg.Name, c.cfg.Main.IOTimeout, c.version)
+		src, err := g.source(st.cfg, c.cfg.Main.IOTimeout, c.version)
 		if err != nil {
 			return nil, fmt.Errorf("grid cache %s: %w", g.name, err)
 		}

@@ -3,8 +3,6 @@ package client
 import (
 	"fmt"
 	"io"
-	"net"
-	"os"
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/object"
@@ -33,20 +31,4 @@ func Describe(w io.Writer, cfg *config.Client) {
 	} else {
 		fmt.Fprintln(w, "disk cache: none")
 	}
-}
-
-// NotifyReady tells the service manager, where there is one that wants to know,
-// that the mounts are there: sd_notify(3).
-func NotifyReady() error {
-	socket := os.Getenv("NOTIFY_SOCKET")
-	if socket == "" {
-		return nil
-	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	_, err = conn.Write([]byte("READY=1\n"))
-	return err
 }

@@ -20,8 +20,13 @@ import (
 	"github.com/aysfs/aysfs/src/tier/store"
 )
 
-// tokenHeader carries what a cache gave for credentials that it found to work.
-const tokenHeader = "Aysfs-Token"
+// Headers of requests to a cache: what it gave for credentials that it found to
+// work, and which store the request is about. Without the latter it would answer
+// for any store that it was told of by anybody.
+const (
+	tokenHeader = "Aysfs-Token"
+	storHeader  = "Aysfs-Stor"
+)
 
 // gridCache is one cache of the grid: it is told who we are and what we mount,
 // and told again when it was away or no longer knows our rights.
@@ -45,14 +50,15 @@ func newGridCache(cfg config.Grid, timeout time.Duration) *gridCache {
 }
 
 // source asks the cache for the blobs of one store.
-func (g *gridCache) source(stor string, timeout time.Duration, version string) (*gridSource, error) {
+func (g *gridCache) source(stor config.Store, timeout time.Duration, version string) (*gridSource, error) {
 	s, err := store.New(store.Config{
 		Kind: "grid", Name: g.name, URL: g.cfg.URL, Login: g.cfg.Login, Secret: g.cfg.Passwd.Reveal(),
 		Timeout: timeout, Version: version,
 		Asking: func(h http.Header) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
-			if t := g.tokens[stor]; t != "" {
+			h.Set(storHeader, stor.URL.String())
+			if t := g.tokens[stor.Name]; t != "" {
 				h.Set(tokenHeader, t)
 			}
 		},

@@ -12,6 +12,7 @@ import (
 )
 
 func TestAnnouncements(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t, func(cfg *config.Server) {
 		cfg.Stor.Allow = []config.Pattern{"http://127.0.0.1:*", "https://files.example.org/*"}
 	})
@@ -90,6 +91,7 @@ func manyKeys(n int) string {
 }
 
 func TestExpiration(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	for _, k := range []struct{ told, want int }{{48, 48}, {24, 48}, {72, 72}, {0, 0}, {1000, 0}} {
 		c.post("/ays/stor/stor", map[string]any{"url": st.URL, "expiration": k.told})
@@ -101,6 +103,7 @@ func TestExpiration(t *testing.T) {
 
 // What expires is as the store wants that wants it longest.
 func TestExpire(t *testing.T) {
+	t.Parallel()
 	a, b, c := newStore(t), newStore(t), newCache(t)
 	c.post("/ays/stor/a", map[string]any{"url": a.URL, "expiration": 10})
 	c.post("/ays/stor/b", map[string]any{"url": b.URL, "expiration": 20})
@@ -170,6 +173,7 @@ func TestAnnouncementsAreBounded(t *testing.T) {
 }
 
 func TestRemembered(t *testing.T) {
+	t.Parallel()
 	st := newStore(t)
 	cfg, data := defaults(t), newMemory()
 	c := startCache(t, cfg, data)
@@ -189,6 +193,7 @@ func TestRemembered(t *testing.T) {
 }
 
 func TestManyTellAtOnce(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	st.lock(login, secret)
 	tokens := make(chan any, 32)
@@ -212,6 +217,7 @@ func TestManyTellAtOnce(t *testing.T) {
 
 // What clients tell is on the page as text.
 func TestPageEscapes(t *testing.T) {
+	t.Parallel()
 	c := newCache(t)
 	const evil = `<script>alert("x")</script>`
 	c.post("/ays/client/%3Cscript%3E", map[string]any{"version": evil})

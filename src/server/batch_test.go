@@ -36,6 +36,7 @@ func readFrames(t *testing.T, body []byte) (list []object.Frame) {
 }
 
 func TestBatchByFetch(t *testing.T) {
+	t.Parallel()
 	codec, err := object.NewCodec(1)
 	must(t, err)
 	plain := map[digest.Digest][]byte{digest.Of(small): small, digest.Of(wordy): wordy, digest.Of(random): random}
@@ -87,6 +88,7 @@ func TestBatchByFetch(t *testing.T) {
 
 // Blobs come in the order in which they arrive, and at once.
 func TestBatchOrder(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	slow := digest.Of(random)
@@ -118,6 +120,7 @@ func TestBatchOrder(t *testing.T) {
 }
 
 func TestBatchBounds(t *testing.T) {
+	t.Parallel()
 	c := newCache(t)
 	c.server.current.Load().maxBatch = 3
 	a := digest.Of(small)
@@ -142,6 +145,7 @@ func TestBatchBounds(t *testing.T) {
 
 // A client that leaves ends its fetches.
 func TestBatchLeft(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	left := make(chan struct{}, 10)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestBlobByFetch(t *testing.T) {
+	t.Parallel()
 	for fetch, want := range []struct {
 		status int
 		kept   bool
@@ -54,6 +55,7 @@ func TestBlobByFetch(t *testing.T) {
 }
 
 func TestEncoding(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	dec, err := zstd.NewReader(nil)

@@ -74,6 +74,7 @@ func TestEvents(t *testing.T) {
 
 // What the data let go is forgotten.
 func TestSweep(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	for _, plain := range [][]byte{small, wordy, random} {
@@ -98,6 +99,7 @@ func TestSweep(t *testing.T) {
 // Who may not be remembered among the stores of a blob any more is the one that
 // gave it the longest ago.
 func TestOriginsAreBounded(t *testing.T) {
+	t.Parallel()
 	c := newCache(t)
 	d := digest.Of(small)
 	for i := range maxFrom + 3 {
@@ -112,6 +114,7 @@ func TestOriginsAreBounded(t *testing.T) {
 }
 
 func TestFetchBehindIsBounded(t *testing.T) {
+	t.Parallel()
 	c := newCache(t)
 	s := c.server
 	s.behind.mu.Lock()

@@ -18,6 +18,11 @@
 // is nothing to give the body is empty: 404 says that there is no such thing, 502
 // and 504 that stores could not be asked.
 //
+// The header Aysfs-Stor, or stor=, says which store a request is about, by its URL
+// or by the name that it has here. Heads come from that one alone: who wants a
+// tree of one store must not get what another has under the same name. For blobs
+// it is the first to be asked.
+//
 // A path below /md names a tree's head if it ends in /head and its first two or
 // three segments are a tree's: one of them is an ays.id then, with its | and its
 // ( or !. Names of clients and mounts that look like one are refused, so there is
@@ -31,7 +36,9 @@
 // private stores have is there: not by mount, not by digest, not by a domain
 // that public stores use, too. Each blob is kept with the stores that it was had
 // from, and given to those who may read one of these. Others wait until a store
-// that they may read has it, as they would if it were not here at all.
+// that they may read has it, as they would if it were not here at all. A store
+// that was private once stays so until nobody has credentials for it any more and
+// it answers without.
 //
 // # Where blobs go out as they came in
 //

@@ -74,6 +74,7 @@ func TestSingleFlight(t *testing.T) {
 // A store that goes wrong is told apart in log, metrics and on the page, and what
 // it sends is neither given out nor kept.
 func TestBadStores(t *testing.T) {
+	t.Parallel()
 	d := digest.Of(random)
 	abort := func(w http.ResponseWriter) {
 		_ = http.NewResponseController(w).Flush()
@@ -165,6 +166,7 @@ func TestHedge(t *testing.T) {
 
 // Metadata may be larger than any blob.
 func TestLargeObject(t *testing.T) {
+	t.Parallel()
 	st := newStore(t)
 	c := newCache(t, func(cfg *config.Server) { cfg.HTTP.MaxObject = 4 << 20 })
 	c.tell(st, "stor")

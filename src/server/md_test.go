@@ -33,6 +33,7 @@ func entries(t *testing.T, r reply) map[string]jsonEntry {
 }
 
 func TestListingByFetch(t *testing.T) {
+	t.Parallel()
 	for fetch, want := range []struct {
 		status int
 		kept   bool
@@ -63,6 +64,7 @@ func TestListingByFetch(t *testing.T) {
 }
 
 func TestListingForms(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	for _, root := range []string{"/md/client1/mongodb", "/md/client1/mongodb/"} {
@@ -105,6 +107,7 @@ func TestListingForms(t *testing.T) {
 }
 
 func TestSubtree(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	r := c.get("/md/client1/mongodb/?subtree=1")
@@ -136,6 +139,7 @@ func TestSubtree(t *testing.T) {
 }
 
 func TestSubtreeIsBounded(t *testing.T) {
+	t.Parallel()
 	st, c := emptyStore(t), newCache(t)
 	files := make(map[string][]byte)
 	for i := range 75 {
@@ -181,6 +185,7 @@ func TestNewHead(t *testing.T) {
 }
 
 func TestMountOptions(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	c.post("/ays/client/client2", map[string]any{"platform": "ubuntu64"})
@@ -204,6 +209,7 @@ func TestMountOptions(t *testing.T) {
 }
 
 func TestRestartWithoutNetwork(t *testing.T) {
+	t.Parallel()
 	st := newStore(t)
 	cfg, data := defaults(t), newMemory()
 	c := startCache(t, cfg, data)
@@ -225,6 +231,7 @@ func TestRestartWithoutNetwork(t *testing.T) {
 }
 
 func TestSignedHeads(t *testing.T) {
+	t.Parallel()
 	st := newStore(t)
 	c := newCache(t, func(cfg *config.Server) {
 		cfg.Stores = []config.Store{{Name: "stor", URL: parseURL(t, st.URL), Key: newKey(t)}}

@@ -64,6 +64,7 @@ func asUnknown(t *testing.T, what string, got, unknown reply) {
 }
 
 func TestPrivateByMount(t *testing.T) {
+	t.Parallel()
 	c, _, _, _ := privateCache(t)
 	// Another client's mount of it does not help either.
 	c.post("/ays/mount/thief/secrets", map[string]any{"ays.id": "customer|secrets(1)", "stor.name": "private"})
@@ -84,6 +85,7 @@ func TestPrivateByMount(t *testing.T) {
 }
 
 func TestPrivateByDigest(t *testing.T) {
+	t.Parallel()
 	c, _, _, _ := privateCache(t)
 	none := digest.Of([]byte("none"))
 	for fetch := range 4 {
@@ -98,6 +100,7 @@ func TestPrivateByDigest(t *testing.T) {
 }
 
 func TestPrivateByBatch(t *testing.T) {
+	t.Parallel()
 	c, _, _, token := privateCache(t)
 	ask := wants(digest.Of(secretText), digest.Of(wordy))
 	for fetch, status := range []object.FrameStatus{object.FrameAbsent, object.FrameAbsent, object.FrameStarted, object.FrameAbsent} {
@@ -120,6 +123,7 @@ func TestPrivateByBatch(t *testing.T) {
 }
 
 func TestPrivateByDomainGuess(t *testing.T) {
+	t.Parallel()
 	c, _, public, _ := privateCache(t)
 	// Whatever the domain, it is only there where a store has it.
 	for _, domain := range []string{"hidden", "default", "other"} {
@@ -132,6 +136,7 @@ func TestPrivateByDomainGuess(t *testing.T) {
 
 // A blob in a domain that both stores have comes once the public store has it.
 func TestPrivateInSharedDomain(t *testing.T) {
+	t.Parallel()
 	c, _, public, token := privateCache(t)
 	d := digest.Of(secretText)
 	for fetch := range 4 {
@@ -159,6 +164,7 @@ func TestPrivateInSharedDomain(t *testing.T) {
 // A tree of one's own that names a private tree's listing by its digest does not
 // show it.
 func TestPrivateListingByItsDigest(t *testing.T) {
+	t.Parallel()
 	c, private, _, token := privateCache(t)
 	head, err := object.OpenHead(readFile(t, private.dir+"/md/customer|secrets(1)/any/head"), nil)
 	must(t, err)
@@ -188,6 +194,7 @@ func TestPrivateListingByItsDigest(t *testing.T) {
 // Nothing of a private store but its name is told to who may not read it, and its
 // credentials to nobody.
 func TestPrivateIsNotTold(t *testing.T) {
+	t.Parallel()
 	c, private, _, token := privateCache(t)
 	private.setFault(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(500); return true })
 	c.blob("hidden", digest.Of(random), 1, tokenHeader, token) // which fails, and is an event
@@ -233,6 +240,7 @@ func TestPrivateIsNotTold(t *testing.T) {
 }
 
 func TestToken(t *testing.T) {
+	t.Parallel()
 	c, private, _, token := privateCache(t)
 	path := "/hidden/" + digest.Of(secretText).String()
 	for _, k := range []struct {
@@ -287,6 +295,7 @@ func TestToken(t *testing.T) {
 }
 
 func TestTokenAfterRestart(t *testing.T) {
+	t.Parallel()
 	private := emptyStore(t)
 	d := private.put("hidden", secretText)
 	private.lock(login, secret)
@@ -317,6 +326,7 @@ func TestTokenAfterRestart(t *testing.T) {
 
 // Nobody makes a store private, or public, that isn't.
 func TestWhoSaysThatAStoreIsPrivate(t *testing.T) {
+	t.Parallel()
 	t.Run("wrong credentials for a public one", func(t *testing.T) {
 		st, c := newStore(t), newCache(t)
 		c.tell(st, "stor")
@@ -394,6 +404,7 @@ func TestWhoSaysThatAStoreIsPrivate(t *testing.T) {
 // What somebody else put into the data is not given out before it was checked,
 // nor to anybody but for a store that has it.
 func TestForeignData(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	d, ctx := digest.Of(random), t.Context()
@@ -416,6 +427,7 @@ func TestForeignData(t *testing.T) {
 }
 
 func TestGate(t *testing.T) {
+	t.Parallel()
 	hash, err := bcrypt.GenerateFromPassword([]byte("hashed"), bcrypt.MinCost)
 	must(t, err)
 	st := newStore(t)
@@ -482,6 +494,7 @@ func TestVault(t *testing.T) {
 
 // A store that was private stays so when it is forgotten and told of anew.
 func TestPrivateStaysPrivate(t *testing.T) {
+	t.Parallel()
 	c, private, _, _ := privateCache(t)
 	path := "/hidden/" + digest.Of(secretText).String()
 	st := c.server.stores.now.Load().byName["private"]
@@ -510,6 +523,7 @@ func TestPrivateStaysPrivate(t *testing.T) {
 
 // A public store whose operator locks it takes what others see of it along.
 func TestPublicBecomesPrivate(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	c.get("/md/client1/mongodb/")

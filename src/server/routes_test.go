@@ -11,6 +11,7 @@ import (
 )
 
 func TestBadRequests(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	before := st.asked("")

@@ -10,6 +10,7 @@ import (
 )
 
 func TestRanges(t *testing.T) {
+	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
 	d := digest.Of(random)

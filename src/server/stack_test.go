@@ -15,6 +15,7 @@ import (
 
 // A cache does as a store: for a client, and for another cache.
 func TestCacheAsStore(t *testing.T) {
+	t.Parallel()
 	st, top := newStore(t), newCache(t)
 	top.tell(st, "stor")
 	src, err := store.New(store.Config{Name: "cache", URL: parseURL(t, top.url)})
@@ -64,6 +65,7 @@ func TestCacheAsStore(t *testing.T) {
 
 // Private stores stay so through a cache.
 func TestPrivateThroughACache(t *testing.T) {
+	t.Parallel()
 	top, _, _, _ := privateCache(t)
 	bottom := newCache(t)
 	if r := bottom.try("/ays/stor/top", map[string]any{"url": top.url, "login": login, "passwd": "wrong"}); r.status != 403 {
@@ -134,6 +136,7 @@ func TestLoops(t *testing.T) {
 }
 
 func TestLoopIs508(t *testing.T) {
+	t.Parallel()
 	c := newCache(t)
 	for _, via := range []string{c.server.instance, "a, " + c.server.instance + ", b", strings.Repeat("x,", 1000)} {
 		if r := c.get("/default/"+digest.Of(small).String(), store.ViaHeader, via); r.status != http.StatusLoopDetected {
@@ -148,6 +151,7 @@ func TestLoopIs508(t *testing.T) {
 // Two stores may have a tree of the same name: who says which one it is about gets
 // that one's.
 func TestHeadOfTheStoreMeant(t *testing.T) {
+	t.Parallel()
 	evil, good, c := emptyStore(t), newStore(t), newCache(t)
 	evil.publish(testID, "", map[string][]byte{"evil": small})
 	c.post("/ays/stor/evil", map[string]any{"url": evil.URL})

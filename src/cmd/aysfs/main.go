@@ -18,6 +18,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/client"
 	"github.com/aysfs/aysfs/src/config"
+	"github.com/aysfs/aysfs/src/control"
 )
 
 // Set by the build.
@@ -65,7 +66,7 @@ func run() int {
 		return 1
 	}
 	if ctx.Err() == nil {
-		if err := client.NotifyReady(); err != nil {
+		if err := control.Notify("READY=1"); err != nil {
 			log.Warn("can't tell the service manager that the mounts are ready", "op", "start", "err", err)
 		}
 		log.Info("ready", "op", "start", "version", version)
