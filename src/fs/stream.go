@@ -27,6 +27,9 @@ type stream struct {
 
 const (
 	minWindow = 1 << 20
+	// near is how far a read may be from where the last one ended to open a
+	// window: among random reads few are that by chance.
+	near = 256 << 10
 	// disorder is how far the kernel's own read-ahead, whose requests come in
 	// any order, may be away from a reader in order.
 	disorder = 8 << 20
@@ -38,7 +41,7 @@ func (s *streams) read(r *inode, list *object.ChunkList, off, n int64) {
 	s.mu.Lock()
 	s.clock++
 	st := s.slot(r.id)
-	if d := off - st.next; st.next == 0 && off > 0 || d > disorder || d < -disorder {
+	if d := off - st.next; st.window == 0 && (d < 0 || d > near) || d > disorder || d < -disorder {
 		st.window, st.next, st.ahead = 0, off, off
 	} else {
 		st.window = min(max(2*st.window, minWindow), s.fs.cfg.Window)

@@ -44,6 +44,7 @@ type walk struct {
 	window   int
 	issued   int            // files asked for so far
 	read     int            // of these, the last that was read
+	hits     int            // how many were read
 	expected map[uint64]int // files asked for and not read yet, by id; the value counts as issued does
 	near     int            // how many of the last files were here already
 	running  bool
@@ -71,9 +72,10 @@ func (w *walks) read(r *inode, off int64) {
 			continue
 		}
 		delete(a.expected, r.id)
+		a.hits++
 		if n > a.read {
 			a.read = n
-			a.window = min(2*a.window, lastWindow)
+			a.fit()
 		}
 		w.active[0], w.active[i] = a, w.active[0]
 		w.start(a)
@@ -96,6 +98,16 @@ func (w *walks) read(r *inode, off int64) {
 	}
 	w.active = append([]*walk{a}, w.active...)
 	w.start(a)
+}
+
+// fit makes the window larger while at least half of what was asked for is read,
+// and smaller for a reader that picks.
+func (a *walk) fit() {
+	if 2*a.hits >= a.read {
+		a.window = min(2*a.window, lastWindow)
+	} else {
+		a.window = max(a.window/2, firstWindow)
+	}
 }
 
 // start lets a goroutine fill the window of a, unless one does. w.mu is held.
