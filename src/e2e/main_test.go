@@ -14,7 +14,7 @@ import (
 )
 
 // The programs under test. TestMain builds them.
-var aysfs, aysfsRace, ays string
+var aysfs, aysfsRace, ays, aysCache string
 
 func TestMain(m *testing.M) {
 	if f, ok := children[os.Getenv(childEnv)]; ok {
@@ -61,6 +61,7 @@ func build(dir string) error {
 	}{
 		{&aysfs, "0", []string{"-ldflags=-X main.version=e2e", "../cmd/aysfs"}},
 		{&ays, "0", []string{"../cmd/ays"}},
+		{&aysCache, "0", []string{"../cmd/ays_cache"}},
 		{&aysfsRace, "1", []string{"-race", "../cmd/aysfs"}},
 	} {
 		name := filepath.Base(b.args[len(b.args)-1])
