@@ -89,14 +89,15 @@ func TestGridCaches(t *testing.T) {
 	}
 	first.stop()
 
-	// The second finds all of it there, its head included; but where a cache is
-	// slower than nearly always the other is asked, too, and may not have it.
+	// The second finds it there, its head included; but where a cache is slower
+	// than nearly always the other is asked, too, and may not have it. And a
+	// cache looks for a newer head when its own is some seconds old.
 	store.blobs.Store(0)
 	store.heads.Store(0)
 	second, mount := behind(t, store, one, two)
 	second.start()
 	sameTree(t, tree, mount)
-	if b, h := store.blobs.Load(), store.heads.Load(); b > 20 || h > 0 {
+	if b, h := store.blobs.Load(), store.heads.Load(); b > 100 || h > 2 {
 		t.Errorf("a second client led to requests to the store: %d for blobs, %d for heads", b, h)
 	}
 	second.stop()
@@ -110,7 +111,7 @@ func TestGridCaches(t *testing.T) {
 	again, mount := behind(t, store, one)
 	again.start()
 	sameTree(t, tree, mount)
-	if b, h := store.blobs.Load(), store.heads.Load(); b+h > 0 {
+	if b, h := store.blobs.Load(), store.heads.Load(); b > 0 || h > 1 {
 		t.Errorf("a second client of one cache led to requests to the store: %d for blobs, %d for heads", b, h)
 	}
 	again.stop()
