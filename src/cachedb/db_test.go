@@ -62,7 +62,7 @@ func redisServer(t testing.TB, args ...string) (addr string, p *os.Process) {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -101,7 +101,7 @@ func redisCluster(t testing.TB) []string {
 	t.Helper()
 	cli, err := exec.LookPath("redis-cli")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	var addrs []string
 	for range 3 {
