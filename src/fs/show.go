@@ -93,6 +93,9 @@ type mover struct {
 func (f *FS) Show(ctx context.Context, view *tree.View, blobs Blobs) error {
 	f.mover.one.Lock()
 	defer f.mover.one.Unlock()
+	if f.life.Err() != nil {
+		return fmt.Errorf("show another tree at %s: %w", f.cfg.Path, ErrEnded)
+	}
 	began := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -107,10 +110,10 @@ func (f *FS) Show(ctx context.Context, view *tree.View, blobs Blobs) error {
 	}
 	d := &difference{fs: f, was: was, view: view}
 	root := view.Root()
-	if was.view != nil {
-		d.roots = []change{{parent: rootID, was: was.view.Root(), is: root}}
-	} else {
+	if was.view == nil {
 		d.roots = []change{{parent: rootID, is: root}}
+	} else if old := was.view.Root(); old.Digest != root.Digest || !sameAttributes(old, root) {
+		d.roots = []change{{parent: rootID, was: old, is: root}}
 	}
 	for {
 		if err := d.walk(ctx); err != nil {
