@@ -31,6 +31,7 @@ type Conn struct {
 		Do(context.Context, radix.Action) error
 		Close() error
 	}
+	opened  *opened
 	scan    func(radix.ScannerConfig) radix.Scanner
 	ledis   bool
 	timeout time.Duration
@@ -46,11 +47,11 @@ func Dial(ctx context.Context, opt Options) (*Conn, error) {
 	if opt.Conns <= 0 {
 		opt.Conns = 8
 	}
-	r := &Conn{timeout: opt.Timeout}
-	pool := radix.PoolConfig{Size: opt.Conns, Dialer: radix.Dialer{
+	r := &Conn{timeout: opt.Timeout, opened: newOpened(radix.Dialer{
 		// No Protocol and no AuthUser: ledis knows neither.
 		AuthPass: opt.Passwd, NetDialer: dialer{opt.Timeout},
-	}}
+	})}
+	pool := radix.PoolConfig{Size: opt.Conns, Dialer: radix.Dialer{CustomConn: r.opened.dial}}
 	limited, cancel := context.WithTimeout(ctx, opt.Timeout)
 	defer cancel()
 	if opt.Cluster {
@@ -81,7 +82,7 @@ func Dial(ctx context.Context, opt Options) (*Conn, error) {
 		r.ledis = err == nil
 	}
 	if err != nil && !strings.Contains(reply(err), "unknown command") {
-		return nil, errors.Join(failed(ctx, "ask "+strings.Join(opt.Addrs, ", "), err), r.client.Close())
+		return nil, errors.Join(failed(ctx, "ask "+strings.Join(opt.Addrs, ", "), err), r.Close())
 	}
 	return r, nil
 }
@@ -92,7 +93,7 @@ func Dial(ctx context.Context, opt Options) (*Conn, error) {
 func (r *Conn) Ledis() bool { return r.ledis }
 
 // Close closes the connections.
-func (r *Conn) Close() error { return r.client.Close() }
+func (r *Conn) Close() error { return errors.Join(r.client.Close(), r.opened.close()) }
 
 // Do runs one command, with a time limit of its own. doing is for the error.
 func (r *Conn) Do(ctx context.Context, doing string, rcv any, cmd string, args ...string) error {

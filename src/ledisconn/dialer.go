@@ -2,10 +2,64 @@ package ledisconn
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/mediocregopher/radix/v4"
 )
+
+// opened are the connections of a pool. A pool that is closed while it still
+// makes connections forgets to close the last.
+type opened struct {
+	dialer radix.Dialer
+
+	mu    sync.Mutex
+	conns map[*openConn]struct{} // GUARDED_BY(mu)
+}
+
+func newOpened(d radix.Dialer) *opened {
+	return &opened{dialer: d, conns: make(map[*openConn]struct{})}
+}
+
+func (o *opened) dial(ctx context.Context, network, addr string) (radix.Conn, error) {
+	inner, err := o.dialer.Dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &openConn{inner, o}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.conns[c] = struct{}{}
+	return c, nil
+}
+
+// close closes what the pool, which no longer runs, has left.
+func (o *opened) close() error {
+	o.mu.Lock()
+	left := o.conns
+	o.conns = nil
+	o.mu.Unlock()
+	var errs []error
+	for c := range left {
+		errs = append(errs, c.Conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+type openConn struct {
+	radix.Conn
+
+	of *opened
+}
+
+func (c *openConn) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.conns, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}
 
 // dialer makes connections on which no wait is for ever. radix gives up a call
 // when its context is done, but then waits for the connection.

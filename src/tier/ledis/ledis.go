@@ -34,7 +34,7 @@ type Config struct {
 // many goroutines at once.
 type Tier struct {
 	cfg    Config
-	conn   atomic.Pointer[ledisconn.Conn] // nil until it was reached for the first time
+	conn   atomic.Pointer[ledisconn.Conn] // nil until it is reached
 	dial   chan struct{}                  // holds one while somebody dials
 	reads  health                         // and connections as such
 	writes health                         // writes that are refused
@@ -189,12 +189,23 @@ func (t *Tier) call(ctx context.Context, do func(*ledisconn.Conn) error) error {
 		t.reads.undecided()
 	default:
 		t.reads.failed(err)
+		if c != nil && !ledisconn.Refused(err) {
+			t.drop(c)
+		}
 	}
 	return err
 }
 
-// connection dials for the first time, one caller for all. From then on the
-// connections are made again as they break, behind the calls.
+// drop gives up connections of which one has failed. The others of a database
+// that was started again would fail one by one, and whoever waits for a new one
+// waits long where a new Dial knows at once.
+func (t *Tier) drop(c *ledisconn.Conn) {
+	if t.conn.CompareAndSwap(c, nil) {
+		t.done.Go(func() { _ = c.Close() }) // it has failed already
+	}
+}
+
+// connection dials where there is none, one caller for all.
 func (t *Tier) connection(ctx context.Context) (*ledisconn.Conn, error) {
 	if c := t.conn.Load(); c != nil {
 		return c, nil
