@@ -4,12 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/ledisdb/ledisdb/ledis"
 
 	"github.com/aysfs/aysfs/src/digest"
-	"github.com/aysfs/aysfs/src/ledisbolt"
+	"github.com/aysfs/aysfs/src/ledisconn"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -52,7 +51,6 @@ type DB interface {
 }
 
 const (
-	treePrefix  = "md:"
 	tablePrefix = "ays:"
 
 	// HeadField is the field of a tree's head in redis; LedisHeadField the one in
@@ -62,12 +60,10 @@ const (
 )
 
 // FilesKey is the hash of a domain's blobs.
-func FilesKey(domain string) string { return ledisbolt.HashPrefix + domain }
+func FilesKey(domain string) string { return ledisconn.FilesKey(domain) }
 
 // TreeKey is the hash of a tree's head and listings.
-func TreeKey(tree object.TreeName) string {
-	return treePrefix + strings.TrimPrefix(tree.Dir(), "md/")
-}
+func TreeKey(tree object.TreeName) string { return ledisconn.TreeKey(tree) }
 
 // DirField is the field of a directory's listing.
 func DirField(dir string) string {
