@@ -29,7 +29,7 @@ const (
 // since the call, until ctx is done; then the channel is closed. files is asked
 // for their names at every look; it is called by one goroutine of Files.
 func Files(ctx context.Context, files func() []string, log *slog.Logger) <-chan struct{} {
-	w := &watcher{files: files, log: log, writing: make(map[string]bool), watched: make(map[int]bool)}
+	w := &watcher{files: files, log: log, opens: make(map[string]int), writing: make(map[string]bool), watched: make(map[int]bool)}
 	w.open()
 	w.seen = w.look()
 	changed := make(chan struct{}, 1)
@@ -50,7 +50,8 @@ type watcher struct {
 
 	names   map[string]bool // of the files, and of symlinks on the way to them
 	seen    map[string]sight
-	writing map[string]bool // names of files that were written to and not closed yet
+	opens   map[string]int  // of files in the watched directories, by name
+	writing map[string]bool // names of files that were written to, and may be still
 	touched bool            // one was written to since the last look
 }
 
@@ -106,7 +107,9 @@ func (w *watcher) run(ctx context.Context, changed chan<- struct{}) {
 		case <-ctx.Done():
 			return
 		case batch := <-w.events:
-			w.take(batch)
+			if !w.take(batch) {
+				continue
+			}
 		case <-poll.C:
 		}
 		if now := w.look(); !w.touched && maps.Equal(now, w.seen) {
@@ -129,40 +132,69 @@ func (w *watcher) settle(ctx context.Context) bool {
 	defer limit.Stop()
 	for {
 		w.seen, w.touched = w.look(), false
-		pause := time.NewTimer(quiet)
-		select {
-		case <-ctx.Done():
-			pause.Stop()
-			return false
-		case <-limit.C:
-			pause.Stop()
-			w.seen = w.look()
-			return true
-		case batch := <-w.events:
-			pause.Stop()
-			w.take(batch)
-		case <-pause.C:
-			if now := w.look(); len(w.writing) == 0 && maps.Equal(now, w.seen) {
+		pause := time.After(quiet)
+		for still := true; still; {
+			select {
+			case <-ctx.Done():
+				return false
+			case <-limit.C:
+				w.seen = w.look()
 				return true
+			case batch := <-w.events:
+				still = !w.take(batch)
+			case <-pause:
+				if now := w.look(); !w.underWay() && maps.Equal(now, w.seen) {
+					return true
+				}
+				still = false
 			}
 		}
 	}
 }
 
-// take notes what the kernel tells of the files.
-func (w *watcher) take(batch []event) {
+// underWay tells whether one who wrote to a file has it open still. A file that was
+// only cut short has nobody.
+func (w *watcher) underWay() bool {
+	for name := range w.writing {
+		if w.opens[name] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// take notes what the kernel tells of the files, and tells whether to look.
+func (w *watcher) take(batch []event) (look bool) {
 	for _, e := range batch {
+		own := w.names[e.name]
 		switch {
 		case e.mask&unix.IN_Q_OVERFLOW != 0:
 			clear(w.writing) // what closed may not have been told
-			w.touched = true
-		case !w.names[e.name]:
+			clear(w.opens)
+			w.touched, look = true, true
+		case e.mask&unix.IN_OPEN != 0:
+			if own {
+				w.opens[e.name]++
+			}
 		case e.mask&unix.IN_MODIFY != 0:
-			w.writing[e.name], w.touched = true, true
-		case e.mask&(unix.IN_CLOSE_WRITE|unix.IN_MOVED_FROM|unix.IN_MOVED_TO|unix.IN_DELETE) != 0:
+			if own {
+				w.writing[e.name], w.touched, look = true, true, true
+			}
+		case e.mask&unix.IN_CLOSE != 0:
+			if own && w.opens[e.name] > 0 {
+				w.opens[e.name]--
+			}
+			if own && e.mask&unix.IN_CLOSE_WRITE != 0 {
+				delete(w.writing, e.name)
+				look = true
+			}
+		default: // names have come or gone, symlinks on the way among them
 			delete(w.writing, e.name)
+			delete(w.opens, e.name)
+			look = true
 		}
 	}
+	return look
 }
 
 func (w *watcher) open() {
@@ -175,7 +207,7 @@ func (w *watcher) open() {
 	go read(w.kernel, w.events)
 }
 
-const wanted = unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_ATTRIB | unix.IN_ONLYDIR
+const wanted = unix.IN_OPEN | unix.IN_MODIFY | unix.IN_CLOSE | unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_ATTRIB | unix.IN_ONLYDIR
 
 // watch has the kernel tell of these directories and no others. One that was
 // replaced is another one.

@@ -27,7 +27,7 @@ func start(t *testing.T, kernel bool, files ...string) <-chan struct{} {
 	if kernel {
 		changed = Files(ctx, list, log)
 	} else {
-		w := &watcher{files: list, log: log, writing: map[string]bool{}}
+		w := &watcher{files: list, log: log, writing: map[string]bool{}, opens: map[string]int{}}
 		w.seen = w.look()
 		c := make(chan struct{}, 1)
 		go func() {
@@ -56,7 +56,7 @@ func wantChange(t *testing.T, changed <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-changed:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience / 2): // or it was not told of until patience ran out
 		t.Fatal("a change was not told")
 	}
 }
@@ -88,7 +88,8 @@ func TestChanges(t *testing.T) {
 			must(t, os.WriteFile(file+".swp", []byte("b"), 0o644))
 			must(t, os.Rename(file+".swp", file))
 		},
-		"removed": func(t *testing.T, file string) { must(t, os.Remove(file)) },
+		"cut short": func(t *testing.T, file string) { must(t, os.Truncate(file, 0)) },
+		"removed":   func(t *testing.T, file string) { must(t, os.Remove(file)) },
 		"a symlink in its place": func(t *testing.T, file string) {
 			other := filepath.Join(t.TempDir(), "other")
 			must(t, os.WriteFile(other, []byte("a"), 0o644))
