@@ -54,10 +54,21 @@ func startGridCache(t *testing.T) *gridCache {
 func behind(t *testing.T, store *webStore, caches ...*gridCache) (*client, string) {
 	t.Helper()
 	c := newClient(t, store.url())
+	c.main = `io_timeout = "2m"` // no cache is given up because the machine is busy
 	for _, g := range caches {
 		c.disk += fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", g.url)
 	}
 	return c, c.mount("e2e|app(1)")
+}
+
+// failures is how often caches failed a client.
+func failures(c *client) (n int64) {
+	for _, s := range c.status().Stores[0].Tier.Sources {
+		if strings.HasPrefix(s.Tier, "grid ") {
+			n += s.Errors + s.Corrupt
+		}
+	}
+	return n
 }
 
 func TestGridCaches(t *testing.T) {
@@ -75,7 +86,7 @@ func TestGridCaches(t *testing.T) {
 	first, mount := behind(t, store, one, two)
 	first.start()
 	sameTree(t, tree, mount)
-	served := 0
+	served, failed := 0, failures(first)
 	for _, s := range first.status().Stores[0].Tier.Sources {
 		switch {
 		case strings.HasPrefix(s.Tier, "grid ") && s.Hits > 50:
@@ -89,16 +100,18 @@ func TestGridCaches(t *testing.T) {
 	}
 	first.stop()
 
-	// The second finds it there, its head included; but where a cache is slower
-	// than nearly always the other is asked, too, and may not have it. And a
-	// cache looks for a newer head when its own is some seconds old.
+	// The second finds it there, its head included: also where a cache is slower
+	// than nearly always, and the other is asked, too, that one doesn't fetch it
+	// again. Only a cache that failed was stood in for. And a cache looks for a
+	// newer head when its own is some seconds old.
 	store.blobs.Store(0)
 	store.heads.Store(0)
 	second, mount := behind(t, store, one, two)
 	second.start()
 	sameTree(t, tree, mount)
-	if b, h := store.blobs.Load(), store.heads.Load(); b > 100 || h > 2 {
-		t.Errorf("a second client led to requests to the store: %d for blobs, %d for heads", b, h)
+	failed += failures(second)
+	if b, h := store.blobs.Load(), store.heads.Load(); b > failed || h > 2 {
+		t.Errorf("a second client led to requests to the store: %d for blobs after %d failures of caches, %d for heads", b, failed, h)
 	}
 	second.stop()
 

@@ -102,7 +102,11 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	if err := checkRef(h.name, ref); err != nil {
 		return nil, err
 	}
-	a, err := h.get(ctx, ref.Domain+"/"+ref.Digest.String(), ref.Max(), nil)
+	query := ""
+	if ref.Here {
+		query = "fetch=0"
+	}
+	a, err := h.get(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +135,7 @@ func (h *HTTP) Head(ctx context.Context, tree object.TreeName, since []byte) ([]
 		setIf(header, "If-None-Match", known.etag)
 		setIf(header, "If-Modified-Since", known.modified)
 	}
-	a, err := h.get(ctx, tree.URLPath()+"/head", object.MaxHead, header)
+	a, err := h.get(ctx, tree.URLPath()+"/head", "", object.MaxHead, header)
 	switch {
 	case err != nil:
 		return nil, err
@@ -171,7 +175,7 @@ func (h *HTTP) remember(tree object.TreeName, a *answer) {
 
 // Trees reads the list of trees that publishing keeps.
 func (h *HTTP) Trees(ctx context.Context) ([]object.TreeName, error) {
-	a, err := h.get(ctx, "md/trees", h.maxTrees, http.Header{"Cache-Control": {"no-cache"}})
+	a, err := h.get(ctx, "md/trees", "", h.maxTrees, http.Header{"Cache-Control": {"no-cache"}})
 	if err != nil {
 		return nil, err
 	}
@@ -241,12 +245,14 @@ const (
 	minGain    = 4 << 10
 )
 
-// get fetches an object of up to limit bytes.
-func (h *HTTP) get(ctx context.Context, path string, limit int64, header http.Header) (*answer, error) {
+// get fetches an object of up to limit bytes. query is added to the one that the
+// store's URL may have.
+func (h *HTTP) get(ctx context.Context, path, query string, limit int64, header http.Header) (*answer, error) {
 	u, err := h.url(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w: %w", h.name, tier.ErrUnavailable, tier.ErrRefused, err)
 	}
+	u.RawQuery = strings.Trim(u.RawQuery+"&"+query, "&")
 	a := &answer{}
 	for resumes := 0; ; resumes++ {
 		had, whole := len(a.data), a.whole
