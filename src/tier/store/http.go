@@ -233,6 +233,8 @@ type answer struct {
 
 	date  time.Time
 	whole bool // ask for all of it next time, not for the rest
+
+	arrival *tier.Arrival // is told of data; nil: nobody is interested
 }
 
 // maxDrain is how much of an answer that is of no use is read, in bytes.
@@ -253,7 +255,7 @@ func (h *HTTP) get(ctx context.Context, path, query string, limit int64, header 
 		return nil, fmt.Errorf("%s: %w: %w: %w", h.name, tier.ErrUnavailable, tier.ErrRefused, err)
 	}
 	u.RawQuery = strings.Trim(u.RawQuery+"&"+query, "&")
-	a := &answer{}
+	a := &answer{arrival: tier.ArrivalOf(ctx)}
 	for resumes := 0; ; resumes++ {
 		had, whole := len(a.data), a.whole
 		err := h.try(ctx, u, limit, header, a)
@@ -352,7 +354,11 @@ func (h *HTTP) begin(resp *http.Response, from, limit int64, a *answer) error {
 		a.notModified = true
 		return nil
 	case resp.StatusCode == http.StatusOK:
-		*a = answer{data: a.data[:0], whole: a.whole}
+		data := a.data[:0]
+		if a.arrival != nil {
+			data = nil // others look at what came before
+		}
+		*a = answer{data: data, whole: a.whole, arrival: a.arrival}
 	case from > 0 && resp.StatusCode == http.StatusPartialContent:
 		err := checkRange(resp.Header, from, limit)
 		if err == nil && encoding != a.encoding {
@@ -380,6 +386,11 @@ func (h *HTTP) begin(resp *http.Response, from, limit int64, a *answer) error {
 	a.encoding, a.contentType = encoding, resp.Header.Get("Content-Type")
 	a.etag, a.modified = resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
 	a.date, _ = http.ParseTime(resp.Header.Get("Date"))
+	length := resp.ContentLength
+	if isHTML(a.contentType) {
+		length = -1 // most likely it is no blob
+	}
+	a.arrival.Begin(length)
 	return nil
 }
 
