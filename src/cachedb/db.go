@@ -64,6 +64,12 @@ const (
 // FilesKey is the hash of a domain's blobs.
 func FilesKey(domain string) string { return ledisbolt.HashPrefix + domain }
 
+// DomainOf is the domain whose blobs are in a hash; ok is false if it is another
+// kind of hash.
+func DomainOf(key []byte) (domain string, ok bool) {
+	return strings.CutPrefix(string(key), ledisbolt.HashPrefix)
+}
+
 // TreeKey is the hash of a tree's head and listings.
 func TreeKey(tree object.TreeName) string {
 	return treePrefix + strings.TrimPrefix(tree.Dir(), "md/")

@@ -38,7 +38,9 @@
 // from, and given to those who may read one of these. Others wait until a store
 // that they may read has it, as they would if it were not here at all. A store
 // that was private once stays so until nobody has credentials for it any more and
-// it answers without.
+// it answers without. Over RESP nobody can show anything for a store: a domain
+// that a private store's blobs were put into isn't there, unless RESP wants a
+// password. Trees of private stores are not put where RESP has them.
 //
 // # Where blobs go out as they came in
 //
