@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"net"
 	"net/http"
@@ -8,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -141,4 +145,58 @@ func TestGridCaches(t *testing.T) {
 		}
 		c.stop()
 	}
+}
+
+// TestGridCacheOfALyingStore: a cache passes on what arrives before it knows that
+// it is right. The client must not take that for the blob.
+func TestGridCacheOfALyingStore(t *testing.T) {
+	t.Parallel()
+	tree := shortDir(t)
+	data := noise(900_000, 1)
+	write(t, tree, map[string]node{"a": {mode: 0o644, data: data}, "b": {mode: 0o644, data: data}})
+	store := newStore(t, "e2e|app(1)", tree)
+	cache := startGridCache(t)
+	c := newClient(t, store.url())
+	c.main = `io_timeout = "8s"`
+	c.disk += fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", cache.url)
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	run(t, 30*time.Second, "ls", "-lR", mount)
+	blob := fmt.Sprintf("/default/%x", sha256.Sum256(data))
+	var lies atomic.Int64
+	store.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != blob {
+			return false
+		}
+		lies.Add(1)
+		bad := bytes.Clone(data)
+		bad[len(bad)-1] ^= 1
+		w.Header().Set("Content-Length", fmt.Sprint(len(bad)))
+		_, _ = w.Write(bad[:len(bad)/2])
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(50 * time.Millisecond) // so that the first half is on its way alone
+		_, _ = w.Write(bad[len(bad)/2:])
+		return true
+	})
+	wantError(t, 60*time.Second, filepath.Join(mount, "a"), syscall.EIO)
+	if lies.Load() == 0 {
+		t.Error("the store was not asked")
+	}
+	resp, err := http.Get(cache.url + blob + "?fetch=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusNotFound {
+		t.Errorf("the cache has it: %d", resp.StatusCode)
+	}
+	store.setFault(nil)
+	eventually(t, 60*time.Second, "what failed can be read now", func() bool {
+		got, err := os.ReadFile(filepath.Join(mount, "b"))
+		if err == nil && !bytes.Equal(got, data) {
+			t.Fatal("wrong bytes")
+		}
+		return err == nil
+	})
+	c.stop()
 }

@@ -40,7 +40,8 @@
 // that was private once stays so until nobody has credentials for it any more and
 // it answers without. Over RESP nobody can show anything for a store: a domain
 // that a private store's blobs were put into isn't there, unless RESP wants a
-// password. Trees of private stores are not put where RESP has them.
+// password. Trees of private stores are not put where RESP has them. A ledis on
+// another machine has rights of its own: whoever reads there reads all blobs.
 //
 // # Where blobs go out as they came in
 //
