@@ -81,7 +81,6 @@ type Chain struct {
 	cleared     int             // GUARDED_BY(mu); while above 0 no prefetch begins
 
 	arrived  atomic.Int64 // when a source last gave a blob, in nanoseconds since 1970
-	filling  atomic.Int32 // fills under way
 	unfilled atomic.Int64 // blobs that a nearer group was not given
 
 	cacheHits, cacheBytes, cacheErrors, recentHits, recentBytes, misses atomic.Int64
@@ -360,30 +359,16 @@ func (c *Chain) askInTime(ctx context.Context, g *group, ref Ref, behind int) (a
 	return c.askGroup(ctx, g, ref)
 }
 
-// maxFills is how many blobs are on their way to nearer groups at once. Beyond
-// that they are not filled: the reader doesn't wait, and memory is bounded.
-const maxFills = 32
-
-// fillBefore gives a blob to the groups nearer than number i, behind the answer.
+// fillBefore gives a blob to the groups nearer than number i.
 func (c *Chain) fillBefore(i int, ref Ref, stored []byte) {
 	for _, g := range c.groups[:i] {
 		if g.fill == nil {
 			continue
 		}
-		if c.filling.Add(1) > maxFills {
-			c.filling.Add(-1)
+		if err := g.fill(ref, stored); err != nil {
 			c.unfilled.Add(1)
-			continue
+			c.log.Debug("fill a nearer tier", "op", "fill", "tier", g.members[0].Name(), "digest", ref.Digest, "err", err)
 		}
-		c.running.Go(func() {
-			defer c.filling.Add(-1)
-			ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
-			defer cancel()
-			if err := g.fill(ctx, ref, stored); err != nil {
-				c.unfilled.Add(1)
-				c.log.Debug("fill a nearer tier", "op", "fill", "tier", g.members[0].Name(), "digest", ref.Digest, "err", err)
-			}
-		})
 	}
 }
 

@@ -18,8 +18,9 @@ import (
 type Group struct {
 	Sources []Source
 	// Fill, if not nil, is given what a later group answered, in stored form,
-	// for this one to keep. It must not keep the slice longer than the call.
-	Fill func(ctx context.Context, ref Ref, stored []byte) error
+	// for this one to keep. It doesn't wait: what it keeps for later is its to
+	// bound, and what it can't keep is an error.
+	Fill func(ref Ref, stored []byte) error
 }
 
 // One is a group of a single source.
@@ -28,7 +29,7 @@ func One(s Source) Group { return Group{Sources: []Source{s}} }
 // group is a Group at work.
 type group struct {
 	members []*member
-	fill    func(ctx context.Context, ref Ref, stored []byte) error
+	fill    func(ref Ref, stored []byte) error
 	slow    slowness
 }
 

@@ -189,7 +189,7 @@ func TestNearerGroupsAreFilled(t *testing.T) {
 		far.Put(ref, codec.Pack(plain, nil))
 		filled := 0
 		chain := tier.NewChain(tier.ChainConfig{Codec: codec, Groups: []tier.Group{
-			{Sources: []tier.Source{near}, Fill: func(_ context.Context, ref tier.Ref, stored []byte) error {
+			{Sources: []tier.Source{near}, Fill: func(ref tier.Ref, stored []byte) error {
 				filled++
 				near.Put(ref, bytes.Clone(stored))
 				return nil
