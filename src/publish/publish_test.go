@@ -181,6 +181,25 @@ func TestChunksAreUsedAgain(t *testing.T) {
 	mustBeClean(t, store)
 }
 
+// Holes, wherever they are, are the zeros that a read would give.
+func TestSparse(t *testing.T) {
+	root := makeTree(t, nil)
+	f, err := os.Create(root + "/sparse")
+	must(t, err)
+	defer f.Close()
+	for i, off := range []int64{3 << 20, 7<<20 + 5, 20 << 20} {
+		_, err := f.WriteAt([]byte(noise(uint64(i), 1<<20+77)), off)
+		must(t, err)
+	}
+	must(t, f.Truncate(33<<20+1))
+	store := t.TempDir()
+	run(t, store, root)
+	if p := readBack(t, store); p.content["sparse"] != readFile(t, root+"/sparse") {
+		t.Error("the content differs")
+	}
+	mustBeClean(t, store)
+}
+
 func TestMissingBlobIsPublishedAgain(t *testing.T) {
 	store, root := t.TempDir(), craftedTree(t)
 	run(t, store, root)

@@ -18,7 +18,7 @@ var (
 // Exit codes.
 const (
 	exitOK     = 0
-	exitWrong  = 1 // a check found something wrong
+	exitWrong  = 1 // a check found something wrong, or a publish left something out
 	exitFailed = 2 // nothing was done: a mistake in the arguments, say
 )
 
@@ -84,5 +84,5 @@ func usage(w io.Writer) {
 	for _, cmd := range commands() {
 		fmt.Fprintf(w, "  %-10s %s\n", cmd.name, cmd.summary)
 	}
-	fmt.Fprint(w, "\n\"ays COMMAND -h\" tells the flags of one. Exit codes: 0 all right, 1 a check found\nsomething wrong, 2 nothing was done.\n")
+	fmt.Fprint(w, "\n\"ays COMMAND -h\" tells the flags of one. Exit codes: 0 all right, 1 a check found\nsomething wrong or a publish left something out, 2 nothing was done.\n")
 }

@@ -26,6 +26,7 @@ type published struct {
 	Key       string        `json:"key,omitempty"` // name of the key that signed the head
 	object.Counts
 	Skipped  int64   `json:"skipped"`
+	Warnings int64   `json:"warnings"`
 	NewBlobs int64   `json:"new_blobs"`
 	NewBytes int64   `json:"new_bytes"`
 	Seconds  float64 `json:"seconds"`
@@ -39,12 +40,14 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	fs.StringVar(&o.Domain, "domain", "", "dedupe `domain` (default \"default\")")
 	key := fs.String("key", "", "`file` with the private key that signs the head")
 	fs.BoolVar(&o.KeepSetuid, "keep-setuid", false, "keep setuid and setgid bits")
+	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
+	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
 	rest, code, ok := c.parse(fs, args)
 	if !ok {
 		return code
 	}
-	o.Tree, o.Root = *tree, rest[0]
+	o.Tree, o.Root, o.Whole = *tree, rest[0], !*allow
 	if o.Store == "" || o.Tree.ID == "" {
 		return c.fail(errors.New("-store and -id are needed"))
 	}
@@ -68,7 +71,7 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	p := published{
 		ID: res.Tree.ID, RepoID: res.Tree.RepoID, Platform: res.Tree.Platform,
 		Domain: res.Domain, Unchanged: res.Unchanged, Serial: res.Serial, Time: res.Time, Root: res.Root,
-		Counts: res.Counts, Skipped: res.Skipped,
+		Counts: res.Counts, Skipped: res.Skipped, Warnings: res.Warnings,
 		NewBlobs: res.NewBlobs, NewBytes: res.NewBytes, Seconds: res.Elapsed.Seconds(),
 	}
 	if o.Signer != nil {
@@ -82,12 +85,18 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	if err != nil {
 		return c.fail(fmt.Errorf("published, but could not tell: %w", err))
 	}
+	if res.Warnings > 0 {
+		return exitWrong
+	}
 	return exitOK
 }
 
 func publishFailed(ctx context.Context, c *call, err error) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return c.fail(errors.New("interrupted; nothing was published"))
+	}
+	if nw, ok := errors.AsType[*publish.NotWholeError](err); ok {
+		return c.fail(fmt.Errorf("%d warnings; nothing was published: mend the tree, or see -allow-warnings and -keep-setuid", nw.Warnings))
 	}
 	var te *publish.TreeError
 	if !errors.As(err, &te) {
