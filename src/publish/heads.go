@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,13 @@ type heads struct {
 }
 
 func (t heads) path(name string) string { return filepath.Join(t.dir, name) }
+
+// lock waits until nobody else changes the tree's heads.
+func (t heads) lock(ctx context.Context, log *slog.Logger) (*os.File, error) {
+	return lock(ctx, t.path(".lock"), func() {
+		log.Info("waiting for another publish of the same tree", "tree", t.tree.String())
+	})
+}
 
 // current returns the newest head and the note it is in; nothing if the tree
 // was never published.
@@ -69,7 +77,7 @@ func (t heads) lastSerial(current *object.Head) (int64, error) {
 
 // replace makes h the newest head, with the next serial, unless it says nothing
 // new: then it becomes the one there is, and changed is false.
-func (t heads) replace(h *object.Head, now time.Time, signer note.Signer) (changed bool, err error) {
+func (t heads) replace(h *object.Head, now time.Time, signers []note.Signer) (changed bool, err error) {
 	current, currentRaw, err := t.current()
 	if err != nil {
 		return false, err
@@ -78,7 +86,7 @@ func (t heads) replace(h *object.Head, now time.Time, signer note.Signer) (chang
 		// Signatures are the same for the same text and key: so if nothing
 		// but serial and time were different, this is the same note.
 		h.Serial, h.Time = current.Serial, current.Time
-		same, err := h.Sign(signer)
+		same, err := h.Sign(signers...)
 		if err != nil {
 			return false, err
 		}
@@ -91,7 +99,7 @@ func (t heads) replace(h *object.Head, now time.Time, signer note.Signer) (chang
 		return false, err
 	}
 	h.Serial, h.Time = last+1, now.UTC().Truncate(time.Second)
-	raw, err := h.Sign(signer)
+	raw, err := h.Sign(signers...)
 	if err != nil {
 		return false, err
 	}

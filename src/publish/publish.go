@@ -25,10 +25,10 @@ const minWorkers = 8
 type Options struct {
 	Store      string // a directory, made if absent, or the file URL of one
 	Tree       object.TreeName
-	Domain     string      // empty for the default one
-	Signer     note.Signer // nil leaves the head unsigned
-	Root       string      // the directory that is published
-	KeepSetuid bool        // keep setuid and setgid bits
+	Domain     string        // empty for the default one
+	Signers    []note.Signer // none leaves the head unsigned
+	Root       string        // the directory that is published
+	KeepSetuid bool          // keep setuid and setgid bits
 	// Whole refuses a tree of which something can't be published as it is: a
 	// device, socket or pipe, or a setuid bit that is not to be kept.
 	Whole bool
@@ -142,9 +142,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err := mkdirAll(treeHeads.dir); err != nil {
 		return res, fmt.Errorf("prepare store: %w", err)
 	}
-	treeLock, err := lock(ctx, treeHeads.path(".lock"), func() {
-		o.Log.Info("waiting for another publish of the same tree", "tree", o.Tree.String())
-	})
+	treeLock, err := treeHeads.lock(ctx, o.Log)
 	if err != nil {
 		return res, err
 	}
@@ -154,7 +152,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err != nil {
 		return res, err
 	}
-	if o.Signer == nil && bytes.Contains(current, []byte("\n\n")) {
+	if len(o.Signers) == 0 && bytes.Contains(current, []byte("\n\n")) {
 		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
 	}
 	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
@@ -192,7 +190,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err := store.finish(); err != nil {
 		return res, err
 	}
-	changed, err := treeHeads.replace(head, o.Now(), o.Signer)
+	changed, err := treeHeads.replace(head, o.Now(), o.Signers)
 	if err != nil {
 		return res, err
 	}

@@ -43,9 +43,15 @@ func commands() []command {
 	return []command{
 		{"publish", "TREE", "publish a directory to a store", publishTree},
 		{"verify", "", "check all that a store's heads reach", verifyStore},
+		{"log", "", "list the heads that a tree had, and what changed", logTree},
+		{"diff", "ID[@SERIAL] ID[@SERIAL]", "list the paths that two heads don't have alike", diffTrees},
+		{"rollback", "", "publish an older head of a tree again, under a new serial", rollbackTree},
+		{"promote", "", "give a tree's head to another id or platform, without copying a blob", promoteTree},
+		{"tag", "", "the same as promote", promoteTree},
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
 		{"keygen", "NAME", "make a key to sign heads with", makeKey},
+		{"sign", "", "sign a head's text on standard input, for publish -sign-with", signHead},
 		{"version", "", "print the version", printVersion},
 	}
 }
