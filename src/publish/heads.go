@@ -19,6 +19,9 @@ import (
 	"github.com/aysfs/aysfs/src/object"
 )
 
+// headTemp is what a head is called until it is on the disk.
+const headTemp = ".head.tmp"
+
 // heads is the directory of one tree's heads. Whoever uses it holds its lock.
 type heads struct {
 	dir  string
@@ -52,6 +55,23 @@ func (t heads) current() (*object.Head, []byte, error) {
 		return nil, nil, fmt.Errorf("the current head %s is that of another tree, %v", t.path("head"), h.Tree)
 	}
 	return h, raw, nil
+}
+
+// older returns the head that was kept of a serial.
+func (t heads) older(serial int64) (*object.Head, error) {
+	path := t.path(fmt.Sprintf("head.%d", serial))
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read an older head: %w", err)
+	}
+	h, err := object.OpenHead(raw, nil)
+	if err != nil {
+		return nil, fmt.Errorf("read the older head %s: %w", path, err)
+	}
+	if h.Tree != t.tree {
+		return nil, fmt.Errorf("the older head %s is that of another tree, %v", path, h.Tree)
+	}
+	return h, nil
 }
 
 // lastSerial is the highest that the tree ever had, 0 for none. Clients refuse
@@ -105,11 +125,11 @@ func (t heads) replace(h *object.Head, now time.Time, signers []note.Signer) (ch
 	}
 	if current != nil {
 		old := t.path(fmt.Sprintf("head.%d", current.Serial))
-		if err := writeFile(old, t.path(".head.tmp"), currentRaw); err != nil {
+		if err := writeFile(old, t.path(headTemp), currentRaw); err != nil {
 			return false, fmt.Errorf("keep the current head: %w", err)
 		}
 	}
-	if err := writeFile(t.path("head"), t.path(".head.tmp"), raw); err != nil {
+	if err := writeFile(t.path("head"), t.path(headTemp), raw); err != nil {
 		return false, fmt.Errorf("replace the head: %w", err)
 	}
 	return true, syncDir(t.dir)

@@ -48,6 +48,7 @@ func commands() []command {
 		{"rollback", "", "publish an older head of a tree again, under a new serial", rollbackTree},
 		{"promote", "", "give a tree's head to another id or platform, without copying a blob", promoteTree},
 		{"tag", "", "the same as promote", promoteTree},
+		{"gc", "", "remove from a store what none of the heads to be kept reaches", collectGarbage},
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
 		{"keygen", "NAME", "make a key to sign heads with", makeKey},
