@@ -18,7 +18,7 @@ import (
 )
 
 // maxDiff is how large a content may be in bytes to be compared.
-const maxDiff = 1 << 20
+const maxDiff = 4 << 20
 
 // Options say what to tell.
 type Options struct {
