@@ -28,6 +28,7 @@ type grid struct {
 	clients []*client
 	mounts  []string
 	at      [3]held // of the clients and the cache, when all was well
+	broken  int     // bolt files that may stay mapped: bolt panicked over them
 }
 
 // newGrid starts all of it, of a tree of 100 files of 160 KB.
@@ -106,7 +107,7 @@ func (g *grid) nothingLeaked() {
 	const files, routines = 4, 8 // that may well be in use for a moment
 	ok := func(now [3]held) bool {
 		for i, h := range now {
-			if h.files > g.at[i].files+files || h.routines > g.at[i].routines+routines || h.unlinked > g.at[i].unlinked {
+			if h.files > g.at[i].files+files || h.routines > g.at[i].routines+routines || h.unlinked > g.at[i].unlinked+g.broken {
 				return false
 			}
 		}
@@ -148,24 +149,29 @@ func (g *grid) storeGone() {
 // storeStaysGone reads what the cache has, with the store away.
 func (g *grid) storeStaysGone() {
 	g.t.Helper()
+	// What was asked for when nobody could give it may not have ended yet.
+	for _, c := range g.clients {
+		eventually(g.t, 30*time.Second, "nothing is being fetched", func() bool { return len(c.status().Stores[0].Tier.Fetching) == 0 })
+	}
 	g.store.down()
 	defer g.store.up()
 	g.allRight(g.mounts...)
 }
 
-// nothingLeft reads what nobody can give, nor has in memory: EIO in time.
+// nothingLeft reads what nobody can give: EIO in time. A client has some of the
+// files in memory.
 func (g *grid) nothingLeft() {
 	g.t.Helper()
 	g.store.down()
 	defer g.store.up()
-	const tries = 3
+	const tries = 10
 	for _, mount := range g.mounts {
-		for _, name := range g.names[:tries] { // of a tree that was read to its end
+		for _, name := range g.names[:tries] {
 			g.readers.Go(func() { g.read(mount, name) })
 		}
 	}
 	within(g.t, g.limit+30*time.Second, "reads of what is nowhere", g.readers.Wait)
-	if n := g.failed.Swap(0); n != tries*int64(len(g.mounts)) {
+	if n := g.failed.Swap(0); n < tries {
 		g.t.Errorf("%d of %d reads ended by EIO", n, tries*len(g.mounts))
 	}
 }
@@ -285,7 +291,7 @@ func TestCacheFilled(t *testing.T) {
 func (g *gridCache) boltFiles() (files []string) {
 	g.t.Helper()
 	err := filepath.WalkDir(g.data(), func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() && strings.HasPrefix(e.Name(), "seg-") {
+		if err == nil && e.Type().IsRegular() && filepath.Ext(path) == ".bolt" {
 			files = append(files, path)
 		}
 		return err
@@ -339,6 +345,7 @@ func TestCacheCorrupted(t *testing.T) {
 					g.cache.kill()
 				}
 				for i, file := range g.cache.boltFiles() {
+					g.broken++
 					flip(t, file, 100*round+uint64(i))
 				}
 				if when != "running" {
