@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/ledisdb/ledisdb/ledis"
 
 	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/ledisbolt"
 	"github.com/aysfs/aysfs/src/ledisconn"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -61,6 +63,12 @@ const (
 
 // FilesKey is the hash of a domain's blobs.
 func FilesKey(domain string) string { return ledisconn.FilesKey(domain) }
+
+// DomainOf is the domain whose blobs are in a hash; ok is false if it is another
+// kind of hash.
+func DomainOf(key []byte) (domain string, ok bool) {
+	return strings.CutPrefix(string(key), ledisbolt.HashPrefix)
+}
 
 // TreeKey is the hash of a tree's head and listings.
 func TreeKey(tree object.TreeName) string { return ledisconn.TreeKey(tree) }

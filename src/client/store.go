@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -68,12 +66,9 @@ func (m chainConfig) equal(o chainConfig) bool { return reflect.DeepEqual(m, o) 
 // newChain makes a chain of the tiers in f.
 func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 	s := made.Store
-	var verifier note.Verifier
-	if s.Key != "" {
-		var err error
-		if verifier, err = note.NewVerifier(s.Key); err != nil {
-			return nil, fmt.Errorf("key of store %s: %w", s.Name, err)
-		}
+	keys, err := object.ParseKeys(s.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("key of store %s: %w", s.Name, err)
 	}
 	src, err := store.New(store.Config{
 		Name: s.Name, URL: s.URL, Login: s.Login, Secret: s.Secret.Reveal(), CA: s.CA,
@@ -95,11 +90,11 @@ func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 		Budget: max(share(made.Memory, fetchShare)/made.Stores, 4<<20),
 		Recent: max(share(made.Memory, recentShare)/made.Stores, 2<<20),
 	}
-	heads := &tree.Heads{Store: s.Name, Source: headChain{ch.grid, src}, Kept: c.heads, Verifier: verifier, Log: c.log}
+	heads := &tree.Heads{Store: s.Name, Source: headChain{ch.grid, src}, Kept: c.heads, Keys: keys, Log: c.log}
 	if c.cache != nil {
 		cfg.Cache = c.cache
 	}
-	if len(caches) > 0 && verifier != nil {
+	if len(caches) > 0 && len(keys) > 0 {
 		heads.Near = localHeads{caches: caches, store: s.URL.String(), life: c.life, log: c.log}
 	}
 	ch.blobs, ch.heads = tier.NewChain(cfg), heads

@@ -54,7 +54,7 @@ func (c *client) shows(mount string, serial int64, n int) {
 	eventually(c.t, 30*time.Second, fmt.Sprintf("%s shows version %d", mount, n), func() bool {
 		for _, m := range c.status().Mounts {
 			if m.Path == mount && m.Serial == serial && m.Problem == "" {
-				return readTree(mount, version(n)) == nil
+				return wholeTree(mount, version(n)) == nil
 			}
 		}
 		return false
@@ -218,7 +218,7 @@ func TestHeadsThatAreRefused(t *testing.T) {
 		if m := c.status().Mounts[0]; m.Serial != 2 || m.Error != "" || m.Moves != 0 {
 			t.Errorf("the mount: %+v", m)
 		}
-		if err := readTree(mount, version(2)); err != nil {
+		if err := wholeTree(mount, version(2)); err != nil {
 			t.Error(err)
 		}
 		if out := run(t, 10*time.Second, ays, "status", "-socket", c.socket()); !strings.Contains(out, "NOT THE NEWEST") || !strings.Contains(out, why) {
@@ -287,7 +287,7 @@ func TestStoreThatIsNotWhole(t *testing.T) {
 	if m := c.status().Mounts[0]; m.Serial != 1 || m.Moves != 0 {
 		t.Errorf("moved to a tree that is not there: %+v", m)
 	}
-	if err := readTree(mount, version(1)); err != nil {
+	if err := wholeTree(mount, version(1)); err != nil {
 		t.Error(err)
 	}
 	if n := strings.Count(c.log(), "can't be shown yet"); n != 1 {
@@ -313,7 +313,7 @@ func TestNetworkCut(t *testing.T) {
 	store.down()
 	publishVersion(t, dir, tree, 2)
 	eventually(t, 30*time.Second, "it is noticed that the store is away", func() bool { return !c.status().Mounts[0].Fresh })
-	if err := readTree(mount, version(1)); err != nil {
+	if err := wholeTree(mount, version(1)); err != nil {
 		t.Error(err)
 	}
 	time.Sleep(2 * time.Second)
@@ -333,7 +333,7 @@ func TestNetworkCut(t *testing.T) {
 	if d := time.Since(begin); d > 15*time.Second {
 		t.Errorf("took %v to start", d)
 	}
-	if err := readTree(mount, version(2)); err != nil {
+	if err := wholeTree(mount, version(2)); err != nil {
 		t.Error(err)
 	}
 	store.setFault(nil)

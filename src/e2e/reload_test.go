@@ -43,9 +43,9 @@ func (c *client) reload(text string, inForce func(*control.Status) bool) {
 	eventually(c.t, 30*time.Second, "the new config is in force", func() bool { return inForce(c.status()) })
 }
 
-// readTree reads all of a tree, and tells what is not as it should be. It may be
+// wholeTree reads all of a tree, and tells what is not as it should be. It may be
 // called from any goroutine.
-func readTree(dir string, want map[string][]byte) error {
+func wholeTree(dir string, want map[string][]byte) error {
 	seen := 0
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
@@ -109,7 +109,7 @@ func TestManyReloads(t *testing.T) {
 	}
 	c.start()
 	for _, m := range mounts {
-		if err := readTree(m, want); err != nil {
+		if err := wholeTree(m, want); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestManyReloads(t *testing.T) {
 					return
 				default:
 				}
-				if err := readTree(mounts[n%len(mounts)], want); err != nil {
+				if err := wholeTree(mounts[n%len(mounts)], want); err != nil {
 					t.Error(err)
 					return
 				}
@@ -144,7 +144,7 @@ func TestManyReloads(t *testing.T) {
 		}
 		c.reload(text, func(s *control.Status) bool { return s.Memory.Limit == int64(64+i)<<20 })
 		if i%2 == 0 {
-			eventually(t, 20*time.Second, "the new mount is there", func() bool { return readTree(extra, want) == nil })
+			eventually(t, 20*time.Second, "the new mount is there", func() bool { return wholeTree(extra, want) == nil })
 		}
 	}
 	const reloads = 100
@@ -267,7 +267,9 @@ func TestReloadDifference(t *testing.T) {
 	c.reload(moved, func(s *control.Status) bool { return len(s.NeedRestart) == 0 })
 
 	// One that can't be used is told until it is mended, and changes nothing.
-	c.reload(moved+"colour = \"red\"\n", func(s *control.Status) bool { return strings.Contains(s.ConfigError, "mount_files.colour: unknown key") })
+	c.reload(moved+"colour = \"red\"\n", func(s *control.Status) bool {
+		return strings.Contains(s.ConfigError, "mount_files.colour: unknown key")
+	})
 	out, err := try(t, 10*time.Second, exec.Command(ays, "status", "-socket", c.socket()))
 	if exitCode(err) != 1 || !strings.Contains(out, "CAN'T BE USED") || !strings.Contains(out, "mount_files.colour: unknown key") {
 		t.Errorf("status: %v, want exit 1:\n%s", err, out)
@@ -287,7 +289,9 @@ func TestReloadDifference(t *testing.T) {
 	outer := filepath.Join(c.dir, "o")
 	c.mounts.Reset()
 	c.mountAt(filepath.Join(outer, "sub"), "e2e|app(1)")
-	c.reload(c.config(), func(s *control.Status) bool { return len(s.Mounts) == 1 && s.Mounts[0].Path == outer+"/sub" && s.Mounts[0].Error == "" })
+	c.reload(c.config(), func(s *control.Status) bool {
+		return len(s.Mounts) == 1 && s.Mounts[0].Path == outer+"/sub" && s.Mounts[0].Error == ""
+	})
 	c.stop()
 }
 
@@ -301,13 +305,13 @@ func TestKernelCachesOutliveAReload(t *testing.T) {
 	mount := c.mount("e2e|app(1)", "prefetch = 2")
 	c.start()
 	want := contentsOf(t, tree)
-	if err := readTree(mount, want); err != nil {
+	if err := wholeTree(mount, want); err != nil {
 		t.Fatal(err)
 	}
 	c.settled()
 	before := c.status()
 	c.reload(strings.Replace(c.config(), "64MiB", "65MiB", 1), func(s *control.Status) bool { return s.Memory.Limit == 65<<20 })
-	if err := readTree(mount, want); err != nil {
+	if err := wholeTree(mount, want); err != nil {
 		t.Fatal(err)
 	}
 	// The chain is another one, and has counted nothing.
@@ -468,7 +472,9 @@ func TestRandomEdits(t *testing.T) {
 	if bad < 20 || fine < 5 {
 		t.Errorf("%d bad and %d good configs: this test is of no use", bad, fine)
 	}
-	c.reload(good, func(s *control.Status) bool { return s.ConfigError == "" && s.Stores[0].Name == "s" && s.Mounts[0].Error == "" })
+	c.reload(good, func(s *control.Status) bool {
+		return s.ConfigError == "" && s.Stores[0].Name == "s" && s.Mounts[0].Error == ""
+	})
 	wantContent(t, 10*time.Second, filepath.Join(mount, names[0]), content(100_000))
 	t.Logf("%d bad and %d good configs", bad, fine)
 	c.stop()

@@ -128,12 +128,12 @@ func TestAnEqualViewCostsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gets := m.gets
+	gets := m.count(&m.gets)
 	if err := f.Show(t.Context(), same, m); err != nil {
 		t.Fatal(err)
 	}
-	if f.Moves().Count != 0 || m.gets != gets || f.View() != same {
-		t.Errorf("%+v, %d fetched", f.Moves(), m.gets-gets)
+	if f.Moves().Count != 0 || m.count(&m.gets) != gets || f.View() != same {
+		t.Errorf("%+v, %d fetched", f.Moves(), m.count(&m.gets)-gets)
 	}
 	// A new head of the same content: nothing to tell, but its serial is another.
 	m.show(t, f, sample)

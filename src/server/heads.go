@@ -110,7 +110,7 @@ func (h *heads) state(ctx context.Context, n object.TreeName) *headState {
 
 // open reads a note that should be the head of the tree n.
 func (h *heads) open(n object.TreeName, note []byte) (*object.Head, error) {
-	head, err := object.OpenHead(note, h.stor.verifier)
+	head, err := object.OpenHead(note, h.stor.keys)
 	if err != nil {
 		return nil, fmt.Errorf("head of %v: %w", n, err)
 	}
@@ -307,7 +307,7 @@ type blobsFrom struct {
 
 // Copy returns a blob, plain.
 func (b blobsFrom) Copy(ctx context.Context, ref tier.Ref) ([]byte, error) {
-	stored, err := b.server.fetchFrom(ctx, b.stor, "", ref, b.keep)
+	stored, err := b.server.fetchFrom(ctx, b.stor, "", ref, b.keep, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -43,12 +43,15 @@ type Server struct {
 	pools  pools
 	checks chan struct{} // credentials being checked
 
-	stores    stores
-	marks     marks
-	announced announced
-	current   atomic.Pointer[current]
-	events    *events
-	open      openTrees
+	checking sync.Mutex // see Check
+
+	stores     stores
+	marks      marks
+	announced  announced
+	current    atomic.Pointer[current]
+	events     *events
+	configRead configRead
+	open       openTrees
 	counters
 	behind   behind
 	template *template.Template // of the page
@@ -102,6 +105,7 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 		opts: opts, log: opts.Log, since: time.Now(), instance: rand.Text()[:16], events: &events{},
 		limit: opts.Config.HTTP.MaxObject,
 	}
+	s.configRead.loaded = s.since
 	s.instanceValue = []string{s.instance}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.behind = behind{under: make(map[behindKey]bool), slots: make(chan struct{}, behindAtOnce)}
@@ -126,6 +130,9 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 		return nil, err
 	}
 	if err := s.loadMarks(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.kept.holdings.load(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.loadStores(ctx); err != nil {
