@@ -178,9 +178,6 @@ func (c *Client) unusedKeys() {
 	if len(c.cfg.Local) > 0 {
 		parts = append(parts, "[[cache.local]]")
 	}
-	if slices.ContainsFunc(c.cfg.Mounts, func(m config.Mount) bool { return m.Debug != "" }) {
-		parts = append(parts, "debug (its mounts are read-only)")
-	}
 	if len(parts) > 0 {
 		c.log.Warn("this version does not act on some of the config", "op", "start", "keys", strings.Join(parts, ", "))
 	}

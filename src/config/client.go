@@ -112,6 +112,7 @@ var clientSchema = slices.Concat(
 	schema{
 		{"debug", tables},
 		{"debug.name", text},
+		{"debug.max_size", text},
 		{"debug.redis.addr", text},
 		{"debug.redis.port", whole},
 		{"debug.redis.passwd", secret},

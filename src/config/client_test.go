@@ -70,7 +70,7 @@ func TestSample(t *testing.T) {
 	if !reflect.DeepEqual(c.Mounts[1], conf) {
 		t.Errorf("mount_config: got %+v, want %+v", c.Mounts[1], conf)
 	}
-	if want := []Debug{{Name: "kdsdebug", Addr: "127.0.0.1", Port: 555}}; !reflect.DeepEqual(c.Debug, want) {
+	if want := []Debug{{Name: "kdsdebug", Addr: "127.0.0.1", Port: 555, MaxSize: 64 << 20}}; !reflect.DeepEqual(c.Debug, want) {
 		t.Errorf("debug: got %+v, want %+v", c.Debug, want)
 	}
 }

@@ -35,6 +35,8 @@ type Debug struct {
 	Addr   string // host name or IP address
 	Port   int
 	Passwd Secret
+	// MaxSize is the most bytes that a changed file can have; redis takes 512 MiB.
+	MaxSize int64
 }
 
 func mountSchema(at string) schema {
@@ -55,7 +57,7 @@ func mountSchema(at string) schema {
 }
 
 func readDebug(n node, names named) Debug {
-	d := Debug{Passwd: n.secret("redis.passwd")}
+	d := Debug{Passwd: n.secret("redis.passwd"), MaxSize: parsed(n, "max_size", "64MiB", parseMaxSize)}
 	if n.has("name", `"mydebug"`) {
 		d.Name = parsed(n, "name", "", parseName)
 		names.add(n, "name", d.Name)
@@ -67,6 +69,16 @@ func readDebug(n node, names named) Debug {
 		d.Port = n.port("redis.port")
 	}
 	return d
+}
+
+// parseMaxSize reads the size of a value of redis.
+func parseMaxSize(s string) (int64, error) {
+	const most = 512 << 20
+	n, err := sizeFrom(1)(s)
+	if err == nil && n > most {
+		return n, fmt.Errorf("%s is more than redis takes: write \"512MiB\" or less", quote(s))
+	}
+	return n, err
 }
 
 func parseHost(s string) (string, error) {

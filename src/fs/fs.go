@@ -8,7 +8,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/aysfs/aysfs/src/overlay"
 	"github.com/aysfs/aysfs/src/tree"
+	"github.com/jacobsa/fuse"
 )
 
 // Config says how one mount behaves.
@@ -21,16 +23,21 @@ type Config struct {
 	// Nested is set where the path lies in another mount, which may show a
 	// directory there that is not empty.
 	Nested bool
-	Log    *slog.Logger
+	// Debug lets files be changed, over the tree; nil: nothing can be. Lower
+	// and Changed of it are set here.
+	Debug *overlay.Options
+	Log   *slog.Logger
 }
 
 // FS is one mounted view.
 type FS struct {
-	cfg   Config
-	log   *slog.Logger
-	view  *tree.View
-	blobs Blobs
-	table *inodes
+	cfg      Config
+	log      *slog.Logger
+	view     *tree.View
+	blobs    Blobs
+	table    *inodes
+	debug    *layered // nil: read-only
+	notifier *fuse.Notifier
 
 	streams    streams
 	walks      walks
@@ -56,6 +63,12 @@ func New(cfg Config, view *tree.View, blobs Blobs) (*FS, error) {
 	f.life, f.end = context.WithCancel(context.Background())
 	f.streams.fs = f
 	f.walks.fs, f.walks.ctx = f, f.life
+	if cfg.Debug != nil {
+		if f.debug, err = newLayered(f, *cfg.Debug); err != nil {
+			f.Abandon()
+			return nil, err
+		}
+	}
 	return f, nil
 }
 
@@ -73,6 +86,7 @@ func (f *FS) ended() {
 	f.end()
 	f.background.Wait()
 	f.table.close()
+	f.closeDebug()
 	close(f.done)
 }
 
@@ -107,4 +121,22 @@ func (f *FS) failed(op any, err error) {
 func (f *FS) Abandon() {
 	f.end()
 	f.table.close()
+	f.closeDebug()
+}
+
+func (f *FS) closeDebug() {
+	if f.debug == nil {
+		return
+	}
+	if err := f.debug.layer.Close(); err != nil {
+		f.log.Warn("can't remove what was changed on this machine only", "op", "unmount", "err", err)
+	}
+}
+
+// Layer is what can be changed over the tree; nil on a mount without debug.
+func (f *FS) Layer() *overlay.Layer {
+	if f.debug == nil {
+		return nil
+	}
+	return f.debug.layer
 }

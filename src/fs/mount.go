@@ -38,7 +38,7 @@ func (f *FS) Mount() error {
 	if err := makeMountPoint(path, f.cfg.Nested); err != nil {
 		return err
 	}
-	_, err := fuse.Mount(path, f, &fuse.MountConfig{
+	cfg := &fuse.MountConfig{
 		FSName: f.cfg.Name, Subtype: fsType, ReadOnly: true,
 		Options:                 map[string]string{"allow_other": ""},
 		DisableWritebackCaching: true,
@@ -52,11 +52,20 @@ func (f *FS) Mount() error {
 		// The library sizes every request's buffer by MaxWrite.
 		MaxWrite: 4096, MaxPages: 256,
 		ErrorLogger: log.New(debugWriter{f.log}, "", 0),
-	})
+	}
+	if f.debug != nil {
+		// What is read-only there says so itself, and opens tell of writers.
+		cfg.ReadOnly, cfg.EnableNoOpenSupport, cfg.MaxWrite = false, false, debugWrite
+	}
+	f.notifier = fuse.NewNotifier()
+	_, err := fuse.Mount(path, fuse.NewServerWithNotifier(f.notifier, f), cfg)
 	if err != nil {
 		return fmt.Errorf("mount at %s: %w%s", path, err, mountHint())
 	}
 	f.tune()
+	if f.debug != nil {
+		f.debug.run()
+	}
 	return nil
 }
 

@@ -23,6 +23,11 @@ const forever = 100 * 365 * 24 * time.Hour
 // answer does what op asks for. Where that takes more than memory, and wait is
 // nil, it does nothing and returns errWait.
 func (f *FS) answer(wait context.Context, op any) error {
+	if f.debug != nil {
+		if err := f.debug.answer(wait, op); err != errTree {
+			return err
+		}
+	}
 	switch op := op.(type) {
 	case *fuseops.LookUpInodeOp:
 		return f.lookUp(wait, op)
@@ -285,19 +290,27 @@ func direntType(k object.Kind) fuseutil.DirentType {
 
 // undo takes back the lookups of an answer that the kernel did not take.
 func (f *FS) undo(op any) {
+	if f.debug != nil {
+		f.debug.undo(op)
+		return
+	}
 	switch op := op.(type) {
 	case *fuseops.LookUpInodeOp:
 		if op.Entry.Child != 0 {
 			f.table.forget(uint64(op.Entry.Child), 1)
 		}
 	case *fuseops.ReadDirPlusOp:
-		for b := op.Dst[:op.BytesRead]; len(b) >= direntPlusHeader; {
-			if id := *(*uint64)(unsafe.Pointer(&b[0])); id != 0 {
-				f.table.forget(id, 1)
-			}
-			name := int(*(*uint32)(unsafe.Pointer(&b[direntPlusHeader-8])))
-			b = b[min(direntPlusSize(name), len(b)):]
+		undoDirents(op, f.table.forget)
+	}
+}
+
+func undoDirents(op *fuseops.ReadDirPlusOp, forget func(id, n uint64)) {
+	for b := op.Dst[:op.BytesRead]; len(b) >= direntPlusHeader; {
+		if id := *(*uint64)(unsafe.Pointer(&b[0])); id != 0 {
+			forget(id, 1)
 		}
+		name := int(*(*uint32)(unsafe.Pointer(&b[direntPlusHeader-8])))
+		b = b[min(direntPlusSize(name), len(b)):]
 	}
 }
 

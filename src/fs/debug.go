@@ -1,0 +1,508 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jacobsa/fuse/fuseops"
+	"github.com/jacobsa/fuse/fuseutil"
+	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/overlay"
+)
+
+// layered is what a debug mount has beside its tree: the layer, and where the
+// directories of the tree are that the kernel holds. Requests that the layer has
+// nothing to do with are answered as on any mount.
+type layered struct {
+	fs    *FS
+	layer *overlay.Layer
+	spool string
+	news  chan []string // paths that others changed
+
+	mu    sync.RWMutex
+	paths map[uint64]string // of directories of the tree, by id
+	ids   map[string]uint64 // the same the other way
+}
+
+const (
+	// brief is how long the kernel may believe what it was told of a name that
+	// others may change. They are told of at once; this is for an answer that
+	// was on its way then.
+	brief = 500 * time.Millisecond
+	// debugWrite is the largest write that a debug mount takes in one request.
+	debugWrite = 128 << 10
+	// newsQueue is how many lots of news may wait for the kernel.
+	newsQueue = 64
+)
+
+// errTree says that a request is answered as on any mount.
+var errTree = errors.New("the tree's to answer")
+
+// newLayered puts a layer over what f shows.
+func newLayered(f *FS, opt overlay.Options) (*layered, error) {
+	d := &layered{
+		fs: f, spool: opt.Spool, news: make(chan []string, newsQueue),
+		paths: map[uint64]string{rootID: ""}, ids: map[string]uint64{"": rootID},
+	}
+	opt.Lower = below{f}
+	opt.Changed = func(paths []string) {
+		select {
+		case d.news <- paths:
+		case <-f.life.Done():
+		}
+	}
+	var err error
+	d.layer, err = overlay.New(opt)
+	return d, err
+}
+
+// run follows what others change, and tells the kernel, until the mount ends.
+func (d *layered) run() {
+	d.fs.background.Go(func() { d.layer.Follow(d.fs.life) })
+	d.fs.background.Go(func() {
+		for {
+			select {
+			case paths := <-d.news:
+				d.tellKernel(paths)
+			case <-d.fs.life.Done():
+				return
+			}
+		}
+	})
+}
+
+// tellKernel drops what the kernel knows of paths: the first name on the way
+// there that it may not know to be a directory.
+func (d *layered) tellKernel(paths []string) {
+	told := make(map[string]bool)
+	for _, p := range paths {
+		for ; p != ""; p = overlay.Dir(p) {
+			id, ok := d.idOf(overlay.Dir(p))
+			if !ok {
+				continue
+			}
+			if !told[p] {
+				told[p] = true
+				d.fs.invalidateEntry(id, overlay.Base(p))
+				d.fs.invalidateInode(id)
+			}
+			break
+		}
+	}
+}
+
+// idOf is the id of a directory that the kernel may hold.
+func (d *layered) idOf(dir string) (uint64, bool) {
+	d.mu.RLock()
+	id, ok := d.ids[dir]
+	d.mu.RUnlock()
+	if ok {
+		return id, true
+	}
+	return d.layer.DirID(dir)
+}
+
+// dir is where the directory id is.
+func (d *layered) dir(id fuseops.InodeID) (string, error) {
+	if id >= overlay.FirstID {
+		n, ok := d.layer.Node(uint64(id))
+		if !ok {
+			return "", syscall.ESTALE
+		}
+		path, ok := n.Path()
+		if !ok {
+			return "", syscall.ENOENT
+		}
+		return path, nil
+	}
+	d.mu.RLock()
+	path, ok := d.paths[uint64(id)]
+	d.mu.RUnlock()
+	if !ok {
+		return "", syscall.ESTALE
+	}
+	return path, nil
+}
+
+// child is where a name in a directory is.
+func (d *layered) child(parent fuseops.InodeID, name string) (string, error) {
+	if len(name) > object.MaxName {
+		return "", syscall.ENAMETOOLONG
+	}
+	dir, err := d.dir(parent)
+	return object.Join(dir, name), err
+}
+
+// remember notes where a directory of the tree is.
+func (d *layered) remember(id uint64, path string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.paths[id], d.ids[path] = path, id
+}
+
+// forget takes lookups back, of an inode of either kind.
+func (d *layered) forget(id, n uint64) {
+	if id >= overlay.FirstID {
+		d.layer.Forget(id, n)
+		return
+	}
+	d.mu.RLock()
+	_, isDir := d.paths[id]
+	d.mu.RUnlock()
+	if !isDir {
+		d.fs.table.forget(id, n)
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.fs.table.forget(id, n)
+	if _, held := d.fs.table.get(id); !held {
+		path := d.paths[id]
+		delete(d.paths, id)
+		if d.ids[path] == id {
+			delete(d.ids, path)
+		}
+	}
+}
+
+// answer does what op asks for, or leaves it to the tree.
+func (d *layered) answer(wait context.Context, op any) error {
+	switch op := op.(type) {
+	case *fuseops.LookUpInodeOp:
+		return d.lookUp(wait, op)
+	case *fuseops.GetInodeAttributesOp:
+		return d.getAttributes(op)
+	case *fuseops.ReadDirPlusOp:
+		return d.readDir(wait, &op.ReadDirOp, true)
+	case *fuseops.ReadDirOp:
+		return d.readDir(wait, op, false)
+	case *fuseops.OpenFileOp:
+		return d.open(wait, op)
+	case *fuseops.ReadFileOp:
+		return d.read(wait, op)
+	case *fuseops.FlushFileOp:
+		return d.flush(wait, op)
+	case *fuseops.SyncFileOp:
+		return d.commit(wait, op.Inode)
+	case *fuseops.ReleaseFileHandleOp:
+		return d.release(wait, op)
+	case *fuseops.ForgetInodeOp:
+		d.forget(uint64(op.Inode), op.N)
+		return nil
+	case *fuseops.BatchForgetOp:
+		for _, e := range op.Entries {
+			d.forget(uint64(e.Inode), e.N)
+		}
+		return nil
+	case *fuseops.ReadSymlinkOp:
+		n, ok := d.node(op.Inode)
+		if !ok {
+			return errTree
+		}
+		op.Target = n.Target()
+		return nil
+	case *fuseops.StatFSOp:
+		return d.statFS(op)
+	case *fuseops.GetXattrOp:
+		return d.noXattr(op.Inode, syscall.ENODATA)
+	case *fuseops.ListXattrOp:
+		return d.noXattr(op.Inode, nil)
+	case *fuseops.SetXattrOp, *fuseops.RemoveXattrOp, *fuseops.FallocateOp:
+		return syscall.ENOSYS // to a program: EOPNOTSUPP
+	}
+	return d.change(wait, op)
+}
+
+func (d *layered) node(id fuseops.InodeID) (*overlay.Node, bool) {
+	if id < overlay.FirstID {
+		return nil, false
+	}
+	return d.layer.Node(uint64(id))
+}
+
+func (d *layered) noXattr(id fuseops.InodeID, err error) error {
+	if id < overlay.FirstID || !d.fs.cfg.Xattr {
+		return errTree
+	}
+	return err
+}
+
+func (d *layered) lookUp(wait context.Context, op *fuseops.LookUpInodeOp) error {
+	path, err := d.child(op.Parent, op.Name)
+	if err != nil {
+		return err
+	}
+	n, verdict, err := d.layer.Look(wait, path)
+	if err != nil {
+		return err
+	}
+	switch {
+	case verdict == overlay.Here:
+		d.enter(&op.Entry, n)
+		return nil
+	case verdict == overlay.Nothing, op.Parent >= overlay.FirstID:
+		op.Entry.EntryExpiration = time.Now().Add(brief)
+		return nil
+	}
+	if err := d.fs.lookUp(wait, op); err != nil {
+		return err
+	}
+	switch {
+	case op.Entry.Child == 0 && d.layer.Matches(path):
+		op.Entry.EntryExpiration = time.Now().Add(brief)
+	case op.Entry.Child != 0 && op.Entry.Attributes.Mode.IsDir():
+		d.remember(uint64(op.Entry.Child), path)
+		d.date(path, &op.Entry.Attributes)
+	}
+	return nil
+}
+
+// enter tells the kernel of a node, which is held for that.
+func (d *layered) enter(out *fuseops.ChildInodeEntry, n *overlay.Node) {
+	out.Child = fuseops.InodeID(n.ID)
+	out.Attributes = nodeAttributes(n)
+	out.AttributesExpiration = time.Now().Add(forever)
+	out.EntryExpiration = time.Now().Add(brief)
+}
+
+func nodeAttributes(n *overlay.Node) fuseops.InodeAttributes {
+	at := n.Attr()
+	a := attributes(at.Kind, uint16(at.Mode), at.Size, at.Mtime.UnixNano())
+	if at.Gone {
+		a.Nlink = 0
+	}
+	return a
+}
+
+// date gives a directory of the tree the time of its last change.
+func (d *layered) date(path string, a *fuseops.InodeAttributes) {
+	if t, ok := d.layer.Touched(path); ok {
+		a.Mtime, a.Ctime = t, t
+	}
+}
+
+func (d *layered) getAttributes(op *fuseops.GetInodeAttributesOp) error {
+	if op.Inode >= overlay.FirstID {
+		n, ok := d.node(op.Inode)
+		if !ok {
+			return syscall.ESTALE
+		}
+		op.Attributes = nodeAttributes(n)
+		op.AttributesExpiration = time.Now().Add(forever)
+		return nil
+	}
+	err := d.fs.getAttributes(op)
+	if err == nil && op.Attributes.Mode.IsDir() {
+		if path, err := d.dir(op.Inode); err == nil {
+			d.date(path, &op.Attributes)
+		}
+	}
+	return err
+}
+
+func (d *layered) statFS(op *fuseops.StatFSOp) error {
+	if err := d.fs.statFS(op); err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	if unix.Statfs(d.spool, &st) == nil {
+		op.BlocksFree = st.Bfree * uint64(st.Bsize) / uint64(op.BlockSize)
+		op.BlocksAvailable = st.Bavail * uint64(st.Bsize) / uint64(op.BlockSize)
+		op.Blocks += op.BlocksFree
+		op.InodesFree = st.Ffree
+	}
+	return nil
+}
+
+// afterTree is where the offsets of names begin that the tree does not have.
+const afterTree = 1 << 32
+
+// readDir is what the tree has in a directory, without what the layer hides, and
+// then what the layer has beside it. Names that the layer may answer for come
+// without an inode: the kernel looks them up.
+func (d *layered) readDir(wait context.Context, op *fuseops.ReadDirOp, plus bool) error {
+	dir, err := d.dir(op.Inode)
+	if err != nil {
+		return err
+	}
+	var list *object.Listing
+	if op.Inode < overlay.FirstID {
+		if list, err = d.fs.listing(wait, uint64(op.Inode)); err != nil {
+			return err
+		}
+	}
+	w := direntWriter{d: d, op: op, dir: dir, plus: plus}
+	names := d.layer.Names(dir)
+	kinds := make(map[string]object.Kind, len(names))
+	for _, n := range names {
+		kinds[n.Name] = n.Kind
+	}
+	off, size := uint64(op.Offset), uint64(0)
+	if list != nil {
+		size = uint64(list.Len())
+	}
+	for ; off < firstEntry+size; off++ {
+		if off < firstEntry {
+			if !w.plain(off+1, ".."[:off+1], object.Dir) {
+				return nil
+			}
+			continue
+		}
+		i := int(off - firstEntry)
+		e := list.At(i)
+		path := object.Join(dir, string(e.Name))
+		fits := true
+		switch d.layer.Concerns(path) {
+		case overlay.Tree:
+			fits, err = w.tree(off+1, path, i, &e)
+		case overlay.Here:
+			kind, ok := kinds[string(e.Name)]
+			if !ok {
+				kind = e.Kind
+			}
+			fits = w.plain(off+1, string(e.Name), kind)
+		}
+		if err != nil || !fits {
+			return err
+		}
+	}
+	for _, n := range names {
+		at := afterTree + n.Cookie
+		if at < off {
+			continue
+		}
+		if list != nil {
+			if _, ok := list.Find([]byte(n.Name)); ok {
+				continue
+			}
+		}
+		if !w.plain(at+1, n.Name, n.Kind) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// direntWriter fills the answer to a readDir.
+type direntWriter struct {
+	d    *layered
+	op   *fuseops.ReadDirOp
+	dir  string
+	plus bool
+}
+
+// plain adds an entry without an inode; it is false where that does not fit.
+func (w *direntWriter) plain(next uint64, name string, kind object.Kind) bool {
+	e := fuseutil.Dirent{Offset: fuseops.DirOffset(next), Name: name, Type: direntType(kind), Inode: overlay.FirstID - 1}
+	buf := w.op.Dst[w.op.BytesRead:]
+	n := 0
+	if w.plus {
+		t := time.Unix(0, 0)
+		p := fuseutil.DirentPlus{Dirent: e}
+		p.Entry.Attributes = fuseops.InodeAttributes{Atime: t, Mtime: t, Ctime: t, Crtime: t}
+		n = fuseutil.WriteDirentPlus(buf, p)
+	} else {
+		n = fuseutil.WriteDirent(buf, e)
+	}
+	w.op.BytesRead += n
+	return n > 0
+}
+
+// tree adds an entry of the tree.
+func (w *direntWriter) tree(next uint64, path string, pos int, e *object.Entry) (bool, error) {
+	f, dir := w.d.fs, uint64(w.op.Inode)
+	d := fuseutil.Dirent{Offset: fuseops.DirOffset(next), Name: string(e.Name), Type: direntType(e.Kind)}
+	write := f.writeDirent
+	if w.plus {
+		write = f.writeDirentPlus
+	}
+	n, err := write(w.op.Dst[w.op.BytesRead:], dir, pos, e, d)
+	if err == nil && n > 0 && w.plus && e.Kind == object.Dir {
+		w.d.remember(idOf(dir, hashName(e.Name), e), path)
+	}
+	w.op.BytesRead += n
+	return n > 0, err
+}
+
+// below is the tree, for the layer.
+type below struct{ fs *FS }
+
+func (b below) Entry(ctx context.Context, path string) (object.Entry, bool, error) {
+	v := b.fs.view
+	e := v.Root()
+	at := ""
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" {
+			continue
+		}
+		if e.Kind != object.Dir {
+			return object.Entry{}, false, nil
+		}
+		l, ok := v.Cached(e.Digest)
+		if !ok {
+			if ctx == nil {
+				return object.Entry{}, false, errWait
+			}
+			var err error
+			if l, err = v.Listing(ctx, at, e.Digest); err != nil {
+				return object.Entry{}, false, err
+			}
+		}
+		i, ok := l.Find([]byte(name))
+		if !ok {
+			return object.Entry{}, false, nil
+		}
+		e = l.At(i)
+		at = object.Join(at, name)
+	}
+	return e, true, nil
+}
+
+func (b below) Listing(ctx context.Context, path string) (*object.Listing, error) {
+	e, ok, err := b.Entry(ctx, path)
+	if err != nil || !ok || e.Kind != object.Dir {
+		return nil, err
+	}
+	return b.fs.view.Listing(ctx, path, e.Digest)
+}
+
+func (b below) Read(ctx context.Context, e object.Entry, w io.Writer) error {
+	v := b.fs.view
+	if e.Size == 0 {
+		return nil
+	}
+	chunks := []object.Chunk{{Size: e.Size, Digest: e.Digest}}
+	if e.Chunked {
+		list, err := v.Chunks(ctx, e.Digest, e.Size)
+		if err != nil {
+			return err
+		}
+		chunks = list.Chunks
+	}
+	for _, c := range chunks {
+		blob, err := b.fs.blobs.Get(ctx, v.BlobRef(c.Digest, c.Size))
+		if err != nil {
+			return err
+		}
+		n, err := w.Write(blob.Data)
+		blob.Release()
+		if err == nil && int64(n) != c.Size {
+			err = fmt.Errorf("blob %s does not have the %d bytes that the tree says: %w", c.Digest, c.Size, object.ErrFormat)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isWrite tells whether a file is opened to be changed.
+func isWrite(flags uint32) bool { return flags&syscall.O_ACCMODE != syscall.O_RDONLY }
