@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/jacobsa/fuse/fuseops"
 	"github.com/jacobsa/fuse/fuseutil"
@@ -25,7 +26,10 @@ type layered struct {
 	fs    *FS
 	layer *overlay.Layer
 	spool string
-	news  chan []string // paths that others changed
+
+	newsMu sync.Mutex
+	news   []string // paths that others changed, to tell the kernel of
+	wake   chan struct{}
 
 	mu    sync.RWMutex
 	paths map[uint64]string // of directories of the tree, by id
@@ -39,8 +43,8 @@ const (
 	brief = 500 * time.Millisecond
 	// debugWrite is the largest write that a debug mount takes in one request.
 	debugWrite = 128 << 10
-	// newsQueue is how many lots of news may wait for the kernel.
-	newsQueue = 64
+	// newNames is where the offsets of names begin that the tree does not have.
+	newNames = 1 << (tagShift - 1)
 )
 
 // errTree says that a request is answered as on any mount.
@@ -49,19 +53,26 @@ var errTree = errors.New("the tree's to answer")
 // newLayered puts a layer over what f shows.
 func newLayered(f *FS, opt overlay.Options) (*layered, error) {
 	d := &layered{
-		fs: f, spool: opt.Spool, news: make(chan []string, newsQueue),
+		fs: f, spool: opt.Spool, wake: make(chan struct{}, 1),
 		paths: map[uint64]string{rootID: ""}, ids: map[string]uint64{"": rootID},
 	}
 	opt.Lower = below{f}
-	opt.Changed = func(paths []string) {
-		select {
-		case d.news <- paths:
-		case <-f.life.Done():
-		}
-	}
+	opt.Changed = d.changed
 	var err error
 	d.layer, err = overlay.New(opt)
 	return d, err
+}
+
+// changed takes note of news. It does not wait: who tells may hold up a request
+// that the kernel waits for before it takes a notice.
+func (d *layered) changed(paths []string) {
+	d.newsMu.Lock()
+	d.news = append(d.news, paths...)
+	d.newsMu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
 }
 
 // run follows what others change, and tells the kernel, until the mount ends.
@@ -70,11 +81,15 @@ func (d *layered) run() {
 	d.fs.background.Go(func() {
 		for {
 			select {
-			case paths := <-d.news:
-				d.tellKernel(paths)
+			case <-d.wake:
 			case <-d.fs.life.Done():
 				return
 			}
+			d.newsMu.Lock()
+			paths := d.news
+			d.news = nil
+			d.newsMu.Unlock()
+			d.tellKernel(paths)
 		}
 	})
 }
@@ -84,6 +99,9 @@ func (d *layered) run() {
 func (d *layered) tellKernel(paths []string) {
 	told := make(map[string]bool)
 	for _, p := range paths {
+		if d.fs.life.Err() != nil {
+			return
+		}
 		for ; p != ""; p = overlay.Dir(p) {
 			id, ok := d.idOf(overlay.Dir(p))
 			if !ok {
@@ -91,8 +109,8 @@ func (d *layered) tellKernel(paths []string) {
 			}
 			if !told[p] {
 				told[p] = true
-				d.fs.invalidateEntry(id, overlay.Base(p))
-				d.fs.invalidateInode(id)
+				d.fs.notice(d.fs.notifier.InvalidateEntry(fuseops.InodeID(id), overlay.Base(p)))
+				d.fs.notice(d.fs.notifier.InvalidateInode(fuseops.InodeID(id), 0, 0)) // its listing, too
 			}
 			break
 		}
@@ -174,16 +192,16 @@ func (d *layered) forget(id, n uint64) {
 }
 
 // answer does what op asks for, or leaves it to the tree.
-func (d *layered) answer(wait context.Context, op any) error {
+func (d *layered) answer(wait context.Context, t *turn, op any) error {
 	switch op := op.(type) {
 	case *fuseops.LookUpInodeOp:
-		return d.lookUp(wait, op)
+		return d.lookUp(wait, t, op)
 	case *fuseops.GetInodeAttributesOp:
-		return d.getAttributes(op)
+		return d.getAttributes(t, op)
 	case *fuseops.ReadDirPlusOp:
-		return d.readDir(wait, &op.ReadDirOp, true)
+		return d.readDir(wait, t, &op.ReadDirOp, true)
 	case *fuseops.ReadDirOp:
-		return d.readDir(wait, op, false)
+		return d.readDir(wait, t, op, false)
 	case *fuseops.OpenFileOp:
 		return d.open(wait, op)
 	case *fuseops.ReadFileOp:
@@ -218,7 +236,7 @@ func (d *layered) answer(wait context.Context, op any) error {
 	case *fuseops.SetXattrOp, *fuseops.RemoveXattrOp, *fuseops.FallocateOp:
 		return syscall.ENOSYS // to a program: EOPNOTSUPP
 	}
-	return d.change(wait, op)
+	return d.change(wait, t, op)
 }
 
 func (d *layered) node(id fuseops.InodeID) (*overlay.Node, bool) {
@@ -235,7 +253,7 @@ func (d *layered) noXattr(id fuseops.InodeID, err error) error {
 	return err
 }
 
-func (d *layered) lookUp(wait context.Context, op *fuseops.LookUpInodeOp) error {
+func (d *layered) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeOp) error {
 	path, err := d.child(op.Parent, op.Name)
 	if err != nil {
 		return err
@@ -252,7 +270,7 @@ func (d *layered) lookUp(wait context.Context, op *fuseops.LookUpInodeOp) error 
 		op.Entry.EntryExpiration = time.Now().Add(brief)
 		return nil
 	}
-	if err := d.fs.lookUp(wait, op); err != nil {
+	if err := d.fs.lookUp(wait, t, op); err != nil {
 		return err
 	}
 	switch {
@@ -289,7 +307,7 @@ func (d *layered) date(path string, a *fuseops.InodeAttributes) {
 	}
 }
 
-func (d *layered) getAttributes(op *fuseops.GetInodeAttributesOp) error {
+func (d *layered) getAttributes(t *turn, op *fuseops.GetInodeAttributesOp) error {
 	if op.Inode >= overlay.FirstID {
 		n, ok := d.node(op.Inode)
 		if !ok {
@@ -299,7 +317,7 @@ func (d *layered) getAttributes(op *fuseops.GetInodeAttributesOp) error {
 		op.AttributesExpiration = time.Now().Add(forever)
 		return nil
 	}
-	err := d.fs.getAttributes(op)
+	err := d.fs.getAttributes(t, op)
 	if err == nil && op.Attributes.Mode.IsDir() {
 		if path, err := d.dir(op.Inode); err == nil {
 			d.date(path, &op.Attributes)
@@ -322,121 +340,101 @@ func (d *layered) statFS(op *fuseops.StatFSOp) error {
 	return nil
 }
 
-// afterTree is where the offsets of names begin that the tree does not have.
-const afterTree = 1 << 32
-
 // readDir is what the tree has in a directory, without what the layer hides, and
 // then what the layer has beside it. Names that the layer may answer for come
 // without an inode: the kernel looks them up.
-func (d *layered) readDir(wait context.Context, op *fuseops.ReadDirOp, plus bool) error {
+func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, plus bool) error {
 	dir, err := d.dir(op.Inode)
 	if err != nil {
 		return err
 	}
-	var list *object.Listing
-	if op.Inode < overlay.FirstID {
-		if list, err = d.fs.listing(wait, uint64(op.Inode)); err != nil {
-			return err
-		}
+	write, bare := direntWriter(writeDirent), direntWriter(writeDirent)
+	if plus {
+		write, bare = d.fs.writeDirentPlus, writeDirentPlusBare
 	}
-	w := direntWriter{d: d, op: op, dir: dir, plus: plus}
 	names := d.layer.Names(dir)
 	kinds := make(map[string]object.Kind, len(names))
 	for _, n := range names {
 		kinds[n.Name] = n.Kind
 	}
-	off, size := uint64(op.Offset), uint64(0)
-	if list != nil {
-		size = uint64(list.Len())
+	full := false
+	filter := func(write direntWriter) direntWriter {
+		return func(buf []byte, id uint64, pos int, e *object.Entry, de fuseutil.Dirent) (n int, err error) {
+			verdict, path := overlay.Tree, ""
+			if e != nil {
+				path = object.Join(dir, de.Name)
+				verdict = d.layer.Concerns(path)
+			}
+			switch verdict {
+			case overlay.Nothing:
+				return -1, nil
+			case overlay.Here:
+				if kind, ok := kinds[de.Name]; ok {
+					de.Type = direntType(kind)
+				}
+				n, err = bare(buf, id, pos, e, de)
+			default:
+				n, err = write(buf, id, pos, e, de)
+				if n > 0 && plus && e != nil && e.Kind == object.Dir {
+					// By the id that was said: another may be in its place.
+					d.remember(*(*uint64)(unsafe.Pointer(&buf[0])), path)
+				}
+			}
+			full = n == 0
+			return n, err
+		}
 	}
-	for ; off < firstEntry+size; off++ {
-		if off < firstEntry {
-			if !w.plain(off+1, ".."[:off+1], object.Dir) {
-				return nil
-			}
-			continue
-		}
-		i := int(off - firstEntry)
-		e := list.At(i)
-		path := object.Join(dir, string(e.Name))
-		fits := true
-		switch d.layer.Concerns(path) {
-		case overlay.Tree:
-			fits, err = w.tree(off+1, path, i, &e)
-		case overlay.Here:
-			kind, ok := kinds[string(e.Name)]
-			if !ok {
-				kind = e.Kind
-			}
-			fits = w.plain(off+1, string(e.Name), kind)
-		}
-		if err != nil || !fits {
+	if op.Inode < overlay.FirstID {
+		if err := d.fs.readDir(wait, t, op, filter(write), filter(bare)); err != nil || full {
 			return err
 		}
+	} else {
+		for off := op.Offset; off < firstEntry; off++ {
+			n, err := bare(op.Dst[op.BytesRead:], uint64(op.Inode), -1, nil, fuseutil.Dirent{
+				Offset: off + 1, Inode: op.Inode, Type: fuseutil.DT_Directory, Name: ".."[:off+1],
+			})
+			if err != nil || n == 0 {
+				return err
+			}
+			op.BytesRead += n
+		}
 	}
-	for _, n := range names {
-		at := afterTree + n.Cookie
-		if at < off {
+	return d.readNew(wait, op, dir, names, bare)
+}
+
+// readNew says the names that the tree does not have.
+func (d *layered) readNew(wait context.Context, op *fuseops.ReadDirOp, dir string, names []overlay.Name, write direntWriter) error {
+	tag := d.fs.now.Load().number % tags << tagShift
+	for _, name := range names {
+		at := newNames + name.Cookie
+		if at < uint64(op.Offset)&(1<<tagShift-1) {
 			continue
 		}
-		if list != nil {
-			if _, ok := list.Find([]byte(n.Name)); ok {
-				continue
-			}
+		if _, ok, err := (below{d.fs}).Entry(wait, object.Join(dir, name.Name)); err != nil {
+			return err
+		} else if ok {
+			continue
 		}
-		if !w.plain(at+1, n.Name, n.Kind) {
-			return nil
+		e := object.Entry{Name: []byte(name.Name), Kind: name.Kind}
+		n, err := write(op.Dst[op.BytesRead:], uint64(op.Inode), 0, &e, fuseutil.Dirent{
+			Offset: fuseops.DirOffset(at+1) | fuseops.DirOffset(tag), Name: name.Name, Type: direntType(name.Kind),
+		})
+		if err != nil || n == 0 {
+			return err
 		}
+		op.BytesRead += n
 	}
 	return nil
-}
-
-// direntWriter fills the answer to a readDir.
-type direntWriter struct {
-	d    *layered
-	op   *fuseops.ReadDirOp
-	dir  string
-	plus bool
-}
-
-// plain adds an entry without an inode; it is false where that does not fit.
-func (w *direntWriter) plain(next uint64, name string, kind object.Kind) bool {
-	e := fuseutil.Dirent{Offset: fuseops.DirOffset(next), Name: name, Type: direntType(kind), Inode: overlay.FirstID - 1}
-	buf := w.op.Dst[w.op.BytesRead:]
-	n := 0
-	if w.plus {
-		t := time.Unix(0, 0)
-		p := fuseutil.DirentPlus{Dirent: e}
-		p.Entry.Attributes = fuseops.InodeAttributes{Atime: t, Mtime: t, Ctime: t, Crtime: t}
-		n = fuseutil.WriteDirentPlus(buf, p)
-	} else {
-		n = fuseutil.WriteDirent(buf, e)
-	}
-	w.op.BytesRead += n
-	return n > 0
-}
-
-// tree adds an entry of the tree.
-func (w *direntWriter) tree(next uint64, path string, pos int, e *object.Entry) (bool, error) {
-	f, dir := w.d.fs, uint64(w.op.Inode)
-	d := fuseutil.Dirent{Offset: fuseops.DirOffset(next), Name: string(e.Name), Type: direntType(e.Kind)}
-	write := f.writeDirent
-	if w.plus {
-		write = f.writeDirentPlus
-	}
-	n, err := write(w.op.Dst[w.op.BytesRead:], dir, pos, e, d)
-	if err == nil && n > 0 && w.plus && e.Kind == object.Dir {
-		w.d.remember(idOf(dir, hashName(e.Name), e), path)
-	}
-	w.op.BytesRead += n
-	return n > 0, err
 }
 
 // below is the tree, for the layer.
 type below struct{ fs *FS }
 
 func (b below) Entry(ctx context.Context, path string) (object.Entry, bool, error) {
-	v := b.fs.view
+	v := b.fs.View()
+	if v == nil {
+		return object.Entry{}, false, errPending
+	}
 	e := v.Root()
 	at := ""
 	for name := range strings.SplitSeq(path, "/") {
@@ -471,24 +469,24 @@ func (b below) Listing(ctx context.Context, path string) (*object.Listing, error
 	if err != nil || !ok || e.Kind != object.Dir {
 		return nil, err
 	}
-	return b.fs.view.Listing(ctx, path, e.Digest)
+	return b.fs.View().Listing(ctx, path, e.Digest)
 }
 
 func (b below) Read(ctx context.Context, e object.Entry, w io.Writer) error {
-	v := b.fs.view
 	if e.Size == 0 {
 		return nil
 	}
+	s := b.fs.now.Load()
 	chunks := []object.Chunk{{Size: e.Size, Digest: e.Digest}}
 	if e.Chunked {
-		list, err := v.Chunks(ctx, e.Digest, e.Size)
+		list, err := s.chunks(ctx, e.Digest, e.Size)
 		if err != nil {
 			return err
 		}
 		chunks = list.Chunks
 	}
 	for _, c := range chunks {
-		blob, err := b.fs.blobs.Get(ctx, v.BlobRef(c.Digest, c.Size))
+		blob, err := s.get(ctx, s.view.BlobRef(c.Digest, c.Size))
 		if err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ import (
 
 // change answers what changes something, or may wait for redis to do it. What the
 // layer can't change is read-only.
-func (d *layered) change(wait context.Context, op any) error {
+func (d *layered) change(wait context.Context, t *turn, op any) error {
 	if wait == nil {
 		switch op.(type) {
 		case *fuseops.SetInodeAttributesOp, *fuseops.MkDirOp, *fuseops.MkNodeOp, *fuseops.CreateFileOp,
@@ -31,7 +31,7 @@ func (d *layered) change(wait context.Context, op any) error {
 		}
 		return n.WriteAt(wait, op.Data, op.Offset)
 	case *fuseops.SetInodeAttributesOp:
-		return d.setAttributes(wait, op)
+		return d.setAttributes(wait, t, op)
 	case *fuseops.CreateFileOp:
 		return d.create(wait, op)
 	case *fuseops.MkNodeOp:
@@ -232,9 +232,9 @@ func (d *layered) read(wait context.Context, op *fuseops.ReadFileOp) error {
 	return nil
 }
 
-func (d *layered) setAttributes(wait context.Context, op *fuseops.SetInodeAttributesOp) error {
+func (d *layered) setAttributes(wait context.Context, t *turn, op *fuseops.SetInodeAttributesOp) error {
 	if op.Inode < overlay.FirstID {
-		return d.setTreeAttributes(op)
+		return d.setTreeAttributes(t, op)
 	}
 	n, ok := d.node(op.Inode)
 	if !ok {
@@ -265,9 +265,9 @@ func (d *layered) setAttributes(wait context.Context, op *fuseops.SetInodeAttrib
 
 // setTreeAttributes lets the time of a directory be set in which something was
 // changed, as copying tools do when they are done.
-func (d *layered) setTreeAttributes(op *fuseops.SetInodeAttributesOp) error {
+func (d *layered) setTreeAttributes(t *turn, op *fuseops.SetInodeAttributesOp) error {
 	get := fuseops.GetInodeAttributesOp{Inode: op.Inode}
-	if err := d.getAttributes(&get); err != nil {
+	if err := d.getAttributes(t, &get); err != nil {
 		return err
 	}
 	if op.Size != nil || op.Mode != nil && op.Mode.Perm() != get.Attributes.Mode.Perm() || get.Attributes.Mode.Type() != os.ModeDir {
@@ -280,7 +280,7 @@ func (d *layered) setTreeAttributes(op *fuseops.SetInodeAttributesOp) error {
 	if op.Mtime != nil && !d.layer.SetTouched(path, *op.Mtime) {
 		return syscall.EROFS
 	}
-	if err := d.getAttributes(&get); err != nil {
+	if err := d.getAttributes(t, &get); err != nil {
 		return err
 	}
 	op.Attributes, op.AttributesExpiration = get.Attributes, get.AttributesExpiration

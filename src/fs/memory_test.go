@@ -132,7 +132,7 @@ type dir map[string]any
 
 type link string
 
-func (m *memory) listing(t *testing.T, d dir, path string, cat *[]object.DirListing) (digest.Digest, int64) {
+func (m *memory) listing(t testing.TB, d dir, path string, cat *[]object.DirListing) (digest.Digest, int64) {
 	t.Helper()
 	at := len(*cat)
 	*cat = append(*cat, object.DirListing{Path: path})
@@ -176,7 +176,7 @@ func (m *memory) chunk(b []byte) digest.Digest {
 }
 
 // view publishes d into m.
-func (m *memory) view(t *testing.T, d dir) *tree.View {
+func (m *memory) view(t testing.TB, d dir) *tree.View {
 	t.Helper()
 	var cat []object.DirListing
 	root, size := m.listing(t, d, "", &cat)
@@ -208,7 +208,7 @@ func sortDirs(c []object.DirListing) {
 
 // mount serves d at a directory until the test ends, and then looks for what
 // was not given back.
-func (m *memory) mount(t *testing.T, d dir, change func(*Config)) (*FS, string) {
+func (m *memory) mount(t testing.TB, d dir, change func(*Config)) (*FS, string) {
 	t.Helper()
 	cfg := Config{Path: t.TempDir(), Name: "test", IOTimeout: 5 * time.Second, Xattr: true, Window: 4 << 20, Log: m.log(t)}
 	if change != nil {
@@ -239,6 +239,6 @@ func (m *memory) mount(t *testing.T, d dir, change func(*Config)) (*FS, string) 
 	return f, cfg.Path
 }
 
-func (m *memory) log(t *testing.T) *slog.Logger {
+func (m *memory) log(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }

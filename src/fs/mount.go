@@ -57,7 +57,6 @@ func (f *FS) Mount() error {
 		// What is read-only there says so itself, and opens tell of writers.
 		cfg.ReadOnly, cfg.EnableNoOpenSupport, cfg.MaxWrite = false, false, debugWrite
 	}
-	f.notifier = fuse.NewNotifier()
 	_, err := fuse.Mount(path, fuse.NewServerWithNotifier(f.notifier, f), cfg)
 	if err != nil {
 		return fmt.Errorf("mount at %s: %w%s", path, err, mountHint())

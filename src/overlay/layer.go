@@ -78,7 +78,6 @@ type Layer struct {
 	lastID  uint64                      //
 	shown   map[string]bool             // paths that the layer shows something at
 	dirs    map[string]map[string]*name // of these, and the directories above them, by directory
-	cookie  uint64
 	times   map[string]time.Time // when a directory was changed last
 	late    map[*Node]bool       // changed, and nobody has them open to hear of an error
 
@@ -119,8 +118,13 @@ func New(opt Options) (*Layer, error) {
 	return l, nil
 }
 
-// Close gives up what is on this machine only, and the remote.
-func (l *Layer) Close() error { return errors.Join(l.spool.close(), l.opt.Remote.Close()) }
+// Close sends what could not be sent before, and gives up what is on this machine
+// only, and the remote. Nothing else may go on.
+func (l *Layer) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), l.opt.Timeout)
+	defer cancel()
+	return errors.Join(l.sendLate(ctx), l.spool.close(), l.opt.Remote.Close())
+}
 
 // begin takes the change lock, end gives it back.
 func (l *Layer) begin(ctx context.Context) error {
@@ -386,8 +390,11 @@ func (l *Layer) refresh(path string) {
 				delete(l.dirs, dir)
 			}
 		case e == nil:
-			l.cookie++
-			names[Base(p)] = &name{refs: 1, cookie: l.cookie}
+			next := uint64(1)
+			for _, e := range names {
+				next = max(next, e.cookie+1)
+			}
+			names[Base(p)] = &name{refs: 1, cookie: next}
 		default:
 			e.refs++
 		}
@@ -400,8 +407,8 @@ func Dir(path string) string { return path[:max(strings.LastIndexByte(path, '/')
 // Base is the last name of a path.
 func Base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
-// Name is one name that the layer shows in a directory. Cookies grow and are
-// never given twice.
+// Name is one name that the layer shows in a directory. A new name's cookie is
+// greater than those of all others there.
 type Name struct {
 	Name   string
 	Cookie uint64
