@@ -352,10 +352,16 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 	if plus {
 		write, bare = d.fs.writeDirentPlus, writeDirentPlusBare
 	}
-	names := d.layer.Names(dir)
-	kinds := make(map[string]object.Kind, len(names))
-	for _, n := range names {
-		kinds[n.Name] = n.Kind
+	var added []overlay.Name // that the tree does not have
+	kinds := make(map[string]object.Kind)
+	for _, n := range d.layer.Names(dir) {
+		_, inTree, err := (below{d.fs}).Entry(wait, object.Join(dir, n.Name))
+		if err != nil {
+			return err
+		}
+		if kinds[n.Name] = n.Kind; !inTree {
+			added = append(added, n)
+		}
 	}
 	full := false
 	filter := func(write direntWriter) direntWriter {
@@ -399,20 +405,15 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 			op.BytesRead += n
 		}
 	}
-	return d.readNew(wait, op, dir, names, bare)
+	return d.readAdded(op, added, bare)
 }
 
-// readNew says the names that the tree does not have.
-func (d *layered) readNew(wait context.Context, op *fuseops.ReadDirOp, dir string, names []overlay.Name, write direntWriter) error {
+// readAdded says names that the tree does not have.
+func (d *layered) readAdded(op *fuseops.ReadDirOp, names []overlay.Name, write direntWriter) error {
 	tag := d.fs.now.Load().number % tags << tagShift
 	for _, name := range names {
 		at := newNames + name.Cookie
 		if at < uint64(op.Offset)&(1<<tagShift-1) {
-			continue
-		}
-		if _, ok, err := (below{d.fs}).Entry(wait, object.Join(dir, name.Name)); err != nil {
-			return err
-		} else if ok {
 			continue
 		}
 		e := object.Entry{Name: []byte(name.Name), Kind: name.Kind}

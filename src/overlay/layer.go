@@ -71,15 +71,15 @@ type Layer struct {
 
 	mu      sync.RWMutex
 	filter  []*regexp.Regexp
-	shared  map[string]state            // what redis has, of every path
-	scratch map[string]*Node            // what is on this machine only
-	nodes   map[string]*Node            // what was looked at of the rest
-	ids     map[uint64]*Node            // all that the kernel holds, and all scratch
-	lastID  uint64                      //
-	shown   map[string]bool             // paths that the layer shows something at
-	dirs    map[string]map[string]*name // of these, and the directories above them, by directory
-	times   map[string]time.Time // when a directory was changed last
-	late    map[*Node]bool       // changed, and nobody has them open to hear of an error
+	shared  map[string]state      // what redis has, of every path
+	scratch map[string]*Node      // what is on this machine only
+	nodes   map[string]*Node      // what was looked at of the rest
+	ids     map[uint64]*Node      // all that the kernel holds, and all scratch
+	lastID  uint64                //
+	shown   map[string]bool       // paths that the layer shows something at
+	dirs    map[string]*directory // of these and of the directories above them, by directory
+	times   map[string]time.Time  // when a directory was changed last
+	late    map[*Node]bool        // changed, and nobody has them open to hear of an error
 
 	follower
 }
@@ -91,6 +91,12 @@ type state struct {
 	// missing is set while the content can't be had, and so the tree's is shown;
 	// lost, where redis does not have it.
 	missing, lost bool
+}
+
+// directory is the names that the layer shows in one.
+type directory struct {
+	names map[string]*name
+	last  uint64 // the greatest cookie given
 }
 
 // name is a name in a directory.
@@ -112,7 +118,7 @@ func New(opt Options) (*Layer, error) {
 		opt: opt, spool: s, log: opt.Log, filter: opt.Filter, change: make(chan struct{}, 1),
 		shared: make(map[string]state), scratch: make(map[string]*Node), nodes: make(map[string]*Node),
 		ids: make(map[uint64]*Node), lastID: FirstID, shown: make(map[string]bool),
-		dirs: make(map[string]map[string]*name), times: make(map[string]time.Time), late: make(map[*Node]bool),
+		dirs: make(map[string]*directory), times: make(map[string]time.Time), late: make(map[*Node]bool),
 		follower: follower{woken: make(chan struct{}, 1)},
 	}
 	return l, nil
@@ -227,7 +233,7 @@ func (l *Layer) look(path string, tree *lower) (n *Node, v Verdict, ask bool) {
 		return n, Here, false
 	}
 	n = l.nodes[path]
-	match, implied := l.matches(path), len(l.dirs[path]) > 0
+	match, implied := l.matches(path), l.dirs[path] != nil
 	if match {
 		if n != nil && n.dirty {
 			return n, Here, false
@@ -374,27 +380,23 @@ func (l *Layer) refresh(path string) {
 		delete(l.shown, path)
 	}
 	for p := path; p != ""; p = Dir(p) {
-		dir := Dir(p)
-		names := l.dirs[dir]
-		if names == nil {
-			names = make(map[string]*name)
-			l.dirs[dir] = names
+		d := l.dirs[Dir(p)]
+		if d == nil {
+			d = &directory{names: make(map[string]*name)}
+			l.dirs[Dir(p)] = d
 		}
-		e := names[p[len(p)-len(Base(p)):]]
+		e := d.names[Base(p)]
 		switch {
 		case !want:
 			if e.refs--; e.refs == 0 {
-				delete(names, Base(p))
+				delete(d.names, Base(p))
 			}
-			if len(names) == 0 {
-				delete(l.dirs, dir)
+			if len(d.names) == 0 {
+				delete(l.dirs, Dir(p))
 			}
 		case e == nil:
-			next := uint64(1)
-			for _, e := range names {
-				next = max(next, e.cookie+1)
-			}
-			names[Base(p)] = &name{refs: 1, cookie: next}
+			d.last++
+			d.names[Base(p)] = &name{refs: 1, cookie: d.last}
 		default:
 			e.refs++
 		}
@@ -420,8 +422,12 @@ type Name struct {
 func (l *Layer) Names(dir string) []Name {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	all := make([]Name, 0, len(l.dirs[dir]))
-	for base, e := range l.dirs[dir] {
+	d := l.dirs[dir]
+	if d == nil {
+		return nil
+	}
+	all := make([]Name, 0, len(d.names))
+	for base, e := range d.names {
 		all = append(all, Name{Name: base, Cookie: e.cookie, Kind: l.kindAt(object.Join(dir, base))})
 	}
 	slices.SortFunc(all, func(a, b Name) int { return cmp.Compare(a.Cookie, b.Cookie) })
@@ -453,7 +459,7 @@ func (l *Layer) Concerns(path string) Verdict {
 	if !l.matches(path) {
 		return Tree
 	}
-	if s, known := l.shared[path]; known && s.MD5 == "" && !s.missing && len(l.dirs[path]) == 0 {
+	if s, known := l.shared[path]; known && s.MD5 == "" && !s.missing && l.dirs[path] == nil {
 		return Nothing
 	}
 	return Here
