@@ -225,8 +225,12 @@ func (d *layered) answer(wait context.Context, t *turn, op any) error {
 		if !ok {
 			return errTree
 		}
-		op.Target = n.Target()
-		return nil
+		if wait == nil {
+			return errWait
+		}
+		var err error
+		op.Target, err = n.Readlink(wait)
+		return err
 	case *fuseops.StatFSOp:
 		return d.statFS(op)
 	case *fuseops.GetXattrOp:

@@ -70,7 +70,11 @@ func (l *Layer) send(ctx context.Context, n *Node, path string, more ...debug.Fi
 	sum := md5.New()
 	switch n.Kind {
 	case object.Symlink:
-		r := strings.NewReader(n.Target())
+		target, err := n.Readlink(ctx)
+		if err != nil {
+			return f.Change, 0, err
+		}
+		r := strings.NewReader(target)
 		f.Data, f.Size = r, r.Size()
 		io.Copy(sum, r)
 	case object.File:

@@ -71,6 +71,9 @@ func (l *Layer) poll(ctx context.Context) error {
 		case reset:
 			return l.load(ctx)
 		case len(found) == 0 && next == l.at:
+			if l.at == (debug.Position{}) && l.knowsAny() {
+				return l.load(ctx) // what we wrote was cleared before we saw it in the log
+			}
 			l.tell(l.found())
 			return nil
 		}
@@ -79,6 +82,12 @@ func (l *Layer) poll(ctx context.Context) error {
 		}
 		l.at = next
 	}
+}
+
+func (l *Layer) knowsAny() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.shared) > 0
 }
 
 // load takes over all that redis has, in place of what was known.

@@ -76,12 +76,32 @@ func (n *Node) Path() (string, bool) {
 	return n.path, !n.gone
 }
 
-// Target is where a link leads to.
-func (n *Node) Target() string {
-	n.layer.mu.RLock()
-	defer n.layer.mu.RUnlock()
-	return n.target
+// Readlink is where a link leads to.
+func (n *Node) Readlink(ctx context.Context) (string, error) {
+	l := n.layer
+	l.mu.RLock()
+	target, c, known := n.target, n.change, n.source != fromRedis || n.target != ""
+	l.mu.RUnlock()
+	if known {
+		return target, nil
+	}
+	f, err := l.content(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, min(c.Size, maxTarget)))
+	if err != nil {
+		return "", err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n.target = string(b)
+	return n.target, nil
 }
+
+// maxTarget is the longest target of a link that the kernel takes.
+const maxTarget = 4095
 
 // InTree returns the tree's entry that has a file's content, where that is so.
 func (n *Node) InTree() (object.Entry, bool) {
@@ -124,6 +144,12 @@ func (n *Node) Open(ctx context.Context) error {
 	n.layer.mu.Lock()
 	n.opens++
 	n.layer.mu.Unlock()
+	n.io.RLock()
+	open := n.file != nil
+	n.io.RUnlock()
+	if _, tree := n.InTree(); open || tree {
+		return nil
+	}
 	n.io.Lock()
 	err := n.ready(ctx)
 	n.io.Unlock()
