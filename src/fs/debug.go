@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -94,9 +97,45 @@ func (d *layered) run() {
 	})
 }
 
+// SetDebugFilter changes which paths of a debug mount can be changed, from the next
+// request on. Open files go on as they are.
+func (f *FS) SetDebugFilter(ctx context.Context, filter []*regexp.Regexp) error {
+	d := f.debug
+	differs, err := d.layer.SetFilter(ctx, filter)
+	if err != nil {
+		return fmt.Errorf("change the debug filter of %s: %w", f.cfg.Path, err)
+	}
+	// The kernel may hold files of the tree, which are other inodes once they can
+	// be changed.
+	d.mu.RLock()
+	dirs := slices.Collect(maps.Keys(d.ids))
+	d.mu.RUnlock()
+	for _, dir := range dirs {
+		list, err := (below{f}).Listing(ctx, dir)
+		if err != nil {
+			return fmt.Errorf("change the debug filter of %s: %w", f.cfg.Path, err)
+		}
+		if list == nil {
+			continue
+		}
+		var paths []string
+		for i := range list.Len() {
+			if path := object.Join(dir, string(list.At(i).Name)); differs(path) {
+				paths = append(paths, path)
+			}
+		}
+		d.changed(paths)
+	}
+	return nil
+}
+
 // tellKernel drops what the kernel knows of paths: the first name on the way
 // there that it may not know to be a directory.
 func (d *layered) tellKernel(paths []string) {
+	// What was answered before has then reached the kernel.
+	d.fs.mover.turn.Lock()
+	//lint:ignore SA2001 all that had their turn have given it back
+	d.fs.mover.turn.Unlock()
 	told := make(map[string]bool)
 	for _, p := range paths {
 		if d.fs.life.Err() != nil {
@@ -262,6 +301,7 @@ func (d *layered) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeO
 	if err != nil {
 		return err
 	}
+	moment := d.layer.Moment()
 	n, verdict, err := d.layer.Look(wait, path)
 	if err != nil {
 		return err
@@ -277,12 +317,19 @@ func (d *layered) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeO
 	if err := d.fs.lookUp(wait, t, op); err != nil {
 		return err
 	}
-	switch {
-	case op.Entry.Child == 0 && d.layer.Matches(path):
-		op.Entry.EntryExpiration = time.Now().Add(brief)
-	case op.Entry.Child != 0 && op.Entry.Attributes.Mode.IsDir():
+	if op.Entry.Child != 0 && op.Entry.Attributes.Mode.IsDir() {
 		d.remember(uint64(op.Entry.Child), path)
 		d.date(path, &op.Entry.Attributes)
+	}
+	if d.layer.Moment() != moment {
+		// The kernel may have been told of a change already, and this would
+		// come after that. Now that it has its turn it won't.
+		d.undoEntry(&op.Entry)
+		op.Entry = fuseops.ChildInodeEntry{}
+		return d.lookUp(wait, t, op)
+	}
+	if d.layer.Matches(path) {
+		op.Entry.EntryExpiration = time.Now().Add(brief)
 	}
 	return nil
 }

@@ -78,10 +78,7 @@ func (l *Layer) send(ctx context.Context, n *Node, path string, more ...debug.Fi
 		f.Data, f.Size = r, r.Size()
 		io.Copy(sum, r)
 	case object.File:
-		n.io.Lock()
-		err := n.own(ctx, n.size)
-		n.io.Unlock()
-		if err != nil {
+		if err := n.load(ctx); err != nil {
 			return f.Change, 0, err
 		}
 		// Nobody may write until redis has it all.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aysfs/aysfs/src/debug"
@@ -81,6 +82,8 @@ type Layer struct {
 	times   map[string]time.Time  // when a directory was changed last
 	late    map[*Node]bool        // changed, and nobody has them open to hear of an error
 
+	moment atomic.Uint64 // grows when a path comes to show something else
+
 	follower
 }
 
@@ -145,8 +148,10 @@ func (l *Layer) begin(ctx context.Context) error {
 func (l *Layer) end() { <-l.change }
 
 // matches tells whether a path is shared. l.mu is held.
-func (l *Layer) matches(path string) bool {
-	for _, re := range l.filter {
+func (l *Layer) matches(path string) bool { return match(l.filter, path) }
+
+func match(filter []*regexp.Regexp, path string) bool {
+	for _, re := range filter {
 		if re.MatchString(path) {
 			return true
 		}
@@ -161,30 +166,39 @@ func (l *Layer) Matches(path string) bool {
 	return l.matches(path)
 }
 
-// SetFilter changes which paths are shared. What was scratch stays so, what was
-// shared and is not any more shows as the tree has it. It returns the filter
-// that was.
-func (l *Layer) SetFilter(ctx context.Context, filter []*regexp.Regexp) ([]*regexp.Regexp, error) {
+// SetFilter changes which paths are shared. What was scratch stays so; what was
+// shared and is not any more shows as the tree has it. It returns what tells which
+// paths mean something else now.
+func (l *Layer) SetFilter(ctx context.Context, filter []*regexp.Regexp) (differs func(path string) bool, err error) {
 	if err := l.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer l.end()
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	old := l.filter
+	differs = func(path string) bool { return match(old, path) != match(filter, path) }
 	l.filter = filter
+	l.moment.Add(1)
+	var paths []string
 	for path := range l.shared {
-		l.refresh(path)
+		if differs(path) {
+			l.refresh(path)
+			l.touch(Dir(path))
+			paths = append(paths, path)
+		}
 	}
 	for path, n := range l.nodes {
 		if n.Kind != object.Dir && !l.matches(path) {
-			// Who has it open goes on with it; what is written now is lost
-			// to redis, and that is an error of the writer's.
+			// Who has it open goes on with it; what is written to it from now on
+			// can't be sent, which its writer is told.
 			delete(l.nodes, path)
 			l.refresh(path)
+			paths = append(paths, path)
 		}
 	}
-	return old, nil
+	l.mu.Unlock()
+	l.tell(paths)
+	return differs, nil
 }
 
 // Verdict is who tells what stands at a path.
@@ -226,6 +240,9 @@ func (l *Layer) Look(ctx context.Context, path string) (*Node, Verdict, error) {
 	}
 	return n, v, nil
 }
+
+// Moment is a number that is another one once any path shows something else.
+func (l *Layer) Moment() uint64 { return l.moment.Load() }
 
 // look is Look. Where it depends on the tree, and tree is nil, it says so by ask.
 func (l *Layer) look(path string, tree *lower) (n *Node, v Verdict, ask bool) {
@@ -371,6 +388,7 @@ func (l *Layer) refresh(path string) {
 	s, known := l.shared[path]
 	n := l.nodes[path]
 	want := l.scratch[path] != nil || l.matches(path) && (known && s.MD5 != "" && !s.missing || n != nil && n.dirty)
+	l.moment.Add(1)
 	if want == l.shown[path] {
 		return
 	}

@@ -634,5 +634,5 @@ func TestFrozenRedis(t *testing.T) {
 	}
 	n.Close()
 	m.Forget(n.ID, 1)
-	m.want("etc/a.conf", "before")
+	m.want("etc/a.conf", "before") // without redis
 }

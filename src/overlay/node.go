@@ -309,11 +309,30 @@ func (n *Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return k, err
 }
 
+// load makes the content readable here.
+func (n *Node) load(ctx context.Context) error {
+	n.io.Lock()
+	defer n.io.Unlock()
+	if n.source == fromTree {
+		return n.own(ctx, n.size)
+	}
+	return n.ready(ctx)
+}
+
 // own gives a file a content of its own, of at most keep bytes of what it had.
 // n.io is held.
 func (n *Node) own(ctx context.Context, keep int64) error {
 	if n.source == fromHere {
-		return n.ready(ctx)
+		if err := n.ready(ctx); err != nil || !n.isSent() {
+			return err
+		}
+		// What redis has is kept: it shows again should this change fail.
+		if err := n.layer.spool.keep(n.change, n.layer.spool.path(n.ID)); err != nil {
+			return local(err)
+		}
+		n.layer.mu.Lock()
+		n.source = fromRedis
+		n.layer.mu.Unlock()
 	}
 	if n.size > n.layer.opt.MaxSize && keep > n.layer.opt.MaxSize {
 		return syscall.EFBIG
@@ -341,6 +360,13 @@ func (n *Node) own(ctx context.Context, keep int64) error {
 	n.file, n.source = f, fromHere
 	n.layer.mu.Unlock()
 	return nil
+}
+
+// isSent tells whether redis has just what the node has.
+func (n *Node) isSent() bool {
+	n.layer.mu.RLock()
+	defer n.layer.mu.RUnlock()
+	return n.shared && !n.dirty && n.change.MD5 != ""
 }
 
 // changed notes a change of a node's content or mode.
@@ -416,13 +442,6 @@ func (n *Node) Truncate(ctx context.Context, size int64) error {
 // Chmod sets the permissions of a node.
 func (n *Node) Chmod(ctx context.Context, mode uint32) error {
 	return n.alone(ctx, func() error {
-		if n.isShared() && n.Kind == object.File {
-			n.io.Lock()
-			defer n.io.Unlock()
-			if err := n.own(ctx, n.size); err != nil {
-				return err
-			}
-		}
 		n.layer.mu.Lock()
 		defer n.layer.mu.Unlock()
 		if n.mode != mode {
