@@ -26,6 +26,7 @@ type results struct {
 	Trees    map[string]*tree  `json:"trees"`
 	Samples  []sample          `json:"samples"`
 	Publish  []published       `json:"publish"`
+	Served   []served          `json:"served"`
 	Skipped  []string          `json:"skipped"`
 }
 

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -36,6 +35,7 @@ type Client struct {
 	noCache  string      // why without, if it should be with
 	metadata *tree.Cache
 	stores   map[string]*chain
+	local    []localCache
 	grid     []*gridCache
 	pins     pins
 	control  *control.Server
@@ -61,6 +61,7 @@ const (
 	fetchShare    = 40 // fetches under way, over all stores
 	recentShare   = 10 // blobs fetched last, over all stores
 	queueShare    = 20 // blobs on their way to the disk cache
+	localShare    = 5  // blobs on their way to the local caches, or 2 MiB to each where that is more
 	windowShare   = 20 // most that is fetched ahead in one large file
 )
 
@@ -75,6 +76,7 @@ func New(cfg *config.Client, file, version string, log *slog.Logger) (*Client, e
 	if err != nil {
 		return nil, err
 	}
+	c.openLocal()
 	for _, g := range cfg.Grid {
 		c.grid = append(c.grid, newGridCache(g, cfg.Main.IOTimeout))
 	}
@@ -84,7 +86,6 @@ func New(cfg *config.Client, file, version string, log *slog.Logger) (*Client, e
 			return nil, err
 		}
 	}
-	c.unusedKeys()
 	c.mounts = arrange(cfg.Mounts)
 	return c, nil
 }
@@ -138,9 +139,10 @@ func (c *Client) addStore(s config.Store, codec *object.Codec) error {
 	if err != nil {
 		return err
 	}
+	caches, local := c.localFor(s)
 	n := int64(len(c.cfg.Stores))
 	cfg := tier.ChainConfig{
-		Groups: append(grid, tier.One(tier.Retry(src, tier.RetryPolicy{Patience: c.cfg.Main.IOTimeout}))),
+		Groups: append(append(local, grid...), tier.One(tier.Retry(src, tier.RetryPolicy{Patience: c.cfg.Main.IOTimeout}))),
 		Codec:  codec, Timeout: c.cfg.Main.IOTimeout, Log: c.log.With("store", s.Name),
 		Budget: max(share(c.cfg.Main.Memory, fetchShare)/n, 4<<20),
 		Recent: max(share(c.cfg.Main.Memory, recentShare)/n, 2<<20),
@@ -148,6 +150,9 @@ func (c *Client) addStore(s config.Store, codec *object.Codec) error {
 	heads := &tree.Heads{Store: s.Name, Source: headChain{st.grid, src}, Verifier: verifier, Log: c.log}
 	if c.cache != nil {
 		cfg.Cache, heads.Kept = c.cache, c.cache
+	}
+	if len(caches) > 0 && verifier != nil {
+		heads.Near = localHeads{caches: caches, store: s.URL.String(), life: c.life, log: c.log}
 	}
 	st.blobs, st.heads = tier.NewChain(cfg), heads
 	c.stores[s.Name] = st
@@ -170,17 +175,6 @@ func (c *Client) gridFor(st *chain) ([]tier.Group, error) {
 		group.Sources = append(group.Sources, src)
 	}
 	return []tier.Group{group}, nil
-}
-
-// unusedKeys says plainly which parts of the config this version does not act on.
-func (c *Client) unusedKeys() {
-	var parts []string
-	if len(c.cfg.Local) > 0 {
-		parts = append(parts, "[[cache.local]]")
-	}
-	if len(parts) > 0 {
-		c.log.Warn("this version does not act on some of the config", "op", "start", "keys", strings.Join(parts, ", "))
-	}
 }
 
 // Start mounts everything. A mount that can't be made is tried again in the
@@ -266,6 +260,11 @@ func (c *Client) Stop() {
 		s.source.Close()
 		for _, g := range s.grid {
 			g.Close()
+		}
+	}
+	for _, l := range c.local {
+		if err := l.Close(); err != nil {
+			c.log.Debug("close a local cache", "op", "stop", "tier", l.Name(), "err", err)
 		}
 	}
 	if c.cache != nil {
