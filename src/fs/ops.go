@@ -37,6 +37,10 @@ func (f *FS) answer(wait context.Context, t *turn, op any) error {
 		return f.readDir(wait, t, &op.ReadDirOp, f.writeDirentPlus, writeDirentPlusBare)
 	case *fuseops.ReadDirOp:
 		return f.readDir(wait, t, op, writeDirent, writeDirent)
+	case *fuseops.OpenDirOp:
+		return f.openDir(op)
+	case *fuseops.ReleaseDirHandleOp:
+		return nil
 	case *fuseops.ReadFileOp:
 		if wait == nil {
 			return errWait
@@ -63,7 +67,7 @@ func (f *FS) answer(wait context.Context, t *turn, op any) error {
 		*fuseops.WriteFileOp, *fuseops.SetXattrOp, *fuseops.RemoveXattrOp, *fuseops.FallocateOp:
 		return syscall.EROFS
 	}
-	// Opens, releases and flushes among them: ENOSYS tells the kernel not to
+	// Opens, releases and flushes of files among them: ENOSYS tells the kernel not to
 	// ask again. Nothing is kept for a handle.
 	return syscall.ENOSYS
 }
@@ -240,6 +244,15 @@ func attributes(kind object.Kind, mode uint16, size, mtime int64) fuseops.InodeA
 		a.Mode |= os.ModeSymlink
 	}
 	return a
+}
+
+// openDir lets the kernel answer from the pages in which it keeps listings, and
+// takes note of who reads.
+func (f *FS) openDir(op *fuseops.OpenDirOp) error {
+	op.CacheDir, op.KeepCache = true, true
+	s, dir := f.now.Load(), uint64(op.Inode)
+	f.walkers.read(op.OpContext.Pid, dir, f.mover.told.Load(), s.changed(dir))
+	return nil
 }
 
 // An offset in a directory tells what comes next, and in the low digits of the

@@ -175,7 +175,7 @@ const (
 // them up, and takes it badly if a name that it was just told isn't there.
 type walkers struct {
 	mu      sync.Mutex
-	threads [128]walker // by hash of the thread
+	threads [128]walker
 	lists   [512]listed // by hash of thread and directory
 }
 
@@ -193,9 +193,23 @@ type listed struct {
 	number uint64
 }
 
-func (w *walkers) slots(pid uint32, dir uint64) (*walker, *listed) {
-	h := mix(uint64(pid))
-	return &w.threads[h%uint64(len(w.threads))], &w.lists[mix(h^dir)%uint64(len(w.lists))]
+// thread returns a thread's walker, or the one that was longest idle. w.mu is held.
+func (w *walkers) thread(pid uint32) *walker {
+	old := &w.threads[0]
+	for i := range w.threads {
+		t := &w.threads[i]
+		if t.pid == pid {
+			return t
+		}
+		if t.last.Before(old.last) {
+			old = t
+		}
+	}
+	return old
+}
+
+func (w *walkers) list(pid uint32, dir uint64) *listed {
+	return &w.lists[mix(dir^uint64(pid)<<idBits)%uint64(len(w.lists))]
 }
 
 // read takes note that a thread reads a directory as it was in the tree of that
@@ -204,13 +218,13 @@ func (w *walkers) read(pid uint32, dir, number uint64, changed bool) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	t, l := w.slots(pid, dir)
+	t := w.thread(pid)
 	if t.pid != pid || now.Sub(t.last) > walkPause {
 		t.pid, t.number = pid, number
 	}
 	t.last = now
 	if changed {
-		*l = listed{pid, dir, number}
+		*w.list(pid, dir) = listed{pid, dir, number}
 	}
 }
 
@@ -219,11 +233,11 @@ func (w *walkers) read(pid uint32, dir, number uint64, changed bool) {
 func (w *walkers) since(pid uint32, dir uint64) (number uint64, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	t, l := w.slots(pid, dir)
+	t := w.thread(pid)
 	if t.pid != pid || time.Since(t.last) > walkPause {
 		return 0, false
 	}
-	if l.pid == pid && l.dir == dir && l.number > t.number {
+	if l := w.list(pid, dir); l.pid == pid && l.dir == dir && l.number > t.number {
 		return l.number, true
 	}
 	return t.number, true

@@ -70,7 +70,8 @@ type mover struct {
 	turn sync.RWMutex
 
 	serving atomic.Bool
-	told    chan struct{} // closed when the kernel was told of the move before
+	before  chan struct{} // closed when the kernel was told of the last move
+	told    atomic.Uint64 // number of the last tree of which the kernel was told all
 
 	mu    sync.Mutex
 	ended bool
@@ -93,6 +94,9 @@ type mover struct {
 func (f *FS) Show(ctx context.Context, view *tree.View, blobs Blobs) error {
 	f.mover.one.Lock()
 	defer f.mover.one.Unlock()
+	if f.life.Err() != nil {
+		return fmt.Errorf("show another tree at %s: %w", f.cfg.Path, ErrEnded)
+	}
 	began := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -107,10 +111,10 @@ func (f *FS) Show(ctx context.Context, view *tree.View, blobs Blobs) error {
 	}
 	d := &difference{fs: f, was: was, view: view}
 	root := view.Root()
-	if was.view != nil {
-		d.roots = []change{{parent: rootID, was: was.view.Root(), is: root}}
-	} else {
+	if was.view == nil {
 		d.roots = []change{{parent: rootID, is: root}}
+	} else if old := was.view.Root(); old.Digest != root.Digest || !sameAttributes(old, root) {
+		d.roots = []change{{parent: rootID, was: old, is: root}}
 	}
 	for {
 		if err := d.walk(ctx); err != nil {
@@ -196,14 +200,16 @@ func (f *FS) turnTo(d *difference, view *tree.View, blobs Blobs) bool {
 // is told.
 func (f *FS) tell(d *difference) <-chan struct{} {
 	m := &f.mover
-	before, told := m.told, make(chan struct{})
-	m.told = told
+	number := f.now.Load().number
+	before, told := m.before, make(chan struct{})
+	m.before = told
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	// What was asked before serving began was answered nothing; and the
 	// library's notifier blocks for good once serving has ended. Until then,
 	// ended waits for this goroutine.
 	if m.ended || !m.serving.Load() {
+		m.told.Store(number)
 		close(told)
 		return told
 	}
@@ -222,8 +228,11 @@ func (f *FS) tell(d *difference) <-chan struct{} {
 			if f.life.Err() != nil {
 				return
 			}
-			f.notice(f.notifier.InvalidateInode(fuseops.InodeID(c.id), -1, 0)) // attributes alone
+			// Of a directory these are its attributes, and the pages in which
+			// the kernel keeps its listing.
+			f.notice(f.notifier.InvalidateInode(fuseops.InodeID(c.id), 0, 0))
 		}
+		m.told.Store(number)
 	})
 	return told
 }
