@@ -135,3 +135,16 @@ func hex4(b []byte) rune {
 	}
 	return rune(n)
 }
+
+// JSONPath is a path that is spelled in JSON as in the log, bytes and all.
+type JSONPath string
+
+// MarshalJSON spells the path.
+func (p JSONPath) MarshalJSON() ([]byte, error) { return appendJSON(nil, string(p)), nil }
+
+// UnmarshalJSON reads what MarshalJSON spelled.
+func (p *JSONPath) UnmarshalJSON(raw []byte) error {
+	s, err := parseJSON(raw)
+	*p = JSONPath(s)
+	return err
+}

@@ -67,38 +67,11 @@ func sent(t *testing.T, r *redistest.Server, path string) string {
 // pull brings what was changed into a work tree.
 func pull(t *testing.T, r *redistest.Server, dir string) {
 	t.Helper()
-	s := changes(t, r)
-	all, err := s.All(t.Context())
-	if err != nil {
+	file := filepath.Join(shortDir(t), "passwd")
+	if err := os.WriteFile(file, []byte(r.Passwd), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, c := range all {
-		to := filepath.Join(dir, path)
-		if c.Removed() {
-			if err := os.Remove(to); err != nil && !errors.Is(err, os.ErrNotExist) {
-				t.Fatal(err)
-			}
-			continue
-		}
-		if c.Kind() == debug.ModeDir {
-			if err := os.MkdirAll(to, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		b, err := s.Content(t.Context(), c.MD5, c.Size)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, b, 0o644)); err != nil {
-			t.Fatal(err)
-		}
-		if c.Mode != 0 {
-			if err := os.Chmod(to, os.FileMode(c.Mode&0o777)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	run(t, time.Minute, ays, "debug", "pull", "-redis", r.Addr, "-passwd-file", file, "-mount", "m0", dir)
 }
 
 var appTree = map[string]node{
@@ -238,7 +211,7 @@ M lib/util.py def answer():|    return 42
 		b, _ := os.ReadFile(filepath.Join(mnt, "lib/sub/moved.py"))
 		return string(b) == "def answer():\n    return 42\n"
 	})
-	if out := run(t, time.Minute, "diff", "-r", "--exclude=.git", home, mnt); out != "" {
+	if out := run(t, time.Minute, "diff", "-r", "--exclude=.git", "--exclude=.aysfs", home, mnt); out != "" {
 		t.Errorf("the mount differs from home:\n%s", out)
 	}
 	c.stop()

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,9 +26,10 @@ type Server struct {
 	Addr   string // host:port
 	Passwd string
 
-	t    testing.TB
-	args []string
-	cmd  *exec.Cmd // nil while it is killed
+	t     testing.TB
+	args  []string
+	cmd   *exec.Cmd     // nil while it is killed
+	ended chan struct{} // closed once it is
 }
 
 // Start starts a redis with further arguments of redis-server's, such as
@@ -78,17 +80,26 @@ func (s *Server) run() error {
 	cmd := exec.Command("redis-server", s.args...)
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/sbin")
 	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
+	// A test that panics has no cleanup: then the kernel does it, when the
+	// thread that started the server ends.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, ended := make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		return err
 	}
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(ended)
-	}()
 	for end := time.Now().Add(limit); ; {
 		if answers(s.Addr) {
-			s.cmd = cmd
+			s.cmd, s.ended = cmd, ended
 			return nil
 		}
 		select {
@@ -126,11 +137,10 @@ func (s *Server) Kill() {
 		return
 	}
 	_ = s.cmd.Process.Kill()
-	for end := time.Now().Add(limit); s.cmd.Process.Signal(syscall.Signal(0)) == nil; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			s.t.Errorf("redis-server %d does not die", s.cmd.Process.Pid)
-			break
-		}
+	select {
+	case <-s.ended:
+	case <-time.After(limit):
+		s.t.Errorf("redis-server %d does not die", s.cmd.Process.Pid)
 	}
 	s.cmd = nil
 }
