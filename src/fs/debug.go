@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -29,6 +30,9 @@ type layered struct {
 	fs    *FS
 	layer *overlay.Layer
 	spool string
+	// flushes counts those of files that were only read: none are asked for where
+	// the kernel knows withoutFlush.
+	flushes atomic.Int64
 
 	newsMu sync.Mutex
 	news   []string // paths that others changed, to tell the kernel of
