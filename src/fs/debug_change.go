@@ -2,7 +2,6 @@ package fs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -142,10 +141,7 @@ func (d *layered) open(wait context.Context, op *fuseops.OpenFileOp) error {
 	if !ok {
 		return syscall.ESTALE
 	}
-	switch err := n.Open(wait); {
-	case errors.Is(err, overlay.ErrStale):
-		return syscall.ESTALE
-	case err != nil:
+	if err := n.Open(wait); err != nil {
 		return err
 	}
 	op.Handle = handle(n)

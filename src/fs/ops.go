@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/overlay"
 )
 
 // forever is when the kernel may stop believing what it was told: a tree that
@@ -24,7 +26,10 @@ const forever = 100 * 365 * 24 * time.Hour
 // nil, it does nothing and returns errWait.
 func (f *FS) answer(wait context.Context, t *turn, op any) error {
 	if f.debug != nil {
-		if err := f.debug.answer(wait, t, op); err != errTree {
+		switch err := f.debug.answer(wait, t, op); {
+		case errors.Is(err, overlay.ErrStale):
+			return syscall.ESTALE // the kernel looks again
+		case err != errTree:
 			return err
 		}
 	}

@@ -33,10 +33,13 @@ func (n *Node) Commit(ctx context.Context) error {
 // commit is Commit with the change lock held.
 func (l *Layer) commit(ctx context.Context, n *Node) error {
 	l.mu.RLock()
-	path, dirty, ours := n.path, n.dirty && !n.gone, l.matches(n.path)
+	path, dirty, ours, torn := n.path, n.dirty && !n.gone, l.matches(n.path), n.torn
 	l.mu.RUnlock()
 	if !dirty {
 		return nil
+	}
+	if torn != nil {
+		return l.failed(n, torn)
 	}
 	if !ours {
 		return l.failed(n, fmt.Errorf("send %q: %w", path, syscall.EROFS))

@@ -498,14 +498,24 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 	m := newMachineIn(t, redistest.Start(t, ""), sample, "a", filepath.Join(dir, "spool"))
+	m.must(m.save("lib/deep/c.conf", strings.Repeat("x", 100<<10)))
+	m.must(m.save("lib/deep/c.conf", "shorter"))
 	n := m.open("etc/a.conf")
+	m.must(n.WriteAt(t.Context(), []byte("x"), 0))
 	if err := n.WriteAt(t.Context(), make([]byte, 512<<10), 0); err != syscall.ENOSPC {
 		t.Errorf("a write to a full disk: %v", err)
 	}
-	n.Discard()
+	if err := n.Commit(t.Context()); err != syscall.ENOSPC {
+		t.Errorf("a close after that: %v", err)
+	}
 	n.Close()
+	if err := n.Open(t.Context()); !errors.Is(err, ErrStale) {
+		t.Errorf("it was opened again: %v", err)
+	}
 	m.Forget(n.ID, 1)
 	m.want("etc/a.conf", "one\n")
+	m.want("lib/deep/c.conf", "shorter")
+	m.must(m.save("etc/a.conf", strings.Repeat("y", 200<<10)))
 	m.must(m.save("etc/a.conf", "fits"))
 	m.wantRecorded("etc/a.conf", "fits")
 }

@@ -34,6 +34,7 @@ type Node struct {
 	// Guarded by Layer.mu.
 	path   string
 	gone   bool   // nothing leads here any more
+	given  bool   // gone, as what was written could not be sent
 	shared bool   // it belongs to redis, once it is written
 	held   uint64 // by the kernel
 	opens  int
@@ -45,6 +46,7 @@ type Node struct {
 	change debug.Change // what redis has of it
 	edit   uint64       // grows with every change
 	failed error        // why the last change did not reach redis; its writer was told
+	torn   error        // why a part of what was written is not there; its writer was told
 
 	// io guards the content; source and file are written with Layer.mu held, too.
 	io     sync.RWMutex
@@ -141,9 +143,9 @@ var ErrStale = errors.New("the content can't be had now")
 
 // Open begins to use a file's content. Close ends that.
 func (n *Node) Open(ctx context.Context) error {
-	n.layer.mu.Lock()
-	n.opens++
-	n.layer.mu.Unlock()
+	if !n.use() {
+		return ErrStale
+	}
 	n.io.RLock()
 	open := n.file != nil
 	n.io.RUnlock()
@@ -159,6 +161,18 @@ func (n *Node) Open(ctx context.Context) error {
 	return err
 }
 
+// use counts one more that has the node open. It is false where that is too late:
+// its path shows something else.
+func (n *Node) use() bool {
+	n.layer.mu.Lock()
+	defer n.layer.mu.Unlock()
+	if n.given {
+		return false
+	}
+	n.opens++
+	return true
+}
+
 // Close ends one Open. What was written and never sent is sent in the
 // background; what could not be sent, as its writer knows, is given up.
 func (n *Node) Close() {
@@ -167,8 +181,12 @@ func (n *Node) Close() {
 	n.opens--
 	last := n.opens == 0
 	var changed []string
+	torn := n.torn
+	if last {
+		n.torn = nil
+	}
 	if last && n.dirty && !n.gone && n.shared {
-		if n.failed != nil {
+		if n.failed != nil || torn != nil {
 			changed = l.giveUp(n)
 		} else {
 			l.late[n] = true
@@ -213,7 +231,7 @@ func (n *Node) Discard() {
 // giveUp takes back what was written to a node. l.mu is held.
 func (l *Layer) giveUp(n *Node) []string {
 	path := n.path
-	n.gone, n.dirty = true, false
+	n.gone, n.given, n.dirty = true, true, false
 	if l.nodes[path] == n {
 		delete(l.nodes, path)
 		l.refresh(path)
@@ -337,16 +355,13 @@ func (n *Node) own(ctx context.Context, keep int64) error {
 	if n.size > n.layer.opt.MaxSize && keep > n.layer.opt.MaxSize {
 		return syscall.EFBIG
 	}
-	f, err := n.layer.spool.create(n.ID)
-	if err != nil {
-		return local(fmt.Errorf("make a spool file: %w", err))
+	f, err := n.copy(ctx, keep)
+	if local(err) == syscall.ENOSPC && n.layer.spool.shrink() {
+		f.Close()
+		f, err = n.copy(ctx, keep)
 	}
-	if keep > 0 {
-		if n.source == fromTree {
-			err = n.layer.opt.Lower.Read(ctx, n.entry, f)
-		} else if err = n.ready(ctx); err == nil {
-			_, err = io.Copy(f, io.NewSectionReader(n.file, 0, n.size))
-		}
+	if err != nil && f == nil {
+		return local(fmt.Errorf("make a spool file: %w", err))
 	}
 	if err != nil {
 		f.Close()
@@ -360,6 +375,23 @@ func (n *Node) own(ctx context.Context, keep int64) error {
 	n.file, n.source = f, fromHere
 	n.layer.mu.Unlock()
 	return nil
+}
+
+// copy makes the spool file of a content of the node's own, with what it has now
+// where some of that is to stay. Where that fails it may still be there.
+func (n *Node) copy(ctx context.Context, keep int64) (*os.File, error) {
+	f, err := n.layer.spool.create(n.ID)
+	if err != nil || keep == 0 {
+		return f, err
+	}
+	if n.source == fromTree {
+		return f, n.layer.opt.Lower.Read(ctx, n.entry, f)
+	}
+	if err := n.ready(ctx); err != nil {
+		return f, err
+	}
+	_, err = io.Copy(f, io.NewSectionReader(n.file, 0, n.size))
+	return f, err
 }
 
 // isSent tells whether redis has just what the node has.
@@ -398,19 +430,31 @@ func (n *Node) WriteAt(ctx context.Context, p []byte, off int64) error {
 	defer n.io.Unlock()
 	end := off + int64(len(p))
 	if n.isShared() && end > n.layer.opt.MaxSize {
-		return syscall.EFBIG
+		return n.tear(syscall.EFBIG)
 	}
 	if err := n.own(ctx, n.size); err != nil {
-		return err
+		return n.tear(err)
 	}
 	k, err := n.file.WriteAt(p, off)
+	if local(err) == syscall.ENOSPC && n.layer.spool.shrink() {
+		k, err = n.file.WriteAt(p, off)
+	}
 	if k > 0 {
 		n.changed(max(n.size, off+int64(k)))
 	}
 	if err != nil {
-		return local(fmt.Errorf("write to the spool: %w", err))
+		return n.tear(local(fmt.Errorf("write to the spool: %w", err)))
 	}
 	return nil
+}
+
+// tear notes that a write failed. What was written so far is then not sent: the
+// file becomes what it was when it is closed.
+func (n *Node) tear(err error) error {
+	n.layer.mu.Lock()
+	defer n.layer.mu.Unlock()
+	n.torn = err
+	return err
 }
 
 func (n *Node) isShared() bool {
@@ -435,6 +479,9 @@ func (n *Node) Truncate(ctx context.Context, size int64) error {
 			return local(fmt.Errorf("cut a spool file: %w", err))
 		}
 		n.changed(size)
+		if size == 0 {
+			n.tear(nil) // it is whole
+		}
 		return nil
 	})
 }
@@ -455,12 +502,13 @@ func (n *Node) Chmod(ctx context.Context, mode uint32) error {
 // alone runs a change that may come without the file being open: then it is sent
 // at once, or given up.
 func (n *Node) alone(ctx context.Context, change func() error) error {
-	l := n.layer
-	l.mu.Lock()
-	first := n.opens == 0
-	n.opens++
-	l.mu.Unlock()
+	if !n.use() {
+		return ErrStale
+	}
 	defer n.Close()
+	n.layer.mu.RLock()
+	first := n.opens == 1
+	n.layer.mu.RUnlock()
 	if err := change(); err != nil || !first {
 		return err
 	}

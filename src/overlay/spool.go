@@ -109,6 +109,18 @@ func (s *spool) keep(c debug.Change, file string) error {
 	return nil
 }
 
+// shrink gives up all that is kept of redis, where the disk is full. It is false
+// where there was nothing.
+func (s *spool) shrink() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	any := s.recent.Len() > 0
+	for s.recent.Len() > 0 {
+		s.drop(s.recent.Back())
+	}
+	return any
+}
+
 func (s *spool) drop(e *list.Element) {
 	k := s.recent.Remove(e).(*kept)
 	delete(s.kept, k.name)
