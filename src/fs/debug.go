@@ -48,8 +48,9 @@ const (
 	// others may change. They are told of at once; this is for an answer that
 	// was on its way then.
 	brief = 500 * time.Millisecond
-	// debugWrite is the largest write that a debug mount takes in one request.
-	debugWrite = 128 << 10
+	// debugWrite is the largest write that a debug mount takes in one request. The
+	// library makes every request's buffer as large, those of reads as well.
+	debugWrite = 32 << 10
 	// newNames is where the offsets of names begin that the tree does not have.
 	newNames = 1 << (tagShift - 1)
 )
@@ -108,6 +109,9 @@ func (f *FS) SetDebugFilter(ctx context.Context, filter []*regexp.Regexp) error 
 	differs, err := d.layer.SetFilter(ctx, filter)
 	if err != nil {
 		return fmt.Errorf("change the debug filter of %s: %w", f.cfg.Path, err)
+	}
+	if f.View() == nil {
+		return nil
 	}
 	// The kernel may hold files of the tree, which are other inodes once they can
 	// be changed.

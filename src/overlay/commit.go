@@ -42,11 +42,11 @@ func (l *Layer) commit(ctx context.Context, n *Node) error {
 		return l.failed(n, torn)
 	}
 	if !ours {
-		return l.failed(n, fmt.Errorf("send %q: %w", path, syscall.EROFS))
+		return l.failed(n, syscall.EROFS)
 	}
 	c, edit, err := l.send(ctx, n, path)
 	if err != nil {
-		return l.failed(n, fmt.Errorf("send %q: %w", path, err))
+		return l.failed(n, err)
 	}
 	l.mu.Lock()
 	other := l.nodes[path]

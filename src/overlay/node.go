@@ -270,7 +270,7 @@ func (l *Layer) content(ctx context.Context, c debug.Change) (*os.File, error) {
 	}
 	f, err := l.spool.fetch(c, func(w io.Writer) error { return l.opt.Remote.Copy(ctx, w, c.MD5, c.Size) })
 	if err != nil && local(err) == err && !errors.Is(err, context.Canceled) && l.setMissing(c, errors.Is(err, tier.ErrAbsent) || errors.Is(err, tier.ErrCorrupt)) {
-		l.log.Warn("a changed file can't be read: showing the tree's", "err", err)
+		l.log.Info("a changed file can't be read: showing the tree's", "err", err)
 		return nil, fmt.Errorf("%w: %w", ErrStale, err)
 	}
 	return f, err
