@@ -130,7 +130,7 @@ func (c *Client) make(m *mount) error {
 	}
 	f, err := fs.New(fs.Config{
 		Path: m.cfg.Path, Name: m.cfg.Name, IOTimeout: c.cfg.Main.IOTimeout, Xattr: c.cfg.Main.Xattr,
-		Window: share(c.cfg.Main.Memory, windowShare), Nested: m.outer != nil, Debug: c.layer(m), Log: c.log,
+		Window: share(c.cfg.Main.Memory, windowShare), Nested: m.outer != nil, Debug: c.layer(m.cfg, c.cfg.Main), Log: c.log,
 	}, view, s.blobs)
 	if err != nil {
 		return fmt.Errorf("mount %s: %w", m.cfg.Path, err)

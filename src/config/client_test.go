@@ -57,7 +57,7 @@ func TestSample(t *testing.T) {
 	m.DebugFilter = nil
 	files := Mount{
 		Name: "mongodb", Path: "/opt/jumpscale7/apps/mongodb", Platform: "ubuntu64", ID: "jumpscale|mongodb(10.1.888)",
-		Store: "jumpscale", Debug: "kdsdebug", Prefetch: 1, Line: lineOf(sample, "[[mount_files]]"),
+		Store: "jumpscale", Debug: "kdsdebug", Redis: &c.Debug[0], Prefetch: 1, Line: lineOf(sample, "[[mount_files]]"),
 	}
 	if !reflect.DeepEqual(m, files) {
 		t.Errorf("mount_files: got %+v, want %+v", m, files)

@@ -22,6 +22,7 @@ type Mount struct {
 	RepoID      string           // ays.repoid
 	Store       string           // the Name of a Store
 	Debug       string           // the Name of a Debug; empty: read-only
+	Redis       *Debug           // that Debug; nil: read-only
 	DebugFilter []*regexp.Regexp // each matches whole paths only
 	Domain      string           // empty: the one that the head names
 	Prefetch    int              // 0 to 2
@@ -203,7 +204,7 @@ func (m Mount) checkPath(n node, c *Client) {
 func within(dir, path string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
 // checkUses reports a store or a debug that isn't there.
-func (m Mount) checkUses(n node, c *Client) {
+func (m *Mount) checkUses(n node, c *Client) {
 	var stores, debugs []string
 	for _, s := range c.Stores {
 		stores = append(stores, s.Name)
@@ -215,7 +216,9 @@ func (m Mount) checkUses(n node, c *Client) {
 	if m.Store != "" && len(stores) > 0 && !slices.Contains(stores, m.Store) {
 		n.problem("stor.name", "no [[ays.stor]] is named %s: there are %s", quote(m.Store), quoteAll(stores))
 	}
-	if m.Debug != "" && !slices.Contains(debugs, m.Debug) {
+	if i := slices.Index(debugs, m.Debug); i >= 0 {
+		m.Redis = &c.Debug[i]
+	} else if m.Debug != "" {
 		what := "write one"
 		if len(debugs) > 0 {
 			what = "there are " + quoteAll(debugs)

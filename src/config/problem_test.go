@@ -162,6 +162,8 @@ control = "/`+strings.Repeat("x", 107)+`"`, 1), []string{
 		{"unknown stores", strings.Replace(minimal, `stor.name = "s"`, `stor.name = "S"`, 1) + stores("http://h"), []string{
 			`10: mount_files.stor.name: no [[ays.stor]] is named "S": there are "s", "t0"`}},
 		{"unknown debug", "+debug = \"x\"\n", []string{`11: mount_files.debug: no [[debug]] is named "x": write one`}},
+		{"debug size", "+[[debug]]\nname = \"d\"\nredis.addr = \"h\"\nredis.port = 1\nmax_size = \"1GiB\"\n[[debug]]\nname = \"e\"\nredis.addr = \"h\"\nredis.port = 1\nmax_size = \"1B\"\n", []string{
+			`15: debug.max_size: "1GiB" is more than redis takes: write "512MiB" or less`, `20: debug.max_size: "1B" is too little: write "1MiB" or more`}},
 		{"unknown debug among others", "+debug = \"x\"\n[[debug]]\nname = \"d\"\nredis.addr = \"h\"\nredis.port = 1\n", []string{`11: mount_files.debug: there are "d"`}},
 		{"debug", "+[[debug]]\nname = \"d\"\nredis.addr = \"h:5\"\nredis.port = 70000\n[[debug]]\nname = \"d\"\nredis.addr = \"a b\"\nredis.port = 1\n", []string{
 			`13: debug.redis.addr: write "h" here, and the port as redis.port`, `14: debug.redis.port: 70000 is out of range`,

@@ -215,7 +215,7 @@ M lib/util.py def answer():|    return 42
 		t.Errorf("the mount differs from home:\n%s", out)
 	}
 	c.stop()
-	if left, err := filepath.Glob(filepath.Join(c.cacheDir(), "debug", "*")); err != nil || len(left) != 0 {
+	if left, err := filepath.Glob(filepath.Join(c.cacheDir(), "debug", "*", "*")); err != nil || len(left) != 0 {
 		t.Errorf("left in the spool: %q, %v", left, err)
 	}
 	if strings.Contains(c.log(), debugPasswd) {

@@ -50,7 +50,7 @@ type Options struct {
 	Remote  Remote // Close closes it
 	Lower   Lower
 	Filter  []*regexp.Regexp // each matches whole paths
-	Spool   string           // a directory for this layer alone; what is there goes
+	Spool   string           // a directory that layers have their spools in
 	MaxSize int64            // of a shared file, in bytes
 	Every   time.Duration    // between two looks at what others did
 	Timeout time.Duration    // of one such look

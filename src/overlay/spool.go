@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/aysfs/aysfs/src/debug"
 )
 
@@ -17,6 +19,7 @@ import (
 // written, those that stay on this machine, and what was read from redis last.
 type spool struct {
 	dir   string
+	lock  *os.File
 	limit int64 // of what is kept of redis, in bytes
 
 	mu     sync.Mutex
@@ -30,18 +33,59 @@ type kept struct {
 	size int64
 }
 
-// newSpool makes the directory anew: what a predecessor left there goes.
-func newSpool(dir string, limit int64) (*spool, error) {
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, fmt.Errorf("clear the spool directory: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// lockFile is locked by who has the directory that it is in.
+const lockFile = "lock"
+
+// newSpool makes a directory in parent, and removes those that others left there,
+// who are no more.
+func newSpool(parent string, limit int64) (*spool, error) {
+	s := &spool{limit: limit, kept: make(map[string]*list.Element), recent: list.New()}
+	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, fmt.Errorf("make the spool directory: %w", err)
 	}
-	return &spool{dir: dir, limit: limit, kept: make(map[string]*list.Element), recent: list.New()}, nil
+	turn, err := lock(parent, unix.LOCK_EX)
+	if err != nil {
+		return nil, fmt.Errorf("lock the spool directory: %w", err)
+	}
+	defer turn.Close()
+	old, err := filepath.Glob(filepath.Join(parent, "*", lockFile))
+	if err != nil {
+		return nil, fmt.Errorf("look for old spools: %w", err)
+	}
+	for _, file := range old {
+		if f, err := lock(filepath.Dir(file), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			err = os.RemoveAll(filepath.Dir(file))
+			f.Close()
+			if err != nil {
+				return nil, fmt.Errorf("remove an old spool: %w", err)
+			}
+		}
+	}
+	if s.dir, err = os.MkdirTemp(parent, ""); err != nil {
+		return nil, fmt.Errorf("make a spool: %w", err)
+	}
+	if s.lock, err = lock(s.dir, unix.LOCK_EX); err != nil {
+		return nil, fmt.Errorf("lock a spool: %w", err)
+	}
+	return s, nil
 }
 
-func (s *spool) close() error { return os.RemoveAll(s.dir) }
+func lock(dir string, how int) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for err = unix.Flock(int(f.Fd()), how); err == unix.EINTR; {
+		err = unix.Flock(int(f.Fd()), how)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (s *spool) close() error { return errors.Join(os.RemoveAll(s.dir), s.lock.Close()) }
 
 func (s *spool) path(id uint64) string { return filepath.Join(s.dir, strconv.FormatUint(id, 10)) }
 
