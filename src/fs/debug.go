@@ -334,6 +334,7 @@ func (d *layered) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeO
 		// come after that. Now that it has its turn it won't.
 		d.undoEntry(&op.Entry)
 		op.Entry = fuseops.ChildInodeEntry{}
+		t.end()
 		return d.lookUp(wait, t, op)
 	}
 	if d.layer.Matches(path) {
