@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
 	"github.com/aysfs/aysfs/src/object"
@@ -120,12 +118,9 @@ func (c *Client) openCache() {
 }
 
 func (c *Client) addStore(s config.Store, codec *object.Codec) error {
-	var verifier note.Verifier
-	if s.Key != "" {
-		var err error
-		if verifier, err = note.NewVerifier(s.Key); err != nil {
-			return fmt.Errorf("key of store %s: %w", s.Name, err)
-		}
+	keys, err := object.ParseKeys(s.Keys)
+	if err != nil {
+		return fmt.Errorf("key of store %s: %w", s.Name, err)
 	}
 	src, err := store.New(store.Config{
 		Name: s.Name, URL: s.URL, Login: s.Login, Secret: s.Secret.Reveal(), CA: s.CA,
@@ -147,11 +142,11 @@ func (c *Client) addStore(s config.Store, codec *object.Codec) error {
 		Budget: max(share(c.cfg.Main.Memory, fetchShare)/n, 4<<20),
 		Recent: max(share(c.cfg.Main.Memory, recentShare)/n, 2<<20),
 	}
-	heads := &tree.Heads{Store: s.Name, Source: headChain{st.grid, src}, Verifier: verifier, Log: c.log}
+	heads := &tree.Heads{Store: s.Name, Source: headChain{st.grid, src}, Keys: keys, Log: c.log}
 	if c.cache != nil {
 		cfg.Cache, heads.Kept = c.cache, c.cache
 	}
-	if len(caches) > 0 && verifier != nil {
+	if len(caches) > 0 && len(keys) > 0 {
 		heads.Near = localHeads{caches: caches, store: s.URL.String(), life: c.life, log: c.log}
 	}
 	st.blobs, st.heads = tier.NewChain(cfg), heads

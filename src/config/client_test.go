@@ -44,7 +44,7 @@ func TestSample(t *testing.T) {
 	}
 	s := c.Stores[1]
 	if s.Name != "customerx" || s.URL.String() != "https://files.ovc.aydo.com:8080/custx" || s.Login != "custx" ||
-		s.Secret.Reveal() != "1234" || s.Key != "" || s.CA != "" || s.Expiration != 0 {
+		s.Secret.Reveal() != "1234" || s.Keys != nil || s.CA != "" || s.Expiration != 0 {
 		t.Errorf("store: got %+v", s)
 	}
 	if len(c.Mounts) != 2 {

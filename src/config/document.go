@@ -129,7 +129,7 @@ func (doc *document) check(n node) {
 		case !ok:
 			doc.problem(c.line, c.path, doc.schema.unknown(n.path, key))
 		case !c.is(k):
-			if e := c.misfit(k); e != nil && (k == tables || k == texts) {
+			if e := c.misfit(k); e != nil && (k == tables || k == texts || k == some) {
 				c.line = e.line
 			}
 			doc.problem(c.line, c.path, doc.schema.wants(c.path))

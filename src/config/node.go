@@ -63,13 +63,13 @@ func (n node) is(k kind) bool {
 	case map[string]any:
 		return k == table
 	case string:
-		return k == text || k == secret
+		return k == text || k == secret || k == some
 	case int64:
 		return k == whole
 	case bool:
 		return k == flag
 	case []any, []map[string]any:
-		return (k == tables || k == texts) && n.misfit(k) == nil
+		return (k == tables || k == texts || k == some) && n.misfit(k) == nil
 	}
 	return false
 }
@@ -119,6 +119,18 @@ func (n node) text(rel, absent string) string {
 		return c.value.(string)
 	}
 	return absent
+}
+
+// some is the text at a path below n, or the list of it that is there.
+func (n node) some(rel string) []node {
+	c, ok := n.get(rel, some)
+	if _, single := c.value.(string); single {
+		return []node{c}
+	}
+	if !ok {
+		return nil
+	}
+	return c.elements()
 }
 
 func (n node) secret(rel string) Secret { return NewSecret(n.text(rel, "")) }

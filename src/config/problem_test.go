@@ -247,7 +247,7 @@ func TestPublicKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := ParseClient("f", []byte(minimal+stores("http://h")+"key = \""+public+"\"\n"))
-	if err != nil || c.Stores[1].Key != public {
+	if err != nil || len(c.Stores[1].Keys) != 1 || c.Stores[1].Keys[0] != public {
 		t.Errorf("public: %v", err)
 	}
 	if _, err := parsePublicKey(private); err == nil || strings.Contains(err.Error(), private[20:]) {

@@ -14,6 +14,7 @@ const (
 	text
 	secret // text that no message shows
 	texts  // a list of text
+	some   // text, or a list of it
 	whole  // a number without a fraction
 	flag   // true or false
 )
@@ -76,6 +77,8 @@ func (sc schema) wants(path string) string {
 		return "is a table that can be there more than once: write [[" + path + "]]"
 	case texts:
 		return "wants a list of strings: write each in single quotes, between [ and ]"
+	case some:
+		return "wants a string, or a list of strings: write each in quotes, and more than one between [ and ]"
 	case whole:
 		return "wants a whole number, without quotes"
 	case flag:

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
+	"github.com/aysfs/aysfs/src/object"
 )
 
 // Store is [[ays.stor]].
@@ -19,7 +19,7 @@ type Store struct {
 	URL        *url.URL // http, https or file; its path doesn't end in a slash
 	Login      string
 	Secret     Secret
-	Key        string        // the publisher's, as note.NewVerifier reads it; empty: heads need no signature
+	Keys       []string      // the publisher's, as object.ParseKey reads them; none: heads need no signature
 	CA         string        // path of a PEM file with a certificate; empty: the system's roots
 	Expiration time.Duration // of what caches keep from this store; 0: never
 }
@@ -31,7 +31,7 @@ func storeSchema(at string) schema {
 		{at + ".url", text},
 		{at + ".login", text},
 		{at + ".secret", secret},
-		{at + ".key", text},
+		{at + ".key", some},
 		{at + ".ca", text},
 		{at + ".cache.expiration", whole},
 	}
@@ -41,7 +41,7 @@ func readStore(n node, names named) Store {
 	s := Store{
 		Login:      n.text("login", ""),
 		Secret:     n.secret("secret"),
-		Key:        parsed(n, "key", "", parsePublicKey),
+		Keys:       readKeys(n.some("key")),
 		CA:         parsed(n, "ca", "", parseCA),
 		Expiration: n.hours("cache.expiration", 0),
 	}
@@ -68,12 +68,27 @@ func ParseName(s string) (string, error) {
 	return parseName(s)
 }
 
+func readKeys(nodes []node) []string {
+	var keys []string
+	for _, n := range nodes {
+		s := n.value.(string)
+		if s == "" && len(nodes) == 1 {
+			return nil // as if it were not there
+		}
+		if _, err := parsePublicKey(s); err != nil {
+			n.problem("", "%v", err)
+		}
+		keys = append(keys, s)
+	}
+	return keys
+}
+
 func parsePublicKey(s string) (string, error) {
 	if strings.HasPrefix(s, "PRIVATE+KEY+") {
 		return "", errors.New("this is the private key, which belongs to the publisher alone: write the public key")
 	}
-	if _, err := note.NewVerifier(s); err != nil {
-		return "", fmt.Errorf("this is not a public key (%w): write it as the publisher has it, name+hash+key", err)
+	if _, err := object.ParseKey(s); err != nil {
+		return "", fmt.Errorf("this is not a public key (%w): write it as the publisher has it, name+hash+key, or so and 'until' with the last serial it is good for", err)
 	}
 	return s, nil
 }

@@ -452,8 +452,8 @@ func TestKilled(t *testing.T) {
 	content := strings.Repeat("0123456789abcdef", 1<<15)
 	acked, torn := -1, 0
 	next := 0
-	for round := range 8 {
-		stop := time.After(time.Duration(10+round*7) * time.Millisecond)
+	for round := range 10 {
+		stop := time.After(time.Duration(20+round*15) * time.Millisecond)
 		failed := make(chan int, 1)
 		go func() {
 			defer close(failed)
@@ -504,7 +504,7 @@ func TestKilled(t *testing.T) {
 	// To repeat what was not acknowledged does no harm.
 	must(t, s.Record(ctx, []File{file("a", "x", 0)}))
 	must(t, s.Record(ctx, []File{file("a", "x", 0)}))
-	t.Logf("%d records acknowledged; %d of 8 were there without", acked+1, torn)
+	t.Logf("%d records acknowledged; %d of 10 were there without", acked+1, torn)
 }
 
 // TestFrozen stops redis in its tracks: calls end in time, and work again once

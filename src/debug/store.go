@@ -69,28 +69,33 @@ func (s *Store) Close() error {
 // ErrFormat where what redis has of it is not right. A path that is changed
 // while Scan is under way may come twice. An error of each ends it.
 func (s *Store) Scan(ctx context.Context, each func(Change, error) error) error {
-	seen, cursor := 0, "0"
-	for {
-		var page []string
-		err := s.conns.use(ctx, "list the changes of "+s.mount, func(c *call) error {
-			page = nil
-			return c.do(radix.Tuple{&cursor, &page}, "HSCAN", s.paths, cursor, "COUNT", scanCount)
-		})
-		if err != nil {
-			return err
-		}
-		if seen += len(page) / 2; seen > maxPaths {
-			return fmt.Errorf("list the changes of %s: %w: more than %d paths", s.mount, ErrFormat, maxPaths)
-		}
-		for i := 0; i+1 < len(page); i += 2 {
-			if err := each(parseChange(page[i], page[i+1])); err != nil {
+	var told error
+	// A cursor means nothing to a redis that was restarted, so all of it is one
+	// call on one connection.
+	err := s.conns.use(ctx, "list the changes of "+s.mount, func(c *call) error {
+		for seen, cursor := 0, "0"; ; {
+			var page []string
+			if err := c.do(radix.Tuple{&cursor, &page}, "HSCAN", s.paths, cursor, "COUNT", scanCount); err != nil {
 				return err
 			}
+			c.spent = true
+			if seen += len(page) / 2; seen > maxPaths {
+				return fmt.Errorf("%w: more than %d paths", ErrFormat, maxPaths)
+			}
+			for i := 0; i+1 < len(page); i += 2 {
+				if told = each(parseChange(page[i], page[i+1])); told != nil {
+					return nil
+				}
+			}
+			if cursor == "0" {
+				return nil
+			}
 		}
-		if cursor == "0" {
-			return nil
-		}
+	})
+	if told != nil {
+		return told
 	}
+	return err
 }
 
 // All returns the changes by path. What is not right is left out, and told to

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,39 +73,38 @@ func (h *Head) Text() string {
 	return b.String()
 }
 
-// Sign returns the head as a note with the signature of signer, or, with none,
-// its text alone.
-func (h *Head) Sign(signer note.Signer) ([]byte, error) {
+// Sign returns the head as a note with the signatures of the signers, or, with
+// none, its text alone. A nil signer counts as none.
+func (h *Head) Sign(signers ...note.Signer) ([]byte, error) {
 	if _, err := parseHeadText(h.Text()); err != nil {
 		return nil, fmt.Errorf("sign head: %w", err)
 	}
-	if signer == nil {
+	signers = slices.DeleteFunc(slices.Clone(signers), func(s note.Signer) bool { return s == nil })
+	if len(signers) == 0 {
 		return []byte(h.Text()), nil
 	}
-	b, err := note.Sign(&note.Note{Text: h.Text()}, signer)
+	b, err := note.Sign(&note.Note{Text: h.Text()}, signers...)
 	if err != nil {
 		return nil, fmt.Errorf("sign head: %w", err)
+	}
+	if len(b) > MaxHead {
+		return nil, fmt.Errorf("sign head: %d bytes with %d signatures, at most %d", len(b), len(signers), MaxHead)
 	}
 	return b, nil
 }
 
-// OpenHead reads a head. With a verifier, one without a good signature by it is
-// ErrUnsigned; without, signatures are not looked at. The caller checks that it
-// is the head of the tree it asked for.
-func OpenHead(raw []byte, verifier note.Verifier) (*Head, error) {
+// OpenHead reads a head. With keys, one without a good signature by any of them
+// is ErrUnsigned; without, signatures are not looked at. The caller checks that
+// it is the head of the tree it asked for.
+func OpenHead(raw []byte, keys Keys) (*Head, error) {
 	if len(raw) > MaxHead {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrHead, len(raw), MaxHead)
 	}
-	if verifier == nil {
+	if len(keys) == 0 {
 		text, _, _ := strings.Cut(string(raw), "\n\n")
 		return parseHeadText(strings.TrimSuffix(text, "\n") + "\n")
 	}
-	n, err := note.Open(raw, note.VerifierList(verifier))
-	if err != nil {
-		// Which of "not a note", "no signature" and "a wrong one" it is.
-		return nil, fmt.Errorf("%w (%s): %w", ErrUnsigned, verifier.Name(), err)
-	}
-	return parseHeadText(n.Text)
+	return keys.open(raw)
 }
 
 func parseHeadText(text string) (*Head, error) {

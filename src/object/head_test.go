@@ -14,7 +14,7 @@ func TestHead(t *testing.T) {
 	signed, err := someHead().Sign(signer)
 	must(t, err)
 	goldenText(t, "head", signed)
-	h, err := object.OpenHead(signed, verifier)
+	h, err := object.OpenHead(signed, object.Keys{{Verifier: verifier}})
 	must(t, err)
 	equal(t, h, someHead())
 	h, err = object.OpenHead(signed, nil)
@@ -47,11 +47,11 @@ func TestOpenHeadWithoutGoodSignature(t *testing.T) {
 		"signature cut off": signed[:len(signed)-10],
 		"nothing":           nil,
 	} {
-		if _, err := object.OpenHead(raw, verifier); !errors.Is(err, object.ErrUnsigned) {
+		if _, err := object.OpenHead(raw, object.Keys{{Verifier: verifier}}); !errors.Is(err, object.ErrUnsigned) {
 			t.Errorf("%s: error %v", what, err)
 		}
 	}
-	if _, err := object.OpenHead(signed, other); !errors.Is(err, object.ErrUnsigned) {
+	if _, err := object.OpenHead(signed, object.Keys{{Verifier: other}}); !errors.Is(err, object.ErrUnsigned) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -118,7 +118,7 @@ func FuzzOpenHead(f *testing.F) {
 	f.Add(signed)
 	f.Add([]byte(someHead().Text()))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if h, err := object.OpenHead(raw, verifier); err == nil {
+		if h, err := object.OpenHead(raw, object.Keys{{Verifier: verifier}}); err == nil {
 			// Only a note that was signed here opens.
 			equal(t, h, someHead())
 		} else if !errors.Is(err, object.ErrUnsigned) && !errors.Is(err, object.ErrHead) {

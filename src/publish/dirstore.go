@@ -39,6 +39,22 @@ func storeDir(store string) (string, error) {
 	return filepath.FromSlash(u.Path), nil
 }
 
+// existingStore is storeDir for one that must be there.
+func existingStore(store string) (string, error) {
+	dir, err := storeDir(store)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return "", fmt.Errorf("store: %w", err)
+	}
+	if !info.IsDir() {
+		return "", fmt.Errorf("store: %s is not a directory", dir)
+	}
+	return dir, nil
+}
+
 // dirStore writes the blobs of one publish into one domain of a store.
 type dirStore struct {
 	blobs string // <store>/<domain>
@@ -47,6 +63,7 @@ type dirStore struct {
 	codec *object.Codec
 	packs sync.Pool // of *[]byte that packed blobs are made in
 	batch *batcher
+	guard *guard
 
 	newBlobs, newBytes atomic.Int64
 }
@@ -79,8 +96,13 @@ func openDirStore(ctx context.Context, dir, domain string, codec *object.Codec) 
 	if s.lock, err = tryLock(filepath.Join(s.tmp, "lock")); err != nil {
 		return nil, fmt.Errorf("prepare store: %w", err)
 	}
+	if s.guard, err = openGuard(tmp); err != nil {
+		s.lock.Close()
+		return nil, fmt.Errorf("prepare store: %w", err)
+	}
 	if s.batch, err = newBatcher(s.tmp, s.blobs); err != nil {
 		s.lock.Close()
+		s.guard.close()
 		return nil, fmt.Errorf("prepare store: %w", err)
 	}
 	return s, nil
@@ -120,6 +142,7 @@ func (s *dirStore) close() error {
 	_ = s.batch.finish()
 	err := os.RemoveAll(s.tmp)
 	s.lock.Close()
+	s.guard.close()
 	return err
 }
 
@@ -130,12 +153,9 @@ func (s *dirStore) put(plain []byte) (digest.Digest, error) {
 	if claimed, err := s.batch.claim(d); err != nil || !claimed {
 		return d, err
 	}
-	switch _, err := os.Lstat(filepath.Join(s.blobs, d.String())); {
-	case err == nil:
+	if there, err := s.has(d); err != nil || there {
 		s.batch.disclaim(d)
-		return d, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return d, fmt.Errorf("look for a blob: %w", err)
+		return d, err
 	}
 	buf := s.packs.Get().(*[]byte)
 	defer s.packs.Put(buf)
@@ -146,6 +166,26 @@ func (s *dirStore) put(plain []byte) (digest.Digest, error) {
 	s.newBlobs.Add(1)
 	s.newBytes.Add(int64(len(stored)))
 	return d, nil
+}
+
+// has tells whether the store has a blob. If so, gc leaves it alone as long as
+// this store is open, and longer if a head is put in place meanwhile that
+// reaches it.
+func (s *dirStore) has(d digest.Digest) (bool, error) {
+	return s.guard.freshen(filepath.Join(s.blobs, d.String()))
+}
+
+// putStored is put for a blob in stored form, whose digest was checked.
+func (s *dirStore) putStored(d digest.Digest, stored []byte) error {
+	if claimed, err := s.batch.claim(d); err != nil || !claimed {
+		return err
+	}
+	if err := s.batch.add(d, stored); err != nil {
+		return fmt.Errorf("write blob %v: %w", d, err)
+	}
+	s.newBlobs.Add(1)
+	s.newBytes.Add(int64(len(stored)))
+	return nil
 }
 
 // finish returns once all blobs, and those that another publish may just have

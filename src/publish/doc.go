@@ -11,9 +11,12 @@
 // Locks, all of them advisory (flock), so that they vanish with their holder:
 //
 //	md/<tree>/.lock      one publish of a tree at a time
+//	md/.gc               one gc of a store at a time
 //	md/.lock             whoever rewrites md/trees
 //	<domain>/.tmp/lock   whoever makes or clears a publish's temporary directory
+//	<domain>/.tmp/sweep  shared by whoever relies on blobs that are there, exclusive for gc
 //	<domain>/.tmp/*/lock held as long as the publish that made the directory lives
 //
-// They are taken in the order tree, .tmp, and md/.lock alone.
+// They are taken in the order .gc, tree, .tmp; md/.lock and sweep are taken last, and
+// one at a time.
 package publish

@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
-	"syscall"
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	// Registers the algorithm that chunker names.
 	_ "github.com/PlakarKorp/go-cdc-chunkers/chunkers/fastcdc"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/object"
 )
@@ -66,35 +65,35 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 	path, e := j.path(), j.entry()
 	// What was a file a moment ago may be a pipe by now: don't wait for its
 	// writer.
-	f, err := os.OpenFile(r.root+"/"+path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := openBelow(r.top, path, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
-		if errors.Is(err, syscall.ELOOP) {
+		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
 			return errChanged
 		}
 		return err
 	}
 	defer f.Close()
-	before, err := f.Stat()
+	before, err := fstat(f)
 	if err != nil {
 		return err
 	}
-	if !before.Mode().IsRegular() {
+	if before.Mode&unix.S_IFMT != unix.S_IFREG {
 		return errChanged
 	}
-	e.Kind, e.Mode, e.Mtime, e.Size = object.File, r.mode(path, before), mtime(before.ModTime()), before.Size()
+	e.Kind, e.Mode, e.Mtime, e.Size = object.File, r.mode(path, &before), mtime(before.Mtim), before.Size
 	if e.Size <= object.MaxBlob {
 		err = r.readBlob(f, e)
 	} else {
-		err = r.readChunks(ctx, f, e)
+		err = r.readChunks(ctx, &sparseReader{f: f}, e)
 	}
 	if err != nil {
 		return err
 	}
-	after, err := f.Stat()
+	after, err := fstat(f)
 	if err != nil {
 		return err
 	}
-	if after.Size() != before.Size() || !after.ModTime().Equal(before.ModTime()) {
+	if after.Size != before.Size || after.Mtim != before.Mtim {
 		return errChanged
 	}
 	r.bytes.Add(e.Size)
@@ -182,6 +181,13 @@ func (r *reader) readChunks(ctx context.Context, f io.Reader, e *object.Entry) e
 // storeChunk stores a copy of chunk in the background, once there is a place
 // for it.
 func (r *reader) storeChunk(ctx context.Context, g *errgroup.Group, chunk []byte, cell *object.Chunk) error {
+	if d, ok, err := r.zero.put(r.store, chunk); err != nil {
+		return storeError{err}
+	} else if ok {
+		cell.Digest = d
+		r.meter.bytes.Add(int64(len(chunk)))
+		return nil
+	}
 	select {
 	case r.files.chunks <- struct{}{}:
 	case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,9 @@ import (
 	"github.com/aysfs/aysfs/src/object"
 )
 
+// headTemp is what a head is called until it is on the disk.
+const headTemp = ".head.tmp"
+
 // heads is the directory of one tree's heads. Whoever uses it holds its lock.
 type heads struct {
 	dir  string
@@ -25,6 +29,13 @@ type heads struct {
 }
 
 func (t heads) path(name string) string { return filepath.Join(t.dir, name) }
+
+// lock waits until nobody else changes the tree's heads.
+func (t heads) lock(ctx context.Context, log *slog.Logger) (*os.File, error) {
+	return lock(ctx, t.path(".lock"), func() {
+		log.Info("waiting for another publish of the same tree", "tree", t.tree.String())
+	})
+}
 
 // current returns the newest head and the note it is in; nothing if the tree
 // was never published.
@@ -44,6 +55,23 @@ func (t heads) current() (*object.Head, []byte, error) {
 		return nil, nil, fmt.Errorf("the current head %s is that of another tree, %v", t.path("head"), h.Tree)
 	}
 	return h, raw, nil
+}
+
+// older returns the head that was kept of a serial.
+func (t heads) older(serial int64) (*object.Head, error) {
+	path := t.path(fmt.Sprintf("head.%d", serial))
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read an older head: %w", err)
+	}
+	h, err := object.OpenHead(raw, nil)
+	if err != nil {
+		return nil, fmt.Errorf("read the older head %s: %w", path, err)
+	}
+	if h.Tree != t.tree {
+		return nil, fmt.Errorf("the older head %s is that of another tree, %v", path, h.Tree)
+	}
+	return h, nil
 }
 
 // lastSerial is the highest that the tree ever had, 0 for none. Clients refuse
@@ -69,7 +97,7 @@ func (t heads) lastSerial(current *object.Head) (int64, error) {
 
 // replace makes h the newest head, with the next serial, unless it says nothing
 // new: then it becomes the one there is, and changed is false.
-func (t heads) replace(h *object.Head, now time.Time, signer note.Signer) (changed bool, err error) {
+func (t heads) replace(h *object.Head, now time.Time, signers []note.Signer) (changed bool, err error) {
 	current, currentRaw, err := t.current()
 	if err != nil {
 		return false, err
@@ -78,7 +106,7 @@ func (t heads) replace(h *object.Head, now time.Time, signer note.Signer) (chang
 		// Signatures are the same for the same text and key: so if nothing
 		// but serial and time were different, this is the same note.
 		h.Serial, h.Time = current.Serial, current.Time
-		same, err := h.Sign(signer)
+		same, err := h.Sign(signers...)
 		if err != nil {
 			return false, err
 		}
@@ -91,17 +119,17 @@ func (t heads) replace(h *object.Head, now time.Time, signer note.Signer) (chang
 		return false, err
 	}
 	h.Serial, h.Time = last+1, now.UTC().Truncate(time.Second)
-	raw, err := h.Sign(signer)
+	raw, err := h.Sign(signers...)
 	if err != nil {
 		return false, err
 	}
 	if current != nil {
 		old := t.path(fmt.Sprintf("head.%d", current.Serial))
-		if err := writeFile(old, t.path(".head.tmp"), currentRaw); err != nil {
+		if err := writeFile(old, t.path(headTemp), currentRaw); err != nil {
 			return false, fmt.Errorf("keep the current head: %w", err)
 		}
 	}
-	if err := writeFile(t.path("head"), t.path(".head.tmp"), raw); err != nil {
+	if err := writeFile(t.path("head"), t.path(headTemp), raw); err != nil {
 		return false, fmt.Errorf("replace the head: %w", err)
 	}
 	return true, syncDir(t.dir)

@@ -94,8 +94,12 @@ func verify(t testing.TB, storeDir string, verifier note.Verifier) []string {
 	trees, err := st.Trees(t.Context())
 	must(t, err)
 	var found []string
+	var keys object.Keys
+	if verifier != nil {
+		keys = object.Keys{{Verifier: verifier}}
+	}
 	res, err := publish.Verify(t.Context(), publish.VerifyOptions{
-		Source: st, Heads: st, Trees: trees, Verifier: verifier,
+		Source: st, Heads: st, Trees: trees, Keys: keys,
 		Report: func(p publish.Problem) { found = append(found, p.String()) },
 	})
 	must(t, err)

@@ -32,6 +32,14 @@ func (e *TreeError) Error() string {
 
 func (e *TreeError) Unwrap() []error { return e.Problems }
 
+// NotWholeError says how many things a tree has that would not be published as
+// they are. The log has told each. Nothing was published.
+type NotWholeError struct{ Warnings int64 }
+
+func (e *NotWholeError) Error() string {
+	return fmt.Sprintf("%d warnings: not all of the tree would be published as it is", e.Warnings)
+}
+
 // errTooMany ends a publish early.
 var errTooMany = errors.New("too many problems in the tree")
 

@@ -25,10 +25,14 @@ const minWorkers = 8
 type Options struct {
 	Store      string // a directory, made if absent, or the file URL of one
 	Tree       object.TreeName
-	Domain     string      // empty for the default one
-	Signer     note.Signer // nil leaves the head unsigned
-	Root       string      // the directory that is published
-	KeepSetuid bool        // keep setuid and setgid bits
+	Domain     string        // empty for the default one
+	Signers    []note.Signer // none leaves the head unsigned
+	Root       string        // the directory that is published
+	KeepSetuid bool          // keep setuid and setgid bits
+	// Whole refuses a tree of which something can't be published as it is: a
+	// device, socket or pipe, or a setuid bit that is not to be kept.
+	Whole bool
+	OneFS bool // leave what is mounted in the tree out: mount points are empty
 	// Workers is how many files or chunks are worked on at once, each with a
 	// few MiB of memory; 0 chooses.
 	Workers  int
@@ -47,6 +51,7 @@ type Result struct {
 	Root      digest.Digest
 	Counts    object.Counts
 	Skipped   int64 // devices, sockets and pipes
+	Warnings  int64 // these, and other things that are not published as they are
 	NewBlobs  int64 // objects that the store did not have, heads aside
 	NewBytes  int64 // what these take there
 	Elapsed   time.Duration
@@ -137,9 +142,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err := mkdirAll(treeHeads.dir); err != nil {
 		return res, fmt.Errorf("prepare store: %w", err)
 	}
-	treeLock, err := lock(ctx, treeHeads.path(".lock"), func() {
-		o.Log.Info("waiting for another publish of the same tree", "tree", o.Tree.String())
-	})
+	treeLock, err := treeHeads.lock(ctx, o.Log)
 	if err != nil {
 		return res, err
 	}
@@ -149,7 +152,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err != nil {
 		return res, err
 	}
-	if o.Signer == nil && bytes.Contains(current, []byte("\n\n")) {
+	if len(o.Signers) == 0 && bytes.Contains(current, []byte("\n\n")) {
 		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
 	}
 	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
@@ -169,12 +172,15 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	stop := m.report(ctx, o.Root, o.Progress)
 	defer stop()
 	r := &reader{
-		root: o.Root, keepSetuid: o.KeepSetuid, workers: o.Workers,
+		root: o.Root, oneFS: o.OneFS, keepSetuid: o.KeepSetuid, workers: o.Workers,
 		store: store, log: o.Log, meter: m, files: newFilePool(o.Workers),
 	}
 	root, err := r.read(ctx)
 	if err != nil {
 		return res, err
+	}
+	if n := r.warnings.Load(); n > 0 && o.Whole {
+		return res, &NotWholeError{n}
 	}
 	head, err := putMetadata(ctx, store, root, o.Workers)
 	if err != nil {
@@ -184,7 +190,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err := store.finish(); err != nil {
 		return res, err
 	}
-	changed, err := treeHeads.replace(head, o.Now(), o.Signer)
+	changed, err := treeHeads.replace(head, o.Now(), o.Signers)
 	if err != nil {
 		return res, err
 	}
@@ -195,7 +201,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	return Result{
 		Tree: o.Tree, Domain: o.Domain, Unchanged: !changed,
 		Serial: head.Serial, Time: head.Time, Root: head.Root,
-		Counts: r.counts, Skipped: r.skipped,
+		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(),
 		NewBlobs: store.newBlobs.Load(), NewBytes: store.newBytes.Load(),
 	}, nil
 }

@@ -102,7 +102,7 @@ func TestReadBack(t *testing.T) {
 func TestUnchanged(t *testing.T) {
 	store, root := t.TempDir(), craftedTree(t)
 	signer, _ := keyPair(t, "release")
-	sign := func(o *publish.Options) { o.Signer = signer }
+	sign := func(o *publish.Options) { o.Signers = []note.Signer{signer} }
 	if res := run(t, store, root, sign); res.Unchanged || res.Serial != 1 {
 		t.Fatalf("first publish: %+v", res)
 	}
@@ -125,13 +125,13 @@ func TestWhatMakesANewSerial(t *testing.T) {
 		"root mtime": func(t *testing.T, o *publish.Options) { must(t, os.Chtimes(o.Root, day, day.Add(1))) },
 		"file mode":  func(t *testing.T, o *publish.Options) { must(t, os.Chmod(o.Root+"/bin/mongod", 0o755)) },
 		"domain":     func(_ *testing.T, o *publish.Options) { o.Domain = "other" },
-		"no key":     func(_ *testing.T, o *publish.Options) { o.Signer = nil },
-		"other key":  func(_ *testing.T, o *publish.Options) { o.Signer = other },
+		"no key":     func(_ *testing.T, o *publish.Options) { o.Signers = nil },
+		"other key":  func(_ *testing.T, o *publish.Options) { o.Signers = []note.Signer{other} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			setTimes(t, root)
 			store := t.TempDir()
-			sign := func(o *publish.Options) { o.Signer = signer }
+			sign := func(o *publish.Options) { o.Signers = []note.Signer{signer} }
 			run(t, store, root, sign)
 			res := run(t, store, root, sign, func(o *publish.Options) { change(t, o) })
 			if res.Unchanged || res.Serial != 2 {
@@ -177,6 +177,25 @@ func TestChunksAreUsedAgain(t *testing.T) {
 	}
 	if p := readBack(t, store); len(p.content["image"]) != len(content)+8 {
 		t.Errorf("published %d bytes", len(p.content["image"]))
+	}
+	mustBeClean(t, store)
+}
+
+// Holes, wherever they are, are the zeros that a read would give.
+func TestSparse(t *testing.T) {
+	root := makeTree(t, nil)
+	f, err := os.Create(root + "/sparse")
+	must(t, err)
+	defer f.Close()
+	for i, off := range []int64{3 << 20, 7<<20 + 5, 20 << 20} {
+		_, err := f.WriteAt([]byte(noise(uint64(i), 1<<20+77)), off)
+		must(t, err)
+	}
+	must(t, f.Truncate(33<<20+1))
+	store := t.TempDir()
+	run(t, store, root)
+	if p := readBack(t, store); p.content["sparse"] != readFile(t, root+"/sparse") {
+		t.Error("the content differs")
 	}
 	mustBeClean(t, store)
 }
@@ -287,7 +306,7 @@ func TestConcurrentPublishesOfManyTrees(t *testing.T) {
 func TestSigning(t *testing.T) {
 	store, root := t.TempDir(), makeTree(t, map[string]string{"a": "0"})
 	signer, verifier := keyPair(t, "release")
-	run(t, store, root, func(o *publish.Options) { o.Signer = signer })
+	run(t, store, root, func(o *publish.Options) { o.Signers = []note.Signer{signer} })
 	raw := readFile(t, filepath.Join(store, "md", testID, "any/head"))
 	if _, err := note.Open([]byte(raw), note.VerifierList(verifier)); err != nil {
 		t.Error(err)

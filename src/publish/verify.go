@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -25,7 +23,7 @@ type VerifyOptions struct {
 	Source   tier.Source
 	Heads    tier.HeadSource
 	Trees    []object.TreeName
-	Verifier note.Verifier        // nil: signatures are not looked at
+	Keys     object.Keys          // none: signatures are not looked at
 	Workers  int                  // objects looked at side by side, each with a few MiB of memory; 0 chooses
 	Report   func(Problem)        // called for each problem, one at a time
 	Progress func(VerifyProgress) // called now and then; may be nil

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/publish"
@@ -92,7 +94,7 @@ func TestVerifyFinds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &damage{t: t, store: t.TempDir()}
-			run(t, d.store, craftedTree(t), func(o *publish.Options) { o.Signer = signer })
+			run(t, d.store, craftedTree(t), func(o *publish.Options) { o.Signers = []note.Signer{signer} })
 			d.p = readBack(t, d.store)
 			c.do(d)
 			mustFind(t, verify(t, d.store, right), c.want)
@@ -100,7 +102,7 @@ func TestVerifyFinds(t *testing.T) {
 	}
 	t.Run("wrong key", func(t *testing.T) {
 		dir := t.TempDir()
-		run(t, dir, craftedTree(t), func(o *publish.Options) { o.Signer = signer })
+		run(t, dir, craftedTree(t), func(o *publish.Options) { o.Signers = []note.Signer{signer} })
 		mustFind(t, verify(t, dir, wrongName), []string{`: head: .*not signed by the configured key \(other\)`})
 		mustFind(t, verify(t, dir, right), nil)
 	})

@@ -73,7 +73,7 @@ func (v *verification) head(ctx context.Context, name object.TreeName) (*object.
 	if err != nil {
 		return nil, err
 	}
-	h, err := object.OpenHead(raw, v.o.Verifier)
+	h, err := object.OpenHead(raw, v.o.Keys)
 	if err != nil {
 		return nil, err
 	}

@@ -1,20 +1,18 @@
 package publish
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
 	"os"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
@@ -47,6 +45,7 @@ func (j fileJob) path() string         { return object.Join(j.dir.path, string(j
 // reader reads one tree.
 type reader struct {
 	root       string
+	oneFS      bool
 	keepSetuid bool
 	workers    int
 	store      *dirStore
@@ -54,14 +53,34 @@ type reader struct {
 	meter      *meter
 	files      *filePool
 	problems   problems
+	zero       zeroChunk
 
-	counts  object.Counts // but for Bytes, only the walk itself counts
-	skipped int64
-	bytes   atomic.Int64
+	top      *os.File      // the root, open while the tree is read
+	device   uint64        // that the root is on
+	counts   object.Counts // but for Bytes, only the walk itself counts
+	skipped  int64
+	warnings atomic.Int64
+	bytes    atomic.Int64
+}
+
+// warn tells of something that is not published as it is.
+func (r *reader) warn(msg string, a ...any) {
+	r.warnings.Add(1)
+	r.log.Warn(msg, a...)
 }
 
 // read returns the root directory with the listings of all.
 func (r *reader) read(ctx context.Context) (*dir, error) {
+	var err error
+	if r.top, err = os.Open(r.root); err != nil {
+		return nil, fmt.Errorf("directory to publish: %w", err)
+	}
+	defer r.top.Close()
+	st, err := fstat(r.top)
+	if err != nil {
+		return nil, fmt.Errorf("directory to publish: %w", err)
+	}
+	r.device = uint64(st.Dev)
 	root := &dir{}
 	jobs := make(chan fileJob)
 	g, ctx := errgroup.WithContext(ctx)
@@ -79,7 +98,7 @@ func (r *reader) read(ctx context.Context) (*dir, error) {
 			return nil
 		})
 	}
-	err := g.Wait()
+	err = g.Wait()
 	if err != nil && !errors.Is(err, errTooMany) {
 		return nil, err
 	}
@@ -90,63 +109,102 @@ func (r *reader) read(ctx context.Context) (*dir, error) {
 	return root, nil
 }
 
+// found is what a walk has seen of a name.
+type found struct {
+	name   string
+	stat   unix.Stat_t
+	target []byte // of a symlink
+}
+
 // walk reads a directory and all below it, in name order, and sends its files
 // to be read.
 func (r *reader) walk(ctx context.Context, d *dir, jobs chan<- fileJob) error {
-	names, err := r.openDir(d)
-	if err != nil {
-		return r.problems.add(d.path, err)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	r.counts.Dirs++
 	d.left.Store(1)
+	kept, err := r.look(d)
+	if err != nil {
+		return err
+	}
 	// All entries have their places before the first file is sent: a worker
 	// writes to its own.
-	var kept []fs.FileInfo
-	for _, name := range names {
-		info, err := name.Info()
-		if err != nil {
-			if err := r.problems.add(object.Join(d.path, name.Name()), err); err != nil {
-				return err
-			}
-			continue
-		}
-		if t := info.Mode().Type(); t != 0 && t != fs.ModeDir && t != fs.ModeSymlink {
-			r.skipped++
-			r.log.Warn("skipped: only files, directories and symlinks are published",
-				"path", object.Join(d.path, info.Name()), "kind", kindName(t))
-			continue
-		}
-		kept = append(kept, info)
-	}
 	d.entries = make([]object.Entry, len(kept))
-	for i, info := range kept {
-		d.entries[i] = object.Entry{Name: []byte(info.Name())}
+	for i := range kept {
+		d.entries[i] = object.Entry{Name: []byte(kept[i].name)}
 	}
-	for i, info := range kept {
-		if err := r.dispatch(ctx, d, i, info, jobs); err != nil {
+	for i := range kept {
+		if err := r.dispatch(ctx, d, i, &kept[i], jobs); err != nil {
 			return err
 		}
 	}
 	return r.done(d)
 }
 
-// dispatch sees to one entry of a directory, whatever it is.
-func (r *reader) dispatch(ctx context.Context, d *dir, slot int, info fs.FileInfo, jobs chan<- fileJob) error {
-	e := &d.entries[slot]
-	path := object.Join(d.path, info.Name())
-	switch info.Mode().Type() {
-	case fs.ModeSymlink:
-		target, err := os.Readlink(r.root + "/" + path)
-		if err != nil {
-			return r.fail(d, path, err)
+// look reads a directory's own mode and time and what is in it, sorted by name,
+// without what is not published.
+func (r *reader) look(d *dir) ([]found, error) {
+	f, err := openBelow(r.top, d.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK)
+	if err != nil {
+		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			err = errChanged
 		}
+		return nil, r.fail(d, d.path, err)
+	}
+	defer f.Close()
+	st, err := fstat(f)
+	if err != nil {
+		return nil, r.fail(d, d.path, err)
+	}
+	d.mode, d.mtime = r.mode(d.path, &st), mtime(st.Mtim)
+	if r.oneFS && uint64(st.Dev) != r.device {
+		// The mount point stays, empty: what it hides is not to be seen.
+		r.log.Info("left out: it is on another file system", "path", d.path)
+		return nil, nil
+	}
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, r.fail(d, d.path, err)
+	}
+	slices.Sort(names)
+	kept := make([]found, 0, len(names))
+	for _, name := range names {
+		e := found{name: name}
+		path := object.Join(d.path, name)
+		if e.stat, err = lstatAt(f, name); err == nil && e.stat.Mode&unix.S_IFMT == unix.S_IFLNK {
+			e.target, err = readlinkAt(f, name)
+		}
+		if err != nil {
+			if err := r.fail(d, path, err); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		switch e.stat.Mode & unix.S_IFMT {
+		case unix.S_IFREG, unix.S_IFDIR, unix.S_IFLNK:
+			kept = append(kept, e)
+		default:
+			r.skipped++
+			r.warn("skipped: only files, directories and symlinks are published",
+				"path", path, "kind", kindName(e.stat.Mode))
+		}
+	}
+	return kept, nil
+}
+
+// dispatch sees to one entry of a directory, whatever it is.
+func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, jobs chan<- fileJob) error {
+	e := &d.entries[slot]
+	switch f.stat.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
 		r.counts.Symlinks++
-		e.Kind, e.Mode, e.Mtime = object.Symlink, 0o777, mtime(info.ModTime())
-		e.Target, e.Size = []byte(target), int64(len(target))
+		e.Kind, e.Mode, e.Mtime = object.Symlink, 0o777, mtime(f.stat.Mtim)
+		e.Target, e.Size = f.target, int64(len(f.target))
 		return nil
-	case fs.ModeDir:
+	case unix.S_IFDIR:
 		d.left.Add(1)
-		sub := &dir{path: path, parent: d, slot: slot}
+		sub := &dir{path: object.Join(d.path, f.name), parent: d, slot: slot}
 		d.subdirs = append(d.subdirs, sub)
 		return r.walk(ctx, sub, jobs)
 	}
@@ -164,30 +222,6 @@ func (r *reader) dispatch(ctx context.Context, d *dir, slot int, info fs.FileInf
 func (r *reader) fail(d *dir, path string, err error) error {
 	d.left.Add(1)
 	return r.problems.add(path, err)
-}
-
-// openDir reads a directory's names, sorted, and its own mode and time.
-func (r *reader) openDir(d *dir) ([]fs.DirEntry, error) {
-	flags := os.O_RDONLY | syscall.O_DIRECTORY
-	if d.parent != nil {
-		flags |= syscall.O_NOFOLLOW
-	}
-	f, err := os.OpenFile(r.root+"/"+d.path, flags, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	d.mode, d.mtime = r.mode(d.path, info), mtime(info.ModTime())
-	names, err := f.ReadDir(-1)
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(names, func(a, b fs.DirEntry) int { return cmp.Compare(a.Name(), b.Name()) })
-	return names, nil
 }
 
 // done notes that one more of d's entries is complete, and makes the listing
@@ -211,29 +245,19 @@ func (r *reader) done(d *dir) error {
 }
 
 // mode is the permission bits to publish.
-func (r *reader) mode(path string, info fs.FileInfo) uint16 {
-	m := uint16(info.Mode().Perm())
-	if info.Mode()&fs.ModeSticky != 0 {
-		m |= syscall.S_ISVTX
+func (r *reader) mode(path string, st *unix.Stat_t) uint16 {
+	all := uint16(st.Mode & object.ModeBits)
+	if all&(unix.S_ISUID|unix.S_ISGID) == 0 || r.keepSetuid {
+		return all
 	}
-	var set uint16
-	if info.Mode()&fs.ModeSetuid != 0 {
-		set |= syscall.S_ISUID
-	}
-	if info.Mode()&fs.ModeSetgid != 0 {
-		set |= syscall.S_ISGID
-	}
-	if set != 0 && !r.keepSetuid {
-		r.log.Warn("dropped setuid or setgid bit", "path", path, "mode", fmt.Sprintf("%04o", m|set))
-		return m
-	}
-	return m | set
+	r.warn("dropped setuid or setgid bit", "path", path, "mode", fmt.Sprintf("%04o", all))
+	return all &^ (unix.S_ISUID | unix.S_ISGID)
 }
 
 // mtime is t in nanoseconds since 1970. Times before that are rounded down to
 // whole seconds, and times that 64 bits can't hold are as near as they can be.
-func mtime(t time.Time) int64 {
-	sec := t.Unix()
+func mtime(t unix.Timespec) int64 {
+	sec, nsec := t.Unix()
 	switch {
 	case sec > math.MaxInt64/int64(time.Second)-1:
 		return math.MaxInt64
@@ -242,16 +266,16 @@ func mtime(t time.Time) int64 {
 	case sec < 0:
 		return sec * int64(time.Second)
 	}
-	return t.UnixNano()
+	return sec*int64(time.Second) + nsec
 }
 
-func kindName(t fs.FileMode) string {
-	switch {
-	case t&fs.ModeSocket != 0:
+func kindName(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFSOCK:
 		return "socket"
-	case t&fs.ModeNamedPipe != 0:
+	case unix.S_IFIFO:
 		return "pipe"
-	case t&fs.ModeDevice != 0:
+	case unix.S_IFCHR, unix.S_IFBLK:
 		return "device"
 	}
 	return "special file"

@@ -191,7 +191,7 @@ func (s *Server) learn(ctx context.Context, name string, told toldStor) (*stor, 
 	if u, err = s.toldURL(told.url); err != nil {
 		return nil, nil, err
 	}
-	st, err := s.newStor(name, u, "", "", false)
+	st, err := s.newStor(name, u, "", nil, false)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -156,7 +156,7 @@ func TestAnnouncementsAreBounded(t *testing.T) {
 	}
 	for i := range maxTold {
 		u := parseURL(t, fmt.Sprintf("http://127.0.0.1:1/%d", i))
-		st, err := c.server.newStor(fmt.Sprint("s", i), u, "", "", false)
+		st, err := c.server.newStor(fmt.Sprint("s", i), u, "", nil, false)
 		must(t, err)
 		must(t, c.server.addStor(st))
 	}

@@ -234,7 +234,7 @@ func TestSignedHeads(t *testing.T) {
 	t.Parallel()
 	st := newStore(t)
 	c := newCache(t, func(cfg *config.Server) {
-		cfg.Stores = []config.Store{{Name: "stor", URL: parseURL(t, st.URL), Key: newKey(t)}}
+		cfg.Stores = []config.Store{{Name: "stor", URL: parseURL(t, st.URL), Keys: []string{newKey(t)}}}
 	})
 	c.mount("client1", "mongodb", "stor")
 	if r := c.get("/md/client1/mongodb/"); r.status != 502 {

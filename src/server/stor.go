@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/aysfs/aysfs/src/digest"
@@ -38,7 +37,8 @@ type stor struct {
 	url        *url.URL
 	configured bool
 	order      int // those with a lower one are asked first
-	verifier   note.Verifier
+	keys       object.Keys
+	keyTexts   []string // what keys were read from
 	ca         string
 
 	source   *credentialed // whoever asks, it is with the credentials in use
@@ -151,18 +151,16 @@ func (st *stor) maxTrees() int64 {
 }
 
 // newStor makes a store that is not in the table yet.
-func (s *Server) newStor(name string, u *url.URL, ca, key string, configured bool) (*stor, error) {
+func (s *Server) newStor(name string, u *url.URL, ca string, keys []string, configured bool) (*stor, error) {
 	st := &stor{
 		id: idOf(name, u), name: name, url: u, ca: ca, configured: configured,
-		source: &credentialed{server: s}, domains: make(map[string]time.Time),
+		keyTexts: keys,
+		source:   &credentialed{server: s}, domains: make(map[string]time.Time),
 		trees: treeList{turn: semaphore.NewWeighted(1)},
 	}
-	if key != "" {
-		v, err := note.NewVerifier(key)
-		if err != nil {
-			return nil, fmt.Errorf("key of store %s: %w", name, err)
-		}
-		st.verifier = v
+	var err error
+	if st.keys, err = object.ParseKeys(keys); err != nil {
+		return nil, fmt.Errorf("key of store %s: %w", name, err)
 	}
 	if err := st.use(s, "", ""); err != nil {
 		return nil, err

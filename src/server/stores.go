@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -185,7 +184,7 @@ func (s *Server) remembered(name string, row []byte) (*stor, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := s.newStor(name, u, "", "", false)
+	st, err := s.newStor(name, u, "", nil, false)
 	if err != nil {
 		return nil, err
 	}
@@ -226,13 +225,13 @@ func (s *Server) configured(cfgs []config.Store, old *storeTable) ([]*stor, erro
 func (s *Server) fromConfig(c config.Store, old *storeTable) (*stor, error) {
 	var st *stor
 	if old != nil {
-		if st = old.byID[idOf(c.Name, c.URL)]; st != nil && (!st.configured || st.ca != c.CA || keyName(st) != keyHead(c.Key)) {
+		if st = old.byID[idOf(c.Name, c.URL)]; st != nil && (!st.configured || st.ca != c.CA || !slices.Equal(st.keyTexts, c.Keys)) {
 			st = nil
 		}
 	}
 	if st == nil {
 		var err error
-		if st, err = s.newStor(c.Name, c.URL, c.CA, c.Key, true); err != nil {
+		if st, err = s.newStor(c.Name, c.URL, c.CA, c.Keys, true); err != nil {
 			return nil, err
 		}
 	}
@@ -257,19 +256,6 @@ func (s *Server) fromConfig(c config.Store, old *storeTable) (*stor, error) {
 	st.mu.Unlock()
 	_, err := st.add(s, c.Login, c.Secret.Reveal(), time.Time{})
 	return st, err
-}
-
-// keyName and keyHead are what a verifier and a key have in common.
-func keyName(st *stor) string {
-	if st.verifier == nil {
-		return ""
-	}
-	return fmt.Sprintf("%s+%08x", st.verifier.Name(), st.verifier.KeyHash())
-}
-
-func keyHead(key string) string {
-	parts := strings.SplitN(key, "+", 3)
-	return strings.Join(parts[:min(2, len(parts))], "+")
 }
 
 // reload takes the stores of a new config in place of the old ones. Those that

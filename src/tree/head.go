@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -38,12 +36,12 @@ var ErrOlder = errors.New("the store's head is older than the one already seen")
 
 // Heads finds the heads of one store's trees.
 type Heads struct {
-	Store    string // name of the store
-	Source   tier.HeadSource
-	Kept     HeadStore     // nil: heads are not kept over restarts
-	Near     HeadCache     // asked last, where there is nothing else; nil for none; not without a Verifier
-	Verifier note.Verifier // nil: signatures are not asked for
-	Log      *slog.Logger
+	Store  string // name of the store
+	Source tier.HeadSource
+	Kept   HeadStore   // nil: heads are not kept over restarts
+	Near   HeadCache   // asked last, where there is nothing else; nil for none; not without Keys
+	Keys   object.Keys // none: signatures are not asked for
+	Log    *slog.Logger
 }
 
 // Newest returns the newest head of the tree with the platform of name or, if
@@ -166,7 +164,7 @@ func (h *Heads) kept(n object.TreeName) (*object.Head, []byte) {
 }
 
 func (h *Heads) open(n object.TreeName, raw []byte) (*object.Head, error) {
-	head, err := object.OpenHead(raw, h.Verifier)
+	head, err := object.OpenHead(raw, h.Keys)
 	if err != nil {
 		return nil, fmt.Errorf("head of %v: %w", n, err)
 	}

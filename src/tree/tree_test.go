@@ -304,7 +304,7 @@ func TestHeads(t *testing.T) {
 			}
 			heads := &Heads{Store: "s", Source: headSource{st}, Kept: kept, Log: slog.New(slog.DiscardHandler)}
 			if !c.unverified {
-				heads.Verifier = verifier
+				heads.Keys = object.Keys{{Verifier: verifier}}
 			}
 			got, fresh, err := heads.Newest(t.Context(), h.Tree)
 			if c.want != nil {

@@ -13,10 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/aysfs/aysfs/src/debug"
-	"github.com/aysfs/aysfs/src/debug/history"
+	debughistory "github.com/aysfs/aysfs/src/debug/history"
 	"github.com/aysfs/aysfs/src/debug/pull"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -215,8 +213,8 @@ func debugLog(ctx context.Context, c *call, args []string) int {
 	where.add(fs)
 	name := treeFlags(fs)
 	remote := fs.String("remote", "", "the `directory` inside the tree that is mounted")
-	key := fs.String("key", "", "public `key`, or a file with it, that the tree's head must be signed by")
-	var o history.Options
+	keys := keysFlag(fs, "key", "public `key`, or a file with it, that the tree's head must be signed by; any of them, if there are more")
+	var o debughistory.Options
 	fs.BoolVar(&o.Patch, "p", false, "show what was changed, too; the first changes against the tree, if -store and -id name it")
 	fs.Int64Var(&o.Last, "n", 0, "only the last so many `entries`")
 	if _, code, ok := c.parse(fs, args); !ok {
@@ -235,7 +233,7 @@ func debugLog(ctx context.Context, c *call, args []string) int {
 	defer s.Close()
 	o.Store = s
 	if where.where != "" && o.Patch {
-		base, closeStore, err := openBase(ctx, &where, *name, *remote, *key)
+		base, closeStore, err := openBase(ctx, &where, *name, *remote, *keys)
 		if err != nil {
 			return c.fail(err)
 		}
@@ -243,7 +241,7 @@ func debugLog(ctx context.Context, c *call, args []string) int {
 		o.Base = base
 	}
 	w := bufio.NewWriter(c.stdout)
-	missing, err := history.Write(ctx, w, o)
+	missing, err := debughistory.Write(ctx, w, o)
 	if ferr := w.Flush(); err == nil && ferr != nil {
 		return c.fail(ferr)
 	}
@@ -257,15 +255,9 @@ func debugLog(ctx context.Context, c *call, args []string) int {
 }
 
 // openBase opens the tree that a mount shows.
-func openBase(ctx context.Context, where *storeFlags, name object.TreeName, remote, key string) (base func(context.Context, string, int64) ([]byte, error), closeStore func(), err error) {
+func openBase(ctx context.Context, where *storeFlags, name object.TreeName, remote string, keys object.Keys) (base func(context.Context, string, int64) ([]byte, error), closeStore func(), err error) {
 	if err := name.Validate(); err != nil {
 		return nil, nil, err
-	}
-	var verifier note.Verifier
-	if key != "" {
-		if verifier, err = readVerifier(key); err != nil {
-			return nil, nil, err
-		}
 	}
 	st, err := where.open()
 	if err != nil {
@@ -282,12 +274,12 @@ func openBase(ctx context.Context, where *storeFlags, name object.TreeName, remo
 		chain.Close()
 		st.Close()
 	}
-	heads := &tree.Heads{Store: where.where, Source: st, Verifier: verifier, Log: slog.New(slog.DiscardHandler)}
+	heads := &tree.Heads{Store: where.where, Source: st, Keys: keys, Log: slog.New(slog.DiscardHandler)}
 	head, _, err := heads.Newest(ctx, name)
 	if err == nil {
 		var v *tree.View
 		if v, err = tree.NewView(ctx, tree.New(head, chain, tree.NewCache(metadataMemory)), strings.Trim(remote, "/"), nil); err == nil {
-			return history.BaseOf(v, chain), closeStore, nil
+			return debughistory.BaseOf(v, chain), closeStore, nil
 		}
 	}
 	closeStore()

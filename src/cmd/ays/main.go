@@ -18,7 +18,7 @@ var (
 // Exit codes.
 const (
 	exitOK     = 0
-	exitWrong  = 1 // a check found something wrong
+	exitWrong  = 1 // a check found something wrong, or a publish left something out
 	exitFailed = 2 // nothing was done: a mistake in the arguments, say
 )
 
@@ -44,10 +44,17 @@ func commands() []command {
 	return []command{
 		{"publish", "TREE", "publish a directory to a store", publishTree},
 		{"verify", "", "check all that a store's heads reach", verifyStore},
+		{"log", "", "list the heads that a tree had, and what changed", logTree},
+		{"diff", "ID[@SERIAL] ID[@SERIAL]", "list the paths that two heads don't have alike", diffTrees},
+		{"rollback", "", "publish an older head of a tree again, under a new serial", rollbackTree},
+		{"promote", "", "give a tree's head to another id or platform, without copying a blob", promoteTree},
+		{"tag", "", "the same as promote", promoteTree},
+		{"gc", "", "remove from a store what none of the heads to be kept reaches", collectGarbage},
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
 		{"debug", "pull|watch|log|clear", "bring home what was changed on running machines", debugMount},
 		{"keygen", "NAME", "make a key to sign heads with", makeKey},
+		{"sign", "", "sign a head's text on standard input, for publish -sign-with", signHead},
 		{"version", "", "print the version", printVersion},
 	}
 }
@@ -86,5 +93,5 @@ func usage(w io.Writer) {
 	for _, cmd := range commands() {
 		fmt.Fprintf(w, "  %-10s %s\n", cmd.name, cmd.summary)
 	}
-	fmt.Fprint(w, "\n\"ays COMMAND -h\" tells the flags of one. Exit codes: 0 all right, 1 a check found\nsomething wrong, 2 nothing was done.\n")
+	fmt.Fprint(w, "\n\"ays COMMAND -h\" tells the flags of one. Exit codes: 0 all right, 1 a check found\nsomething wrong or a publish left something out, 2 nothing was done.\n")
 }

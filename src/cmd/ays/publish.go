@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
@@ -23,9 +26,10 @@ type published struct {
 	Serial    int64         `json:"serial"`
 	Time      time.Time     `json:"time"`
 	Root      digest.Digest `json:"root"`
-	Key       string        `json:"key,omitempty"` // name of the key that signed the head
+	Key       string        `json:"key,omitempty"` // names of the keys that signed the head
 	object.Counts
 	Skipped  int64   `json:"skipped"`
+	Warnings int64   `json:"warnings"`
 	NewBlobs int64   `json:"new_blobs"`
 	NewBytes int64   `json:"new_bytes"`
 	Seconds  float64 `json:"seconds"`
@@ -37,22 +41,23 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	o := publish.Options{Log: slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{ReplaceAttr: dropTime}))}
 	fs.StringVar(&o.Store, "store", "", "`directory` of the store, made if absent")
 	fs.StringVar(&o.Domain, "domain", "", "dedupe `domain` (default \"default\")")
-	key := fs.String("key", "", "`file` with the private key that signs the head")
+	var sign signFlags
+	sign.add(fs)
 	fs.BoolVar(&o.KeepSetuid, "keep-setuid", false, "keep setuid and setgid bits")
+	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
+	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
 	rest, code, ok := c.parse(fs, args)
 	if !ok {
 		return code
 	}
-	o.Tree, o.Root = *tree, rest[0]
+	o.Tree, o.Root, o.Whole = *tree, rest[0], !*allow
 	if o.Store == "" || o.Tree.ID == "" {
 		return c.fail(errors.New("-store and -id are needed"))
 	}
-	if *key != "" {
-		var err error
-		if o.Signer, err = readSigner(*key); err != nil {
-			return c.fail(err)
-		}
+	var err error
+	if o.Signers, _, err = sign.open(ctx); err != nil {
+		return c.fail(err)
 	}
 	line := statusLine{c.stderr}
 	if c.terminal {
@@ -68,12 +73,10 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	p := published{
 		ID: res.Tree.ID, RepoID: res.Tree.RepoID, Platform: res.Tree.Platform,
 		Domain: res.Domain, Unchanged: res.Unchanged, Serial: res.Serial, Time: res.Time, Root: res.Root,
-		Counts: res.Counts, Skipped: res.Skipped,
+		Counts: res.Counts, Skipped: res.Skipped, Warnings: res.Warnings,
 		NewBlobs: res.NewBlobs, NewBytes: res.NewBytes, Seconds: res.Elapsed.Seconds(),
 	}
-	if o.Signer != nil {
-		p.Key = o.Signer.Name()
-	}
+	p.Key = signerNames(o.Signers)
 	if *asJSON {
 		err = json.NewEncoder(c.stdout).Encode(p)
 	} else {
@@ -82,12 +85,26 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	if err != nil {
 		return c.fail(fmt.Errorf("published, but could not tell: %w", err))
 	}
+	if res.Warnings > 0 {
+		return exitWrong
+	}
 	return exitOK
+}
+
+func signerNames(signers []note.Signer) string {
+	names := make([]string, len(signers))
+	for i, s := range signers {
+		names[i] = s.Name()
+	}
+	return strings.Join(names, ", ")
 }
 
 func publishFailed(ctx context.Context, c *call, err error) int {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return c.fail(errors.New("interrupted; nothing was published"))
+	}
+	if nw, ok := errors.AsType[*publish.NotWholeError](err); ok {
+		return c.fail(fmt.Errorf("%d warnings; nothing was published: mend the tree, or see -allow-warnings and -keep-setuid", nw.Warnings))
 	}
 	var te *publish.TreeError
 	if !errors.As(err, &te) {

@@ -19,7 +19,7 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 	var where storeFlags
 	where.add(fs)
 	tree := treeFlags(fs)
-	key := fs.String("key", "", "public `key`, or a file with it, that all heads must be signed by")
+	keys := keysFlag(fs, "key", "public `key`, or a file with it, that all heads must be signed by; any of them, if there are more")
 	if _, code, ok := c.parse(fs, args); !ok {
 		return code
 	}
@@ -35,17 +35,13 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 	o := publish.VerifyOptions{
 		Source: tier.Retry(st, tier.RetryPolicy{Tries: verifyTries}),
 		Heads:  st,
+		Keys:   *keys,
 		Report: func(p publish.Problem) {
 			if c.terminal {
 				line.clear()
 			}
 			fmt.Fprintln(c.stdout, p)
 		},
-	}
-	if *key != "" {
-		if o.Verifier, err = readVerifier(*key); err != nil {
-			return c.fail(err)
-		}
 	}
 	if tree.ID != "" {
 		if err := tree.Validate(); err != nil {

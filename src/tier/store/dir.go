@@ -62,6 +62,16 @@ func (d *Dir) Head(ctx context.Context, tree object.TreeName, since []byte) ([]b
 	return b, err
 }
 
+// HeadAt reads the head that a tree had at a serial.
+func (d *Dir) HeadAt(ctx context.Context, tree object.TreeName, serial int64) ([]byte, error) {
+	if err := checkTree(d.name, tree); err != nil {
+		return nil, err
+	}
+	return headAt(serial, func(file string) ([]byte, error) {
+		return d.read(ctx, tree.Dir()+"/"+file, object.MaxHead)
+	})
+}
+
 // Trees looks for heads below md.
 func (d *Dir) Trees(ctx context.Context) ([]object.TreeName, error) {
 	return inTime(ctx, d, "md", func() ([]object.TreeName, error) {

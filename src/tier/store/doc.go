@@ -7,6 +7,7 @@
 //	<domain>/<digest>                          blobs
 //	md/<ays.id>/<platform or any>/head         heads of template trees
 //	md/<repoid>/<ays.id>/<platform or any>/head
+//	head.<serial> beside each head             the heads before it, those that were kept
 //	md/trees                                   the trees there are, one a line, for servers that can't list
 //
 // How answers are understood:

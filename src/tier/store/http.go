@@ -173,6 +173,20 @@ func (h *HTTP) remember(tree object.TreeName, a *answer) {
 	h.heads[tree] = v
 }
 
+// HeadAt fetches the head that a tree had at a serial.
+func (h *HTTP) HeadAt(ctx context.Context, tree object.TreeName, serial int64) ([]byte, error) {
+	if err := checkTree(h.name, tree); err != nil {
+		return nil, err
+	}
+	return headAt(serial, func(file string) ([]byte, error) {
+		a, err := h.get(ctx, tree.URLPath()+"/"+file, "", object.MaxHead, http.Header{"Cache-Control": {"no-cache"}})
+		if err != nil {
+			return nil, err
+		}
+		return a.data, nil
+	})
+}
+
 // Trees reads the list of trees that publishing keeps.
 func (h *HTTP) Trees(ctx context.Context) ([]object.TreeName, error) {
 	a, err := h.get(ctx, "md/trees", "", h.maxTrees, http.Header{"Cache-Control": {"no-cache"}})

@@ -18,6 +18,9 @@ import (
 type Store interface {
 	tier.Source
 	tier.HeadSource
+	// HeadAt returns the note of the head that a tree had, or has, at a serial,
+	// or tier.ErrAbsent.
+	HeadAt(ctx context.Context, tree object.TreeName, serial int64) ([]byte, error)
 	// Trees returns the trees that the store has, sorted by TreeName.Dir.
 	Trees(ctx context.Context) ([]object.TreeName, error)
 	// Close drops the connections. Calls still under way fail.
@@ -91,6 +94,24 @@ func New(cfg Config) (Store, error) {
 
 // tierName is how a store is called in logs, metrics and messages.
 func (c *Config) tierName() string { return cmp.Or(c.Kind, "store") + " " + c.Name }
+
+// headAt is HeadAt by a function that reads a file of a tree's heads. A newest
+// head may become an older one between two looks, so that is looked for twice.
+func headAt(serial int64, read func(file string) ([]byte, error)) ([]byte, error) {
+	old := fmt.Sprintf("head.%d", serial)
+	raw, err := read(old)
+	if !errors.Is(err, tier.ErrAbsent) {
+		return raw, err
+	}
+	newest, newestErr := read("head")
+	if newestErr != nil {
+		return nil, newestErr
+	}
+	if h, err := object.OpenHead(newest, nil); err == nil && h.Serial == serial {
+		return newest, nil
+	}
+	return read(old)
+}
 
 // checkRef refuses names that would lead to something else than a blob.
 func checkRef(tierName string, ref tier.Ref) error {

@@ -1,0 +1,129 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/store"
+)
+
+// RepublishOptions say which head to give which tree.
+type RepublishOptions struct {
+	Store   string // a directory, or the file URL of one
+	From    object.TreeName
+	Serial  int64           // of From's head; 0 for the newest
+	To      object.TreeName // From itself for a rollback
+	Keys    object.Keys     // any of which must have signed that head; none: signatures are not looked at
+	Signers []note.Signer   // none leaves the new head unsigned
+	Log     *slog.Logger    // nil drops it
+	Now     func() time.Time
+}
+
+// Republish makes what a tree was at some serial the newest head of a tree, of
+// the same or of another one, under a new serial of that. No blob is copied, but
+// all that the head needs must be there.
+func Republish(ctx context.Context, o RepublishOptions) (res Result, err error) {
+	start := time.Now()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	for _, t := range []object.TreeName{o.From, o.To} {
+		if err := t.Validate(); err != nil {
+			return res, err
+		}
+	}
+	dir, err := existingStore(o.Store)
+	if err != nil {
+		return res, err
+	}
+	head, err := o.read(ctx, dir)
+	if err != nil {
+		return res, err
+	}
+	to := heads{dir: filepath.Join(dir, filepath.FromSlash(o.To.Dir())), tree: o.To}
+	if err := mkdirAll(to.dir); err != nil {
+		return res, fmt.Errorf("prepare store: %w", err)
+	}
+	treeLock, err := to.lock(ctx, o.Log)
+	if err != nil {
+		return res, err
+	}
+	defer treeLock.Close()
+	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
+	if err != nil {
+		return res, err
+	}
+	st, err := openDirStore(ctx, dir, head.Domain, codec)
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, st.close()) }()
+	if err := st.keep(ctx, dir, head); err != nil {
+		return res, fmt.Errorf("serial %d of %v can't be published again: %w", head.Serial, o.From, err)
+	}
+	if err := st.finish(); err != nil {
+		return res, err
+	}
+	head.Tree = o.To
+	changed, err := to.replace(head, o.Now(), o.Signers)
+	if err != nil {
+		return res, err
+	}
+	if err := listTrees(context.WithoutCancel(ctx), dir); err != nil {
+		return res, err
+	}
+	return Result{
+		Tree: o.To, Domain: head.Domain, Unchanged: !changed, Serial: head.Serial, Time: head.Time,
+		Root: head.Root, Counts: head.Counts, Elapsed: time.Since(start),
+	}, nil
+}
+
+// read finds the head to publish again.
+func (o *RepublishOptions) read(ctx context.Context, dir string) (*object.Head, error) {
+	st := store.OpenDir(dir, dir)
+	var raw []byte
+	var err error
+	if o.Serial == 0 {
+		raw, err = st.Head(ctx, o.From, nil)
+	} else {
+		raw, err = st.HeadAt(ctx, o.From, o.Serial)
+	}
+	if errors.Is(err, tier.ErrAbsent) {
+		return nil, fmt.Errorf("%v has no head with serial %d here; \"ays log\" lists those there are: %w", o.From, o.Serial, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("head of %v: %w", o.From, err)
+	}
+	h, err := object.OpenHead(raw, o.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("head of %v: %w", o.From, err)
+	}
+	if h.Tree != o.From || o.Serial != 0 && h.Serial != o.Serial {
+		return nil, fmt.Errorf("head of %v, serial %d: %w: it is that of %v, serial %d", o.From, o.Serial, object.ErrHead, h.Tree, h.Serial)
+	}
+	return h, nil
+}
+
+// keep makes sure that all a head needs is there and stays.
+func (s *dirStore) keep(ctx context.Context, dir string, h *object.Head) error {
+	fetch := fetcher(store.OpenDir(dir, dir), s.codec)
+	return newReach(fetch, func(ref tier.Ref) error {
+		there, err := s.has(ref.Digest)
+		if err == nil && !there {
+			err = fmt.Errorf("blob %v: %w", ref.Digest, tier.ErrAbsent)
+		}
+		return err
+	}).head(ctx, h)
+}
