@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/aysfs/aysfs/src/object"
@@ -26,6 +27,7 @@ type Mount struct {
 	DebugFilter []*regexp.Regexp // each matches whole paths only
 	Domain      string           // empty: the one that the head names
 	Prefetch    int              // 0 to 2
+	Wait        time.Duration    // most that a start waits for its first head; 0 or 1s and more
 	Config      bool             // it is a [[mount_config]]
 	Line        int              // of its header, for messages
 }
@@ -54,6 +56,7 @@ func mountSchema(at string) schema {
 		{at + ".debug_filter", texts},
 		{at + ".dedupe_domain", text},
 		{at + ".prefetch", whole},
+		{at + ".wait", text},
 	}
 }
 
@@ -125,6 +128,7 @@ func readMount(n node) Mount {
 		DebugFilter: readFilter(n),
 		Domain:      parsed(n, "dedupe_domain", "", parseDomain),
 		Prefetch:    n.whole("prefetch", 1, 0, 2),
+		Wait:        parsed(n, "wait", "30s", intervalOrZero(time.Second)),
 		Config:      n.path == "mount_config",
 		Line:        n.line,
 	}

@@ -171,9 +171,9 @@ control = "/`+strings.Repeat("x", 107)+`"`, 1), []string{
 		{"filter", "+debug_filter = ['a',\n 'b(',\n \"\\bx\",\n 'a)|(b']\n", []string{
 			`12: mount_files.debug_filter: "b(" is not a regular expression`, `13: mount_files.debug_filter: write it in single quotes`,
 			`14: mount_files.debug_filter: "a)|(b" is not a regular expression`}},
-		{"tree", "+dedupe_domain = \"md\"\nplatform = \"a/b\"\nays.repoid = \"-\"\nprefetch = 3\nremote = \"/cfg\"\n", []string{
+		{"tree", "+dedupe_domain = \"md\"\nplatform = \"a/b\"\nays.repoid = \"-\"\nprefetch = 3\nremote = \"/cfg\"\nwait = \"10ms\"\n", []string{
 			`11: mount_files.dedupe_domain: "md" can't be a dedupe domain`, `12: mount_files.platform: platform "a/b"`, `13: mount_files.ays.repoid: repo id "-"`,
-			`14: mount_files.prefetch: 3 is out of range: write 0 to 2`, `15: mount_files.remote: write such as "cfg"`}},
+			`14: mount_files.prefetch: 3 is out of range: write 0 to 2`, `15: mount_files.remote: write such as "cfg"`, `16: mount_files.wait: "10ms" is too short`}},
 		{"ays.id", strings.Replace(minimal, `"d|n(1)"`, `"d|n"`, 1), []string{`9: mount_files.ays.id: want domain|name(version)`}},
 		{"mount paths", "+" + mount("a", "/", "") + mount("b", "opt/x", "") + mount("c", "/opt/c/", "") + mount("d", "/opt/c", "") + mount("e", "/opt//m", ""), []string{
 			`13: mount_files.path: "/" can't be used`, `18: mount_files.path: "opt/x" is not a whole path`,

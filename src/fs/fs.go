@@ -35,9 +35,12 @@ type Config struct {
 
 // FS is one mount. Which view it shows changes by Show.
 type FS struct {
-	cfg   Config
-	log   *slog.Logger
-	now   atomic.Pointer[shown]
+	cfg Config
+	log *slog.Logger
+	now atomic.Pointer[shown]
+
+	ioTimeout, window atomic.Int64 // of Config, as they are now
+
 	table *inodes
 	debug *layered // nil: read-only
 
@@ -70,6 +73,7 @@ func New(cfg Config, view *tree.View, blobs Blobs) (*FS, error) {
 		return nil, err
 	}
 	f := &FS{cfg: cfg, table: table, done: make(chan struct{}), log: log, notifier: fuse.NewNotifier()}
+	f.SetLimits(cfg.IOTimeout, cfg.Window)
 	f.life, f.end = context.WithCancel(context.Background())
 	s := &shown{view: view, blobs: blobs}
 	s.over, s.end = context.WithCancel(f.life)

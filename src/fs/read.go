@@ -167,7 +167,7 @@ func (f *FS) note(ctx context.Context, id uint64, off, n int64, err error) {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return
 	}
-	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.now.Load().blobs.Arrived(end.Add(-f.cfg.IOTimeout)) {
+	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.now.Load().blobs.Arrived(end.Add(-f.timeout())) {
 		return
 	}
 	f.losses.add(id, off, n)

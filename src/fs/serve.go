@@ -156,7 +156,7 @@ func (s *server) answer(wait context.Context, r *request) (err error) {
 // answerSlowly answers a request that may have to wait for a disk or a network,
 // for as long as io_timeout allows and its caller lives.
 func (s *server) answerSlowly(r request) {
-	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.cfg.IOTimeout)
+	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.timeout())
 	defer cancel()
 	stop := context.AfterFunc(r.ctx, func() {
 		if !given(ctx, pidOf(r.op)) {

@@ -24,7 +24,7 @@ func (n *Node) Commit(ctx context.Context) error {
 		return nil
 	}
 	if err := l.begin(ctx); err != nil {
-		return err
+		return l.failed(n, err)
 	}
 	defer l.end()
 	return l.commit(ctx, n)

@@ -627,6 +627,11 @@ func TestFrozenRedis(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error, 1)
 	go func() { result <- n.Commit(ctx) }()
+	for end := time.Now().Add(30 * time.Second); len(m.change) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the close never began")
+		}
+	}
 	// Who reads meanwhile does not wait for redis.
 	if got := m.content(n); got != "aftere" {
 		t.Errorf("read %q", got)

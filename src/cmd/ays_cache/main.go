@@ -18,6 +18,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/logs"
 	"github.com/aysfs/aysfs/src/server/daemon"
 )
 
@@ -53,7 +54,7 @@ func run() int {
 	}
 	level := new(slog.LevelVar)
 	level.Set(cfg.Main.LogLevel)
-	log := newLog(cfg.Main.Log, level)
+	log := logs.New(os.Stderr, cfg.Main.Log, level)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	reload := make(chan os.Signal, 1)
@@ -77,12 +78,4 @@ func run() int {
 		return 1
 	}
 	return 0
-}
-
-func newLog(format string, level slog.Leveler) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: level}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts))
 }

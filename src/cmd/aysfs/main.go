@@ -2,8 +2,8 @@
 //
 //	aysfs [-config FILE] [-check] [-version]
 //
-// It runs in the foreground, logs to stderr, and stops cleanly on SIGTERM and
-// SIGINT. It exits with 0 after a clean stop, 1 if it could not mount anything,
+// It runs in the foreground, logs to stderr, reads its config again on SIGHUP and
+// when the file changes, and stops cleanly on SIGTERM and SIGINT. It exits with 0 after a clean stop, 1 if it could not mount anything,
 // and 2 if its config is wrong.
 package main
 
@@ -19,6 +19,7 @@ import (
 	"github.com/aysfs/aysfs/src/client"
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/logs"
 )
 
 // Set by the build.
@@ -51,17 +52,21 @@ func run() int {
 		client.Describe(os.Stdout, cfg)
 		return 0
 	}
-	log := newLog(cfg.Main)
+	level := new(slog.LevelVar)
+	level.Set(cfg.Main.LogLevel)
+	log := logs.New(os.Stderr, cfg.Main.Log, level)
 	slog.SetDefault(log) // net/http complains to the standard logger
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	c, err := client.New(cfg, *file, version, log)
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	c, err := client.New(client.Options{Config: cfg, File: *file, Version: version, Log: log, Level: level})
 	if err != nil {
 		log.Error("can't start", "op", "start", "err", err)
 		return 1
 	}
 	defer c.Stop()
-	if err := c.Start(ctx); err != nil {
+	if err := c.Start(ctx, reload); err != nil {
 		log.Error("nothing could be mounted", "op", "start", "err", err)
 		return 1
 	}
@@ -75,12 +80,4 @@ func run() int {
 	stop() // a second signal ends the process at once
 	log.Info("stopping", "op", "stop")
 	return 0
-}
-
-func newLog(m config.Main) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: m.LogLevel}
-	if m.Log == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts))
 }
