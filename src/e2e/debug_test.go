@@ -680,3 +680,69 @@ func TestDebugMD5(t *testing.T) {
 	})
 	c.stop()
 }
+
+// TestDebugReload changes the filter of a mount, and turns debug off and on, while
+// files are open in it.
+func TestDebugReload(t *testing.T) {
+	s, _ := appStore(t)
+	r := redistest.Start(t, debugPasswd)
+	c := newClient(t, s.url())
+	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
+	c.start()
+	conf, python := filepath.Join(mnt, "etc/app.conf"), filepath.Join(mnt, "lib/app.py")
+	if err := os.WriteFile(conf, []byte("changed"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.Open(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	var before, after unix.Stat_t
+	if err := unix.Stat(mnt, &before); err != nil {
+		t.Fatal(err)
+	}
+	reload := func(text, what string, done func() bool) {
+		t.Helper()
+		c.rewrite(text)
+		c.hup()
+		eventually(t, 30*time.Second, what, done)
+	}
+	shows := func(file string, content []byte) bool {
+		b, err := os.ReadFile(file)
+		return err == nil && bytes.Equal(b, content)
+	}
+
+	text := c.config()
+	reload(strings.Replace(text, confOrPython, `lib/.*\.py`, 1), "what matches no more is the tree's", func() bool {
+		return shows(conf, appTree["etc/app.conf"].data)
+	})
+	if err := os.WriteFile(conf, nil, 0o644); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("write of what matches no more: %v, want EROFS", err)
+	}
+	if err := os.WriteFile(python, []byte("pass\n"), 0o644); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Stat(mnt, &after); err != nil || before.Dev != after.Dev {
+		t.Errorf("another filter made another mount: %v", err)
+	}
+
+	off := strings.Replace(text, `debug = "d"`, "", 1)
+	reload(off, "the mount without debug shows the tree", func() bool { return shows(python, appTree["lib/app.py"].data) })
+	if err := os.WriteFile(filepath.Join(mnt, "scratch"), nil, 0o644); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("a new file without debug: %v, want EROFS", err)
+	}
+	if b, err := io.ReadAll(open); err != nil || string(b) != "changed" {
+		t.Errorf("the open file has %q, %v", b, err)
+	}
+	open.Close()
+
+	reload(text, "what was changed shows again", func() bool { return shows(conf, []byte("changed")) && shows(python, []byte("pass\n")) })
+	if err := os.WriteFile(conf, []byte("once more"), 0o644); err != nil {
+		t.Error(err)
+	}
+	if got := sent(t, r, "etc/app.conf"); got != "once more" {
+		t.Errorf("redis has %q", got)
+	}
+	c.stop()
+}
