@@ -391,12 +391,10 @@ func TestDebugExerciser(t *testing.T) {
 	}
 }
 
-func fill(rnd *rand.Rand, b []byte) {
-	v := byte(rnd.Uint32())
-	for i := range b {
-		b[i] = v + byte(i)
-	}
-}
+// fill takes what is written from anywhere in some noise.
+func fill(rnd *rand.Rand, b []byte) { copy(b, exerciserNoise[rnd.IntN(len(exerciserNoise)/2):]) }
+
+var exerciserNoise = noise(128<<10, 7)
 
 // TestDebugTwoMachines edits one file on two machines.
 func TestDebugTwoMachines(t *testing.T) {
@@ -568,6 +566,26 @@ func TestDebugWithoutRedis(t *testing.T) {
 	fails("redis away")
 	r.Restart()
 	eventually(t, 30*time.Second, "writing works again", func() bool { return os.WriteFile(name, []byte("kept"), 0o644) == nil })
+
+	// What another machine wrote and was never read here shows as in the tree.
+	const foreign = "answer = 7\n"
+	util := filepath.Join(mnt, "lib/util.py")
+	f := debug.File{Change: debug.Change{Path: "lib/util.py", MD5: fmt.Sprintf("%x", md5.Sum([]byte(foreign))), Size: int64(len(foreign))}, Data: strings.NewReader(foreign)}
+	if err := changes(t, r).Record(t.Context(), []debug.File{f}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the change of another machine is known", func() bool {
+		fi, err := os.Stat(util)
+		return err == nil && fi.Size() == int64(len(foreign))
+	})
+	r.Kill()
+	wantContent(t, 30*time.Second, util, appTree["lib/util.py"].data)
+	r.Restart()
+	eventually(t, 30*time.Second, "the change of another machine can be read", func() bool {
+		b, err := os.ReadFile(util)
+		return err == nil && string(b) == foreign
+	})
+	eventually(t, 30*time.Second, "writing works once more", func() bool { return os.WriteFile(name, []byte("kept"), 0o644) == nil })
 	cmd := exec.Command("vim", "-es", "-N", "-u", "NONE", "-i", "NONE", "-c", "%s/kept/lost/", "-c", "wq", name)
 	r.Freeze()
 	if out, err := try(t, time.Minute, cmd); err == nil {

@@ -13,6 +13,7 @@ type follower struct {
 	woken  chan struct{}
 	at     debug.Position
 	loaded bool // all that redis had was seen
+	lack   bool // a content could not be had; guarded by Layer.mu
 	down   bool // it was said that redis can't be asked
 }
 
@@ -197,6 +198,10 @@ func (l *Layer) learn(path string, s *state) []string {
 func (l *Layer) found() (paths []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.lack {
+		return nil
+	}
+	l.lack = false
 	for path, s := range l.shared {
 		if s.missing && !s.lost {
 			s.missing = false

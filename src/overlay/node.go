@@ -281,6 +281,7 @@ func (l *Layer) content(ctx context.Context, c debug.Change) (*os.File, error) {
 func (l *Layer) setMissing(c debug.Change, lost bool) (any bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.lack = true
 	for path, s := range l.shared {
 		if s.MD5 == c.MD5 && s.Size == c.Size && !s.missing {
 			s.missing, s.lost, any = true, lost, true
