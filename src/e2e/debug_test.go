@@ -177,6 +177,9 @@ func TestDebugSession(t *testing.T) {
 	wantContent(t, 30*time.Second, filepath.Join(mnt, "bin/data"), appTree["bin/data"].data)
 	wantContent(t, 30*time.Second, filepath.Join(mnt, "etc/motd"), appTree["etc/motd"].data)
 
+	if d := c.status().Mounts[0].Debug; d == nil || d.Error != "" || d.Changed == 0 || d.Scratch == 0 || d.Unsent != 0 {
+		t.Errorf("status says %+v", d)
+	}
 	pull(t, r, home)
 	const want = `M etc/app.conf port = 2|name = app|by vim|# by nano
 A etc/new.conf new = 1|more
@@ -564,6 +567,9 @@ func TestDebugWithoutRedis(t *testing.T) {
 		}
 	}
 	fails("redis away")
+	if d := c.status().Mounts[0].Debug; d == nil || d.Error == "" || d.Changed != 0 {
+		t.Errorf("status says %+v while redis is away", d)
+	}
 	r.Restart()
 	eventually(t, 30*time.Second, "writing works again", func() bool { return os.WriteFile(name, []byte("kept"), 0o644) == nil })
 

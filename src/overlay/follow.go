@@ -15,6 +15,8 @@ type follower struct {
 	loaded bool // all that redis had was seen
 	lack   bool // a content could not be had; guarded by Layer.mu
 	down   bool // it was said that redis can't be asked
+
+	trouble error // why redis can't be asked; guarded by Layer.mu
 }
 
 // wake lets the follower look at once.
@@ -49,8 +51,13 @@ func (l *Layer) Poll(ctx context.Context) {
 	if err == nil {
 		err = l.sendLate(wait)
 	}
+	if ctx.Err() != nil {
+		return
+	}
+	l.mu.Lock()
+	l.trouble = err
+	l.mu.Unlock()
 	switch {
-	case ctx.Err() != nil:
 	case err != nil && !l.down:
 		l.down = true
 		l.log.Warn("redis can't be asked: changed files show as last known, writes fail", "err", err)
@@ -58,6 +65,32 @@ func (l *Layer) Poll(ctx context.Context) {
 		l.down = false
 		l.log.Info("redis answers again")
 	}
+}
+
+// Status is how a layer is doing.
+type Status struct {
+	Changed int   // paths that differ from the tree, as redis has it, removed ones included
+	Scratch int   // what is on this machine only
+	Unsent  int   // files that were written and that redis does not have yet
+	Err     error // why redis can't be asked now
+}
+
+// Status waits for nothing.
+func (l *Layer) Status() Status {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s := Status{Scratch: len(l.scratch), Err: l.trouble}
+	for path := range l.shared {
+		if l.matches(path) {
+			s.Changed++
+		}
+	}
+	for _, n := range l.nodes {
+		if n.dirty && !n.gone {
+			s.Unsent++
+		}
+	}
+	return s
 }
 
 func (l *Layer) poll(ctx context.Context) error {
