@@ -173,6 +173,7 @@ func (c *Client) Start(ctx context.Context, reload <-chan os.Signal) error {
 			switch {
 			case err == nil:
 				up++
+			case m.life.Err() != nil: // another config doesn't have it
 			case !errors.Is(err, tier.ErrUnavailable):
 				errs = append(errs, err)
 			}

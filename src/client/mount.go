@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path"
 	"slices"
 	"strings"
@@ -117,7 +118,7 @@ func (c *Client) show(ctx context.Context, m *mount, head *object.Head, fresh bo
 	defer m.turn.Unlock()
 	began := time.Now()
 	cfg, grafts := m.config()
-	_, was := m.showing()
+	f, was := m.showing()
 	if want := cfg.Domain; want != "" && want != head.Domain {
 		return fmt.Errorf("mount %s: the tree is in dedupe domain %s, the config says %s", cfg.Path, head.Domain, want)
 	}
@@ -126,13 +127,16 @@ func (c *Client) show(ctx context.Context, m *mount, head *object.Head, fresh bo
 		if err := c.complete(ctx, t, cfg.Prefetch); err != nil {
 			return fmt.Errorf("mount %s: %w", cfg.Path, err)
 		}
+		if err := probe(ctx, f.View().Tree, t, m.origin); err != nil {
+			return fmt.Errorf("mount %s: %w", cfg.Path, err)
+		}
 	}
 	view, err := tree.NewView(ctx, t, cfg.Remote, grafts)
 	if err != nil {
 		return fmt.Errorf("mount %s: %w", cfg.Path, err)
 	}
-	f, made, err := c.mountWith(m, cfg, view)
-	if err != nil {
+	var made bool
+	if f, made, err = c.mountWith(m, cfg, view); err != nil {
 		return err
 	}
 	if !made {
@@ -208,6 +212,48 @@ func (c *Client) complete(ctx context.Context, t *tree.Tree, prefetch int) error
 		g.Go(func() error { return t.Fetch(ctx, ref) })
 	}); err != nil {
 		return errors.Join(err, g.Wait())
+	}
+	return g.Wait()
+}
+
+// probes is how many new files are tried before a move: all of a small change,
+// and enough of a large one to find out a store that is still being filled.
+const probes = 16
+
+// probe brings near some of the files that a move would make appear, so that a tree
+// whose metadata came first is not shown.
+func probe(ctx context.Context, older, newer *tree.Tree, blobs *origin) error {
+	var sample []object.Entry
+	seen := 0
+	err := tree.Diff(ctx, older, newer, func(c tree.Change) error {
+		if c.New == nil || c.New.Kind != object.File || c.New.Size == 0 || c.Old != nil && c.Old.Digest == c.New.Digest {
+			return nil
+		}
+		seen++
+		if len(sample) < probes {
+			sample = append(sample, *c.New)
+		} else if i := rand.IntN(seen); i < probes {
+			sample[i] = *c.New
+		}
+		return nil
+	})
+	if err != nil {
+		return nil // what is shown now can't be read: that is no reason to keep it
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(sideBySide)
+	for _, e := range sample {
+		g.Go(func() error {
+			if e.Chunked {
+				_, err := newer.Chunks(ctx, e.Digest, e.Size)
+				return err
+			}
+			b, err := blobs.Get(ctx, newer.BlobRef(e.Digest, e.Size))
+			if err == nil {
+				b.Release()
+			}
+			return err
+		})
 	}
 	return g.Wait()
 }

@@ -81,7 +81,9 @@ func (c *Client) Reload(say bool) {
 	case say:
 		c.log.Info("config read again: nothing differs", "op", "reload")
 	}
-	c.lookSoon()
+	if say || differs {
+		c.lookSoon()
+	}
 }
 
 // unusable notes and logs, once, why the file can't be used.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/digest"
 )
 
 // version is a tree of which every file tells the version, and is as long as that
@@ -295,6 +296,29 @@ func TestStoreThatIsNotWhole(t *testing.T) {
 	}
 	copyStore("")
 	c.shows(mount, 2, 2)
+
+	// All but one file's content is there.
+	before := make(map[string]bool)
+	blobs := filepath.Join(from, "default")
+	entries, err := os.ReadDir(blobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		before[e.Name()] = true
+	}
+	publishVersion(t, from, tree, 3)
+	late := digest.Of(version(3)["version"]).String()
+	if before[late] {
+		t.Fatal("the blob is not new: this test is of no use")
+	}
+	run(t, time.Minute, "rsync", "-ac", "--exclude", late, from+"/", dir+"/")
+	eventually(t, 30*time.Second, "the blob is missed", func() bool { return strings.Contains(c.status().Mounts[0].Problem, late[:12]) })
+	if err := wholeTree(mount, version(2)); err != nil {
+		t.Error(err)
+	}
+	copyStore("")
+	c.shows(mount, 3, 3)
 	c.stop()
 }
 
