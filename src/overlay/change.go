@@ -279,6 +279,7 @@ func (l *Layer) Rename(ctx context.Context, from, to string) error {
 }
 
 func (l *Layer) renameFile(ctx context.Context, n *Node, from, to string, dst found) error {
+	defer n.idle()
 	l.mu.RLock()
 	_, isScratch := l.scratch[from]
 	toShared, fromShared := l.matches(to), l.matches(from) && !isScratch

@@ -256,6 +256,7 @@ func (l *Layer) sendLate(ctx context.Context) error {
 	l.mu.RUnlock()
 	for _, n := range late {
 		err := n.Commit(ctx)
+		n.idle()
 		l.mu.Lock()
 		if !n.dirty {
 			delete(l.late, n)

@@ -355,6 +355,10 @@ func (l *Layer) settle(n *Node) func() {
 	if l.nodes[n.path] == n {
 		delete(l.nodes, n.path)
 	}
+	recorded := n.change
+	if n.gone || !n.shared {
+		recorded = debug.Change{}
+	}
 	return func() {
 		n.io.Lock()
 		defer n.io.Unlock()
@@ -366,7 +370,7 @@ func (l *Layer) settle(n *Node) func() {
 			return
 		}
 		// What was sent to redis is what the next look needs.
-		if n.gone || !n.shared || n.change.MD5 == "" || l.spool.keep(n.change, l.spool.path(n.ID)) != nil {
+		if recorded.Removed() || l.spool.keep(recorded, l.spool.path(n.ID)) != nil {
 			l.spool.remove(n.ID)
 		}
 	}

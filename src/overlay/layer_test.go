@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -653,4 +655,27 @@ func TestFrozenRedis(t *testing.T) {
 	n.Close()
 	m.Forget(n.ID, 1)
 	m.want("etc/a.conf", "before") // without redis
+}
+
+// TestRenamedFilesAreClosed renames more files than may be open, as rsync does,
+// while the kernel holds them all.
+func TestRenamedFilesAreClosed(t *testing.T) {
+	m := newMachine(t, redistest.Start(t, ""), sample, "a")
+	open := func() int {
+		fds, err := os.ReadDir("/proc/self/fd")
+		m.must(err)
+		return len(fds)
+	}
+	before := open()
+	for i := range 100 {
+		tmp := fmt.Sprintf("etc/.tmp%d", i)
+		m.must(m.save(tmp, "content"))
+		if _, _, err := m.Look(t.Context(), tmp); err != nil {
+			t.Fatal(err)
+		}
+		m.must(m.Rename(t.Context(), tmp, fmt.Sprintf("etc/%d.conf", i)))
+	}
+	if after := open(); after > before+20 {
+		t.Errorf("%d descriptors, before %d", after, before)
+	}
 }

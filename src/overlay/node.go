@@ -196,14 +196,7 @@ func (n *Node) Close() {
 	settled := l.settle(n)
 	l.mu.Unlock()
 	if last {
-		n.io.Lock()
-		l.mu.RLock()
-		if n.opens == 0 && n.file != nil {
-			n.file.Close()
-			n.file = nil
-		}
-		l.mu.RUnlock()
-		n.io.Unlock()
+		n.idle()
 	}
 	settled()
 	l.tell(changed)
@@ -258,9 +251,28 @@ func (n *Node) ready(ctx context.Context) error {
 	case fromHere:
 		n.file, err = n.layer.spool.open(n.ID)
 	case fromRedis:
-		n.file, err = n.layer.content(ctx, n.change)
+		n.file, err = n.layer.content(ctx, n.recorded())
 	}
 	return local(err)
+}
+
+// recorded is what redis has of a node.
+func (n *Node) recorded() debug.Change {
+	n.layer.mu.RLock()
+	defer n.layer.mu.RUnlock()
+	return n.change
+}
+
+// idle closes the content of a node that nobody has open.
+func (n *Node) idle() {
+	n.io.Lock()
+	defer n.io.Unlock()
+	n.layer.mu.RLock()
+	defer n.layer.mu.RUnlock()
+	if n.opens == 0 && n.file != nil {
+		n.file.Close()
+		n.file = nil
+	}
 }
 
 // content opens what redis has under a digest.
@@ -269,27 +281,29 @@ func (l *Layer) content(ctx context.Context, c debug.Change) (*os.File, error) {
 		return f, nil
 	}
 	f, err := l.spool.fetch(c, func(w io.Writer) error { return l.opt.Remote.Copy(ctx, w, c.MD5, c.Size) })
-	if err != nil && local(err) == err && !errors.Is(err, context.Canceled) && l.setMissing(c, errors.Is(err, tier.ErrAbsent) || errors.Is(err, tier.ErrCorrupt)) {
-		l.log.Info("a changed file can't be read: showing the tree's", "err", err)
-		return nil, fmt.Errorf("%w: %w", ErrStale, err)
+	if err == nil || local(err) != err || errors.Is(err, context.Canceled) {
+		return f, err
 	}
-	return f, err
+	if l.setMissing(c, errors.Is(err, tier.ErrAbsent) || errors.Is(err, tier.ErrCorrupt)) {
+		l.log.Info("a changed file can't be read: showing the tree's", "err", err)
+	}
+	return nil, fmt.Errorf("%w: %w", ErrStale, err)
 }
 
 // setMissing notes that a content can't be had, and so the tree's is to be
-// shown.
-func (l *Layer) setMissing(c debug.Change, lost bool) (any bool) {
+// shown. It is false where that was known.
+func (l *Layer) setMissing(c debug.Change, lost bool) (news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lack = true
 	for path, s := range l.shared {
 		if s.MD5 == c.MD5 && s.Size == c.Size && !s.missing {
-			s.missing, s.lost, any = true, lost, true
+			s.missing, s.lost, news = true, lost, true
 			l.shared[path] = s
 			l.refresh(path)
 		}
 	}
-	return any
+	return news
 }
 
 // local makes an error of the spool's disk one that a program should see.
@@ -346,7 +360,7 @@ func (n *Node) own(ctx context.Context, keep int64) error {
 			return err
 		}
 		// What redis has is kept: it shows again should this change fail.
-		if err := n.layer.spool.keep(n.change, n.layer.spool.path(n.ID)); err != nil {
+		if err := n.layer.spool.keep(n.recorded(), n.layer.spool.path(n.ID)); err != nil {
 			return local(err)
 		}
 		n.layer.mu.Lock()
