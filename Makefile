@@ -25,6 +25,7 @@ lint:
 	@files=$$(gofmt -l src); [ -z "$$files" ] || { echo "run gofmt -w on:" $$files; exit 1; }
 	go vet ./src/...
 	$(STATICCHECK) ./src/...
+	shellcheck -s sh init/aysfs init/ays_cache init/package/* src/e2e/testdata/init.sh
 
 # What runs on small machines must at least compile for them, tests included.
 cross:
@@ -42,7 +43,7 @@ bench: build
 
 # Programs that the tests use, from Debian. Nothing happens where all are there.
 deps:
-	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano patch:patch; do \
+	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck; do \
 		PATH=$$PATH:/usr/sbin command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \

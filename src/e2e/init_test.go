@@ -25,7 +25,7 @@ func TestInitScript(t *testing.T) {
 		t.Run(shell, func(t *testing.T) {
 			c := newClient(t, s.url())
 			c.main = `io_timeout = "2s"`
-			c.mount("d|t(1)")
+			c.mount("d|t(1)", `wait = "2s"`)
 			c.writeConfig()
 			script, err := filepath.Abs("testdata/init.sh")
 			if err != nil {
