@@ -30,6 +30,7 @@ type mount struct {
 	fs    *fs.FS // nil until it is mounted
 	since time.Time
 	fresh bool
+	doubt error // why the tree is not the store's newest, as far as is known
 	err   error // of the last try
 	note  string
 }
@@ -114,10 +115,12 @@ func (c *Client) make(m *mount) error {
 	defer cancel()
 	s := c.stores[m.cfg.Store]
 	began := time.Now()
-	head, fresh, err := s.heads.Newest(ctx, object.TreeName{ID: m.cfg.ID, RepoID: m.cfg.RepoID, Platform: m.cfg.Platform})
-	if err != nil {
-		return fmt.Errorf("mount %s: %w", m.cfg.Path, err)
+	found := s.heads.Look(ctx, object.TreeName{ID: m.cfg.ID, RepoID: m.cfg.RepoID, Platform: m.cfg.Platform})
+	head := found.Head
+	if head == nil {
+		return fmt.Errorf("mount %s: %w", m.cfg.Path, found.Err)
 	}
+	s.heads.Tell(found)
 	if want := m.cfg.Domain; want != "" && want != head.Domain {
 		return fmt.Errorf("mount %s: the tree is in dedupe domain %s, the config says %s", m.cfg.Path, head.Domain, want)
 	}
@@ -140,10 +143,10 @@ func (c *Client) make(m *mount) error {
 		return err
 	}
 	m.mu.Lock()
-	m.fs, m.since, m.fresh = f, time.Now(), fresh
+	m.fs, m.since, m.fresh, m.doubt = f, time.Now(), found.Fresh, found.Err
 	m.mu.Unlock()
 	c.log.Info("mounted", "op", "mount", "mount", m.cfg.Path, "tree", head.Tree.String(), "serial", head.Serial,
-		"root", head.Root.String(), "store", m.cfg.Store, "fresh", fresh, "ms", time.Since(began).Milliseconds())
+		"root", head.Root.String(), "store", m.cfg.Store, "fresh", found.Fresh, "ms", time.Since(began).Milliseconds())
 	return nil
 }
 

@@ -54,6 +54,9 @@ func (c *Client) mountStatus(m *mount) control.Mount {
 		return s
 	}
 	h := m.fs.View().Head()
+	if m.doubt != nil {
+		s.Problem = m.doubt.Error()
+	}
 	s.Since, s.Fresh, s.Inodes = m.since, m.fresh, m.fs.Inodes()
 	s.Tree, s.Serial, s.Root, s.Time = h.Tree.String(), h.Serial, h.Root.String(), h.Time
 	s.Files, s.Bytes = h.Counts.Files, h.Counts.Bytes

@@ -30,6 +30,9 @@ type Mount struct {
 	// Error says why it is not mounted, and is empty once it is.
 	Error string `json:"error,omitempty"`
 
+	// Problem says why the store's newest head is not what is shown.
+	Problem string `json:"problem,omitempty"`
+
 	Tree    string    `json:"tree"`
 	Serial  int64     `json:"serial,omitempty"`
 	Root    string    `json:"root,omitempty"`

@@ -70,7 +70,9 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 			row("serial", "%d, published %s, root %.12s", m.Serial, m.Time.Format(time.RFC3339), m.Root)
 			row("content", "%d files, %s", m.Files, byteSize(m.Bytes))
 			row("mounted", "since %s; the kernel holds %d inodes", m.Since.Format(time.RFC3339), m.Inodes)
-			if !m.Fresh {
+			if m.Problem != "" {
+				row("NOT THE NEWEST", "%s", m.Problem)
+			} else if !m.Fresh {
 				row("note", "the store could not be asked: this is the tree as it was known before")
 			}
 		}
