@@ -257,6 +257,22 @@ func TestPublicKey(t *testing.T) {
 	if err != nil || len(c.Stores[1].Keys) != 1 || c.Stores[1].Keys[0] != public {
 		t.Errorf("public: %v", err)
 	}
+	c, err = ParseClient("f", []byte(minimal+stores("http://h")+"key = [\""+testKey+"\", '"+public+" until 17']\n"))
+	if err != nil || len(c.Stores[1].Keys) != 2 || c.Stores[1].Keys[1] != public+" until 17" {
+		t.Errorf("a list: %v", err)
+	}
+	for text, want := range map[string]string{
+		"17":                                    "wants a string, or a list of strings",
+		"[1, 2]":                                "wants a string, or a list of strings",
+		"['" + public + "', 'garbage']":         "this is not a public key",
+		"['" + public + " until']":              "until SERIAL",
+		"['" + public + "', '" + private + "']": "this is the private key",
+	} {
+		_, err := ParseClient("f", []byte(minimal+stores("http://h")+"key = "+text+"\n"))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), private[20:]) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
 	if _, err := parsePublicKey(private); err == nil || strings.Contains(err.Error(), private[20:]) {
 		t.Errorf("private: got %v", err)
 	}

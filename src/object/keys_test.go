@@ -93,6 +93,8 @@ func TestRotation(t *testing.T) {
 		"a wrong one beside, for the list": {keys: lost, head: moved(7, oldSigner, newSigner)},
 		"before it was lost":               {keys: lost, head: head(6, oldSigner)},
 		"lost, but the new one signed":     {keys: lost, head: head(7, oldSigner, newSigner)},
+		"the same twice, longer and not":   {keys: []string{oldKey + " until 6", oldKey + " until 9"}, head: head(7, oldSigner)},
+		"new, for who has the old one":     {keys: both[:1], head: head(7, newSigner), want: []string{`it is signed by "release+`}},
 		"lost": {keys: lost, head: head(7, oldSigner),
 			want: []string{"not signed by the configured key (release, release)", "serial 7 is signed by " + id(oldKey) + ", which is good until serial 6"}},
 		"lost, and it is the only one": {keys: lost[:1], head: head(7, oldSigner, newSigner),

@@ -122,16 +122,21 @@ func (t heads) replace(h *object.Head, now time.Time, signers []note.Signer, pub
 	if err != nil {
 		return false, err
 	}
+	return true, t.install(raw, current, currentRaw)
+}
+
+// install puts a head in place, and keeps the one there was, if any.
+func (t heads) install(raw []byte, current *object.Head, currentRaw []byte) error {
 	if current != nil {
 		old := t.path(fmt.Sprintf("head.%d", current.Serial))
 		if err := writeFile(old, t.path(headTemp), currentRaw); err != nil {
-			return false, fmt.Errorf("keep the current head: %w", err)
+			return fmt.Errorf("keep the current head: %w", err)
 		}
 	}
 	if err := writeFile(t.path("head"), t.path(headTemp), raw); err != nil {
-		return false, fmt.Errorf("replace the head: %w", err)
+		return fmt.Errorf("replace the head: %w", err)
 	}
-	return true, syncDir(t.dir)
+	return syncDir(t.dir)
 }
 
 // signedBy tells whether a note is a head with the signatures of the signers and
