@@ -27,6 +27,7 @@ type Options struct {
 	Tree       object.TreeName
 	Domain     string        // empty for the default one
 	Signers    []note.Signer // none leaves the head unsigned
+	Public     object.Keys   // of Signers; if known, what they have signed already is not signed again
 	Root       string        // the directory that is published
 	KeepSetuid bool          // keep setuid and setgid bits
 	// Whole refuses a tree of which something can't be published as it is: a
@@ -190,7 +191,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err := store.finish(); err != nil {
 		return res, err
 	}
-	changed, err := treeHeads.replace(head, o.Now(), o.Signers)
+	changed, err := treeHeads.replace(head, o.Now(), o.Signers, o.Public)
 	if err != nil {
 		return res, err
 	}
