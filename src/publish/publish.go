@@ -27,7 +27,9 @@ type Options struct {
 	Tree       object.TreeName
 	Domain     string        // empty for the default one
 	Signers    []note.Signer // none leaves the head unsigned
-	Root       string        // the directory that is published
+	Root       string        // the directory, or else, that is published
+	Format     Format        // of Root
+	Image      string        // which of the images in an OCI layout, if there are more
 	KeepSetuid bool          // keep setuid and setgid bits
 	// Whole refuses a tree of which something can't be published as it is: a
 	// device, socket or pipe, or a setuid bit that is not to be kept.
@@ -40,6 +42,18 @@ type Options struct {
 	Log      *slog.Logger   // for what is left out; nil drops it
 	Now      func() time.Time
 }
+
+// Format is what a tree is read from.
+type Format string
+
+// What a tree can be read from. The empty Format is for a directory, or, where
+// there is a file, for an archive.
+const (
+	Directory Format = "dir"
+	Tar       Format = "tar"  // an archive, plain or compressed with gzip or zstd
+	OCI       Format = "oci"  // the directory of an OCI image layout
+	TextList  Format = "list" // path|md5|size a line, the files beside it: see readList
+)
 
 // Result says what became of a publish.
 type Result struct {
@@ -77,8 +91,26 @@ func (o *Options) complete() error {
 	if err != nil {
 		return fmt.Errorf("directory to publish: %w", err)
 	}
-	if !info.IsDir() {
-		return fmt.Errorf("directory to publish: %s is not a directory", o.Root)
+	if o.Format == "" {
+		o.Format = Directory
+		if info.Mode().IsRegular() {
+			o.Format = Tar
+		}
+	}
+	switch o.Format {
+	case Directory, OCI:
+		if !info.IsDir() {
+			return fmt.Errorf("directory to publish: %s is not a directory", o.Root)
+		}
+	case Tar, TextList:
+		if info.IsDir() {
+			return fmt.Errorf("file to publish: %s is a directory", o.Root)
+		}
+	default:
+		return fmt.Errorf("format %q: want dir, tar, oci or list", o.Format)
+	}
+	if o.Image != "" && o.Format != OCI {
+		return errors.New("an image can only be chosen in an OCI image layout: format oci")
 	}
 	if o.Root, err = resolve(o.Root); err != nil {
 		return fmt.Errorf("directory to publish: %w", err)
@@ -137,6 +169,19 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	return res, nil
 }
 
+// readAs reads the tree, whatever it is in.
+func (r *reader) readAs(ctx context.Context, format Format, image string) (*dir, error) {
+	switch format {
+	case Tar:
+		return r.readTar(ctx, r.root)
+	case OCI:
+		return r.readOCI(ctx, r.root, image)
+	case TextList:
+		return r.readList(ctx, r.root)
+	}
+	return r.read(ctx)
+}
+
 func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	treeHeads := heads{dir: filepath.Join(o.Store, filepath.FromSlash(o.Tree.Dir())), tree: o.Tree}
 	if err := mkdirAll(treeHeads.dir); err != nil {
@@ -175,7 +220,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 		root: o.Root, oneFS: o.OneFS, keepSetuid: o.KeepSetuid, workers: o.Workers,
 		store: store, log: o.Log, meter: m, files: newFilePool(o.Workers),
 	}
-	root, err := r.read(ctx)
+	root, err := r.readAs(ctx, o.Format, o.Image)
 	if err != nil {
 		return res, err
 	}

@@ -246,7 +246,10 @@ func (r *reader) done(d *dir) error {
 
 // mode is the permission bits to publish.
 func (r *reader) mode(path string, st *unix.Stat_t) uint16 {
-	all := uint16(st.Mode & object.ModeBits)
+	return r.bits(path, uint16(st.Mode&object.ModeBits))
+}
+
+func (r *reader) bits(path string, all uint16) uint16 {
 	if all&(unix.S_ISUID|unix.S_ISGID) == 0 || r.keepSetuid {
 		return all
 	}
@@ -256,8 +259,9 @@ func (r *reader) mode(path string, st *unix.Stat_t) uint16 {
 
 // mtime is t in nanoseconds since 1970. Times before that are rounded down to
 // whole seconds, and times that 64 bits can't hold are as near as they can be.
-func mtime(t unix.Timespec) int64 {
-	sec, nsec := t.Unix()
+func mtime(t unix.Timespec) int64 { return nanoseconds(t.Unix()) }
+
+func nanoseconds(sec, nsec int64) int64 {
 	switch {
 	case sec > math.MaxInt64/int64(time.Second)-1:
 		return math.MaxInt64

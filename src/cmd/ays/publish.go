@@ -47,6 +47,8 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
 	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
+	format := fs.String("format", "", "what TREE `is`: dir, tar (.tar, .tar.gz, .tar.zst), oci (an image layout), or list (path|md5|size a line, the files beside it); default: dir, or tar for a file")
+	fs.StringVar(&o.Image, "image", "", "`name` of the image, or its os/architecture, in an OCI layout with more than one")
 	rest, code, ok := c.parse(fs, args)
 	if !ok {
 		return code
@@ -55,6 +57,7 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	if o.Store == "" || o.Tree.ID == "" {
 		return c.fail(errors.New("-store and -id are needed"))
 	}
+	o.Format = publish.Format(*format)
 	var err error
 	if o.Signers, _, err = sign.open(ctx); err != nil {
 		return c.fail(err)
