@@ -84,6 +84,7 @@ func (r *reader) encode(n *node, d *dir) error {
 			e.Target, e.Size = c.target, int64(len(c.target))
 		case object.File:
 			r.counts.Files++
+			r.fresh.Add(1)
 			r.bytes.Add(c.content.size)
 			e.Size, e.Digest, e.Chunked = c.content.size, c.content.digest, c.content.chunked
 		case object.Dir:

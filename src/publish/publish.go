@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -34,6 +35,10 @@ type Options struct {
 	// Whole refuses a tree of which something can't be published as it is: a
 	// device, socket or pipe, or a setuid bit that is not to be kept.
 	Whole bool
+	// State is a file that tells, from one publish of a directory to the next, what
+	// need not be read again; empty for none. It is made if absent.
+	State string
+	Full  bool // read all files, whatever the state says
 	OneFS bool // leave what is mounted in the tree out: mount points are empty
 	// Workers is how many files or chunks are worked on at once, each with a
 	// few MiB of memory; 0 chooses.
@@ -46,14 +51,16 @@ type Options struct {
 // Format is what a tree is read from.
 type Format string
 
-// What a tree can be read from. The empty Format is for a directory, or, where
-// there is a file, for an archive.
+// What a tree can be read from. The empty Format is for a directory, or for a file
+// that is called like an archive.
 const (
 	Directory Format = "dir"
 	Tar       Format = "tar"  // an archive, plain or compressed with gzip or zstd
 	OCI       Format = "oci"  // the directory of an OCI image layout
 	TextList  Format = "list" // path|md5|size a line, the files beside it: see readList
 )
+
+var archiveName = regexp.MustCompile(`\.(tar|tgz|tar\.gz|tar\.zst)$`)
 
 // Result says what became of a publish.
 type Result struct {
@@ -66,6 +73,7 @@ type Result struct {
 	Counts    object.Counts
 	Skipped   int64 // devices, sockets and pipes
 	Warnings  int64 // these, and other things that are not published as they are
+	Read      int64 // files that were read, or came out of an archive; the others were as a publish before had read them
 	NewBlobs  int64 // objects that the store did not have, heads aside
 	NewBytes  int64 // what these take there
 	Elapsed   time.Duration
@@ -93,14 +101,14 @@ func (o *Options) complete() error {
 	}
 	if o.Format == "" {
 		o.Format = Directory
-		if info.Mode().IsRegular() {
+		if !info.IsDir() && archiveName.MatchString(o.Root) {
 			o.Format = Tar
 		}
 	}
 	switch o.Format {
 	case Directory, OCI:
 		if !info.IsDir() {
-			return fmt.Errorf("directory to publish: %s is not a directory", o.Root)
+			return fmt.Errorf("directory to publish: %s is not a directory; a format tells what else it is", o.Root)
 		}
 	case Tar, TextList:
 		if info.IsDir() {
@@ -108,6 +116,9 @@ func (o *Options) complete() error {
 		}
 	default:
 		return fmt.Errorf("format %q: want dir, tar, oci or list", o.Format)
+	}
+	if o.Format != Directory {
+		o.State = "" // there is no walk that it could spare
 	}
 	if o.Image != "" && o.Format != OCI {
 		return errors.New("an image can only be chosen in an OCI image layout: format oci")
@@ -193,11 +204,11 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	}
 	defer treeLock.Close()
 	// What can't be replaced is better known before an hour's work than after.
-	_, current, err := treeHeads.current()
+	current, currentRaw, err := treeHeads.current()
 	if err != nil {
 		return res, err
 	}
-	if len(o.Signers) == 0 && bytes.Contains(current, []byte("\n\n")) {
+	if len(o.Signers) == 0 && bytes.Contains(currentRaw, []byte("\n\n")) {
 		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
 	}
 	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
@@ -220,6 +231,14 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 		root: o.Root, oneFS: o.OneFS, keepSetuid: o.KeepSetuid, workers: o.Workers,
 		store: store, log: o.Log, meter: m, files: newFilePool(o.Workers),
 	}
+	if o.State != "" && !o.Full {
+		if r.state, err = openState(o.State, current, o.Domain); err != nil {
+			o.Log.Info("reading all files", "err", err)
+		}
+		if r.state != nil {
+			defer r.state.close()
+		}
+	}
 	root, err := r.readAs(ctx, o.Format, o.Image)
 	if err != nil {
 		return res, err
@@ -239,6 +258,11 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err != nil {
 		return res, err
 	}
+	if o.State != "" && (r.state == nil || !r.state.sure || changed || r.fresh.Load() > 0) {
+		if err := writeState(o.State, head, root); err != nil {
+			o.Log.Warn("can't note what was read: the next publish reads all files", "err", err)
+		}
+	}
 	// The head is there: it is too late to give up.
 	if err := listTrees(context.WithoutCancel(ctx), o.Store); err != nil {
 		return res, err
@@ -246,7 +270,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	return Result{
 		Tree: o.Tree, Domain: o.Domain, Unchanged: !changed,
 		Serial: head.Serial, Time: head.Time, Root: head.Root,
-		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(),
+		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(), Read: r.fresh.Load(),
 		NewBlobs: store.newBlobs.Load(), NewBytes: store.newBytes.Load(),
 	}, nil
 }

@@ -29,6 +29,7 @@ type dir struct {
 
 	subdirs []*dir // in name order
 	entries []object.Entry
+	read    []identity   // of each entry that is a file, and whose later change would show
 	left    atomic.Int64 // entries without a digest, and one while they are being read
 	listing []byte       // once left is 0
 }
@@ -55,6 +56,8 @@ type reader struct {
 	problems   problems
 	zero       zeroChunk
 
+	state    *state        // what a publish before has read; nil: nothing
+	fresh    atomic.Int64  // files that were read
 	top      *os.File      // the root, open while the tree is read
 	device   uint64        // that the root is on
 	counts   object.Counts // but for Bytes, only the walk itself counts
@@ -130,7 +133,7 @@ func (r *reader) walk(ctx context.Context, d *dir, jobs chan<- fileJob) error {
 	}
 	// All entries have their places before the first file is sent: a worker
 	// writes to its own.
-	d.entries = make([]object.Entry, len(kept))
+	d.entries, d.read = make([]object.Entry, len(kept)), make([]identity, len(kept))
 	for i := range kept {
 		d.entries[i] = object.Entry{Name: []byte(kept[i].name)}
 	}
@@ -209,6 +212,12 @@ func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, jobs 
 		return r.walk(ctx, sub, jobs)
 	}
 	r.counts.Files++
+	if ok, err := r.unread(object.Join(d.path, f.name), e, &f.stat); err != nil {
+		return err
+	} else if ok {
+		d.read[slot] = identityOf(&f.stat)
+		return nil
+	}
 	d.left.Add(1)
 	select {
 	case jobs <- fileJob{d, slot}:

@@ -56,9 +56,9 @@ func TestTar(t *testing.T) {
 		"between files": raw[:len(raw)/2/512*512], "in the middle": raw[:len(raw)/2+100], "compressed": gz.Bytes()[:gz.Len()-4],
 		"empty": nil, "no archive": bytes.Repeat([]byte("not a tar "), 200),
 	} {
-		must(t, os.WriteFile(dir+"/cut", cut, 0o644))
-		o := ays(t, 2, "publish", "-store", t.TempDir()+"/store", "-id", id, dir+"/cut")
-		if !strings.Contains(o.stderr, dir+"/cut") {
+		must(t, os.WriteFile(dir+"/cut.tar", cut, 0o644))
+		o := ays(t, 2, "publish", "-store", t.TempDir()+"/store", "-id", id, dir+"/cut.tar")
+		if !strings.Contains(o.stderr, dir+"/cut.tar") {
 			t.Errorf("%s: %s", name, o.stderr)
 		}
 	}
