@@ -42,7 +42,7 @@ bench: build
 
 # Programs that the tests use, from Debian. Nothing happens where all are there.
 deps:
-	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl; do \
+	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3; do \
 		PATH=$$PATH:/usr/sbin command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \

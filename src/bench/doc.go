@@ -15,6 +15,9 @@
 //	      the kernel's caches dropped,
 //	page  again, with all that the kernel keeps.
 //
+// The works that begin with serve are those of a server: requests for hot blobs of
+// one size from ays_cache, and from an nginx that has the same store on disk.
+//
 // It runs in namespaces of its own (mounts, processes, network), which end with
 // it, however it ends: nothing stays mounted, nothing stays running. It needs
 // root, /dev/net/tun and nginx. The kernel's caches are those of the whole

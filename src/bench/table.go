@@ -20,6 +20,7 @@ func (r *results) print(w io.Writer) {
 		{"Seconds, and times what " + reference + " takes (cold: times its disk)", r.times()},
 		{"Over the link, mount included; one GET is a single download of as many bytes", r.network()},
 		{"The client after the work: memory in MiB, processor seconds since it started", r.clients()},
+		{"Hot blobs from a server on this machine, over connections that stay; times nginx, which has them on disk", r.serving()},
 		{"Publishing the Go tree, and times a copy of it", r.publishing()},
 	} {
 		if len(t.rows) > 1 {
@@ -147,6 +148,38 @@ func (r *results) clients() [][]string {
 			rows = append(rows, []string{work, at.when, at.driver,
 				mib(func(u *usage) int64 { return u.RssAnon }), mib(func(u *usage) int64 { return u.RssFile }), mib(func(u *usage) int64 { return u.VmHWM }),
 				fmt.Sprintf("%.2f", medianOf(s, func(s sample) float64 { return s.Client.CPU }))})
+		}
+	}
+	return rows
+}
+
+// serving has a row for each server, work and number of clients.
+func (r *results) serving() [][]string {
+	rows := [][]string{{"work", "clients", "server", "requests/s", "", "MB/s", "p50", "p99", "MiB"}}
+	for _, w := range serveWorks {
+		for _, clients := range serveClients {
+			of := func(server string, get func(served) float64) float64 {
+				var values []float64
+				for _, s := range r.Served {
+					if s.Work == w.name && s.Clients == clients && s.Server == server {
+						values = append(values, get(s))
+					}
+				}
+				return median(values)
+			}
+			rate := func(s served) float64 { return s.Rate }
+			for _, server := range []string{"nginx", "ays_cache"} {
+				n := of(server, rate)
+				if n == 0 {
+					continue
+				}
+				rows = append(rows, []string{
+					w.name, fmt.Sprint(clients), server, fmt.Sprintf("%.0f", n), ratio(n, of("nginx", rate)),
+					fmt.Sprintf("%.1f", of(server, func(s served) float64 { return s.Bytes })/1e6),
+					seconds(of(server, func(s served) float64 { return s.P50 })), seconds(of(server, func(s served) float64 { return s.P99 })),
+					fmt.Sprintf("%.0f", of(server, func(s served) float64 { return float64(s.Memory) })/1024),
+				})
+			}
 		}
 	}
 	return rows

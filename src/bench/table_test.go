@@ -128,31 +128,3 @@ func TestParseProc(t *testing.T) {
 		t.Errorf("got %v s, want 2", got)
 	}
 }
-
-// What the kernel joined is counted as what the wire would carry.
-func TestMeasure(t *testing.T) {
-	const header = 20 + 32 // IP, TCP with time stamps
-	packet := func(gso byte, each, payload int, flags byte) []byte {
-		b := make([]byte, vnetHeader+header+payload)
-		b[1] = gso
-		b[4], b[5] = byte(each), byte(each>>8)
-		b[vnetHeader], b[vnetHeader+9] = 4<<4|5, 6
-		b[vnetHeader+20+12], b[vnetHeader+20+13] = 32/4<<4, flags
-		return b
-	}
-	for _, c := range []struct {
-		b    []byte
-		size int
-		syn  bool
-	}{
-		{packet(0, 0, 0, 2), header + 38, true},
-		{packet(0, 0, 0, 2|16), header + 38, false},
-		{packet(1, 1448, 2896, 16), 2896 + 2*header + 2*38, false},
-		{packet(1, 1448, 2897, 16), 2897 + 3*header + 3*38, false},
-		{make([]byte, 12), 12, false},
-	} {
-		if size, syn := measure(c.b); size != c.size || syn != c.syn {
-			t.Errorf("packet of %d bytes: got %d, %v, want %d, %v", len(c.b), size, syn, c.size, c.syn)
-		}
-	}
-}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/ledisbolt"
+	"github.com/aysfs/aysfs/src/ledisconn"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -52,7 +53,6 @@ type DB interface {
 }
 
 const (
-	treePrefix  = "md:"
 	tablePrefix = "ays:"
 
 	// HeadField is the field of a tree's head in redis; LedisHeadField the one in
@@ -62,12 +62,16 @@ const (
 )
 
 // FilesKey is the hash of a domain's blobs.
-func FilesKey(domain string) string { return ledisbolt.HashPrefix + domain }
+func FilesKey(domain string) string { return ledisconn.FilesKey(domain) }
+
+// DomainOf is the domain whose blobs are in a hash; ok is false if it is another
+// kind of hash.
+func DomainOf(key []byte) (domain string, ok bool) {
+	return strings.CutPrefix(string(key), ledisbolt.HashPrefix)
+}
 
 // TreeKey is the hash of a tree's head and listings.
-func TreeKey(tree object.TreeName) string {
-	return treePrefix + strings.TrimPrefix(tree.Dir(), "md/")
-}
+func TreeKey(tree object.TreeName) string { return ledisconn.TreeKey(tree) }
 
 // DirField is the field of a directory's listing.
 func DirField(dir string) string {

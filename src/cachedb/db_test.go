@@ -149,7 +149,7 @@ func TestDB(t *testing.T) {
 		"embedded": func(t *testing.T) DB { return openEmbedded(t, t.TempDir()) },
 		"ledis over RESP": func(t *testing.T) DB {
 			r := dial(t, RemoteOptions{Addrs: []string{serveLedis(t, "secret")}, Passwd: "secret"})
-			if !r.dialect.ledis {
+			if !r.conn.Ledis() {
 				t.Error("not known as ledis")
 			}
 			return r
@@ -157,7 +157,7 @@ func TestDB(t *testing.T) {
 		"redis": func(t *testing.T) DB {
 			addr, _ := redisServer(t, "--requirepass", "secret")
 			r := dial(t, RemoteOptions{Addrs: []string{"127.0.0.1:1", addr}, Passwd: "secret"})
-			if r.dialect.ledis {
+			if r.conn.Ledis() {
 				t.Error("taken for ledis")
 			}
 			return r

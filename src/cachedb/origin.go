@@ -93,24 +93,24 @@ func (r *Remote) Origin(ctx context.Context, domain string, d digest.Digest) ([]
 
 // PutOrigin keeps a blob's origin.
 func (r *Remote) PutOrigin(ctx context.Context, domain string, d digest.Digest, from []byte) error {
-	return r.set(ctx, "put the origin of "+d.Short()+" of "+domain, originKey(domain), d.String(), from)
+	return r.conn.Set(ctx, "put the origin of "+d.Short()+" of "+domain, originKey(domain), d.String(), from)
 }
 
 // DeleteOrigin forgets a blob's origin.
 func (r *Remote) DeleteOrigin(ctx context.Context, domain string, d digest.Digest) error {
-	return r.del(ctx, "delete the origin of "+d.Short()+" of "+domain, originKey(domain), d.String())
+	return r.conn.Delete(ctx, "delete the origin of "+d.Short()+" of "+domain, originKey(domain), d.String())
 }
 
 // Origins calls each for the blobs of a domain that have an origin, until it
 // returns an error. each may delete it; one may come twice.
 func (r *Remote) Origins(ctx context.Context, domain string, each func(digest.Digest) error) error {
 	cmd, cursor := "HSCAN", "0"
-	if r.dialect.ledis {
+	if r.conn.Ledis() {
 		cmd, cursor = "XHSCAN", ""
 	}
 	for {
 		var pairs []string
-		err := r.do(ctx, "list the origins of "+domain, radix.Tuple{&cursor, &pairs}, cmd, originKey(domain), cursor, "COUNT", "500")
+		err := r.conn.Do(ctx, "list the origins of "+domain, radix.Tuple{&cursor, &pairs}, cmd, originKey(domain), cursor, "COUNT", "500")
 		if err != nil {
 			return err
 		}

@@ -34,6 +34,7 @@ type Client struct {
 	noCache  string      // why without, if it should be with
 	metadata *tree.Cache
 	stores   map[string]*chain
+	local    []localCache
 	grid     []*gridCache
 	pins     pins
 	control  *control.Server
@@ -59,6 +60,7 @@ const (
 	fetchShare    = 40 // fetches under way, over all stores
 	recentShare   = 10 // blobs fetched last, over all stores
 	queueShare    = 20 // blobs on their way to the disk cache
+	localShare    = 5  // blobs on their way to the local caches, or 2 MiB to each where that is more
 	windowShare   = 20 // most that is fetched ahead in one large file
 )
 
@@ -73,6 +75,7 @@ func New(cfg *config.Client, file, version string, log *slog.Logger) (*Client, e
 	if err != nil {
 		return nil, err
 	}
+	c.openLocal()
 	for _, g := range cfg.Grid {
 		c.grid = append(c.grid, newGridCache(g, cfg.Main.IOTimeout))
 	}
@@ -133,9 +136,10 @@ func (c *Client) addStore(s config.Store, codec *object.Codec) error {
 	if err != nil {
 		return err
 	}
+	caches, local := c.localFor(s)
 	n := int64(len(c.cfg.Stores))
 	cfg := tier.ChainConfig{
-		Groups: append(grid, tier.One(tier.Retry(src, tier.RetryPolicy{Patience: c.cfg.Main.IOTimeout}))),
+		Groups: append(append(local, grid...), tier.One(tier.Retry(src, tier.RetryPolicy{Patience: c.cfg.Main.IOTimeout}))),
 		Codec:  codec, Timeout: c.cfg.Main.IOTimeout, Log: c.log.With("store", s.Name),
 		Budget: max(share(c.cfg.Main.Memory, fetchShare)/n, 4<<20),
 		Recent: max(share(c.cfg.Main.Memory, recentShare)/n, 2<<20),
@@ -143,6 +147,9 @@ func (c *Client) addStore(s config.Store, codec *object.Codec) error {
 	heads := &tree.Heads{Store: s.Name, Source: headChain{st.grid, src}, Keys: keys, Log: c.log}
 	if c.cache != nil {
 		cfg.Cache, heads.Kept = c.cache, c.cache
+	}
+	if len(caches) > 0 && len(keys) > 0 {
+		heads.Near = localHeads{caches: caches, store: s.URL.String(), life: c.life, log: c.log}
 	}
 	st.blobs, st.heads = tier.NewChain(cfg), heads
 	c.stores[s.Name] = st
@@ -170,9 +177,6 @@ func (c *Client) gridFor(st *chain) ([]tier.Group, error) {
 // unusedKeys says plainly which parts of the config this version does not act on.
 func (c *Client) unusedKeys() {
 	var parts []string
-	if len(c.cfg.Local) > 0 {
-		parts = append(parts, "[[cache.local]]")
-	}
 	if slices.ContainsFunc(c.cfg.Mounts, func(m config.Mount) bool { return m.Debug != "" }) {
 		parts = append(parts, "debug (its mounts are read-only)")
 	}
@@ -264,6 +268,11 @@ func (c *Client) Stop() {
 		s.source.Close()
 		for _, g := range s.grid {
 			g.Close()
+		}
+	}
+	for _, l := range c.local {
+		if err := l.Close(); err != nil {
+			c.log.Debug("close a local cache", "op", "stop", "tier", l.Name(), "err", err)
 		}
 	}
 	if c.cache != nil {

@@ -78,9 +78,9 @@ type gridSource struct {
 // Get asks the cache, which asks the store where it must.
 func (s *gridSource) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	b, err := s.Store.Get(ctx, ref)
-	if errors.Is(err, tier.ErrUnavailable) || errors.Is(err, tier.ErrDenied) || errors.Is(err, tier.ErrAbsent) {
-		// Also a cache that says that there is no such thing may only have
-		// forgotten that we may read it.
+	if errors.Is(err, tier.ErrUnavailable) || errors.Is(err, tier.ErrDenied) || errors.Is(err, tier.ErrAbsent) && !ref.Here {
+		// Also a cache that could have fetched it, and says that there is no such
+		// thing, may only have forgotten that we may read it.
 		select {
 		case s.cache.again <- struct{}{}:
 		default:

@@ -121,6 +121,9 @@ func (c *Client) make(m *mount) error {
 	if want := m.cfg.Domain; want != "" && want != head.Domain {
 		return fmt.Errorf("mount %s: the tree is in dedupe domain %s, the config says %s", m.cfg.Path, head.Domain, want)
 	}
+	// Who waited in vain for the store has time left for what is nearer.
+	ctx, cancel = context.WithTimeout(c.life, c.cfg.Main.IOTimeout)
+	defer cancel()
 	view, err := tree.NewView(ctx, tree.New(head, s.blobs, c.metadata), m.cfg.Remote, m.grafts)
 	if err != nil {
 		return fmt.Errorf("mount %s: %w", m.cfg.Path, err)

@@ -38,13 +38,12 @@ func (f *FS) Mount() error {
 	if err := makeMountPoint(path, f.cfg.Nested); err != nil {
 		return err
 	}
-	_, err := fuse.Mount(path, f, &fuse.MountConfig{
+	_, err := fuse.Mount(path, fuse.NewServerWithNotifier(f.notifier, f), &fuse.MountConfig{
 		FSName: f.cfg.Name, Subtype: fsType, ReadOnly: true,
 		Options:                 map[string]string{"allow_other": ""},
 		DisableWritebackCaching: true,
 		EnableSymlinkCaching:    true,
 		EnableNoOpenSupport:     true,
-		EnableNoOpendirSupport:  true,
 		EnableAsyncReads:        true, // not EnableAsyncDIO: nothing could interrupt a direct read then
 		EnableParallelDirOps:    true,
 		EnableReaddirplus:       true,

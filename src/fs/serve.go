@@ -31,8 +31,9 @@ const (
 // request is one op read from the kernel, and the library's context that the
 // reply needs.
 type request struct {
-	ctx context.Context
-	op  any
+	ctx  context.Context
+	op   any
+	turn turn // held by what the kernel remembers, until it has it
 }
 
 // server serves one connection. One goroutine at a time reads from it: the
@@ -57,6 +58,7 @@ type server struct {
 func (f *FS) ServeOps(conn *fuse.Connection) {
 	s := &server{fs: f, conn: conn, servers: 1}
 	s.wake = sync.NewCond(&s.mu)
+	f.mover.serving.Store(true)
 	var all sync.WaitGroup
 	all.Go(func() { s.serve(&all) })
 	all.Wait()
@@ -132,23 +134,23 @@ func (s *server) read() (request, bool) {
 			s.fs.log.Error("the connection to the kernel failed", "op", "serve", "mount", s.fs.cfg.Path, "err", err)
 			return request{}, false
 		}
-		r := request{ctx, op}
-		if err := s.answer(noWait, r); err == errWait {
+		r := request{ctx: ctx, op: op}
+		if err := s.answer(noWait, &r); err == errWait {
 			return r, true
 		} else {
-			s.reply(r, err)
+			s.reply(&r, err)
 		}
 	}
 }
 
 // answer runs the handler; a panic in it costs this request an EIO.
-func (s *server) answer(wait context.Context, r request) (err error) {
+func (s *server) answer(wait context.Context, r *request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return s.fs.answer(wait, r.op)
+	return s.fs.answer(wait, &r.turn, r.op)
 }
 
 // answerSlowly answers a request that may have to wait for a disk or a network,
@@ -162,12 +164,13 @@ func (s *server) answerSlowly(r request) {
 		}
 		cancel()
 	})
-	err := s.answer(ctx, r)
+	err := s.answer(ctx, &r)
 	stop()
-	s.reply(r, err)
+	s.reply(&r, err)
 }
 
-func (s *server) reply(r request, err error) {
+func (s *server) reply(r *request, err error) {
+	defer r.turn.end()
 	if err != nil {
 		s.fs.failed(r.op, err)
 	}

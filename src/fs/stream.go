@@ -51,10 +51,11 @@ func (s *streams) read(r *inode, list *object.ChunkList, off, n int64) {
 	st.ahead = max(st.ahead, to)
 	s.mu.Unlock()
 
+	now := s.fs.now.Load()
 	for at := from; at < to; {
 		i, start := list.At(at)
 		c := list.Chunks[i]
-		if !s.fs.blobs.Prefetch(s.fs.view.BlobRef(c.Digest, c.Size)) {
+		if !now.blobs.Prefetch(now.view.BlobRef(c.Digest, c.Size)) {
 			s.mu.Lock()
 			if st := s.slot(r.id); st.ahead > start {
 				st.ahead = start

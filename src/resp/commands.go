@@ -16,9 +16,18 @@ type command struct {
 	min, max int // arguments; a max of -1 is any number
 	// keys are the arguments that are names of keys: the first only, or all.
 	keys keysAt
-	open bool // before AUTH, too
+	when when
 	do   func(c *conn, args [][]byte)
 }
+
+// when is where a command is taken.
+type when int
+
+const (
+	authed when = iota
+	always      // before AUTH, too
+	puts        // not for keys that are hidden
+)
 
 type keysAt int
 
@@ -30,46 +39,46 @@ const (
 
 func commandTable() map[string]command {
 	return map[string]command{
-		"AUTH":    {1, 2, noKeys, true, auth},
-		"QUIT":    {0, 0, noKeys, true, quit},
-		"PING":    {0, 1, noKeys, false, ping},
-		"ECHO":    {1, 1, noKeys, false, func(c *conn, a [][]byte) { c.bulk(a[0]) }},
-		"SELECT":  {1, 1, noKeys, false, selectDB},
-		"COMMAND": {0, -1, noKeys, false, func(c *conn, _ [][]byte) { c.array(0) }},
-		"INFO":    {0, -1, noKeys, false, info},
+		"AUTH":    {1, 2, noKeys, always, auth},
+		"QUIT":    {0, 0, noKeys, always, quit},
+		"PING":    {0, 1, noKeys, authed, ping},
+		"ECHO":    {1, 1, noKeys, authed, func(c *conn, a [][]byte) { c.bulk(a[0]) }},
+		"SELECT":  {1, 1, noKeys, authed, selectDB},
+		"COMMAND": {0, -1, noKeys, authed, func(c *conn, _ [][]byte) { c.array(0) }},
+		"INFO":    {0, -1, noKeys, authed, info},
 
-		"GET":     {1, 1, firstKey, false, get},
-		"SET":     {2, 2, firstKey, false, set},
-		"DEL":     {1, -1, allKeys, false, del},
-		"EXISTS":  {1, -1, allKeys, false, exists},
-		"EXPIRE":  {2, 2, firstKey, false, expire},
-		"TTL":     {1, 1, firstKey, false, ttl},
-		"PERSIST": {1, 1, firstKey, false, persist},
-		"TYPE":    {1, 1, firstKey, false, typeOf},
+		"GET":     {1, 1, firstKey, authed, get},
+		"SET":     {2, 2, firstKey, puts, set},
+		"DEL":     {1, -1, allKeys, authed, del},
+		"EXISTS":  {1, -1, allKeys, authed, exists},
+		"EXPIRE":  {2, 2, firstKey, authed, expire},
+		"TTL":     {1, 1, firstKey, authed, ttl},
+		"PERSIST": {1, 1, firstKey, authed, persist},
+		"TYPE":    {1, 1, firstKey, authed, typeOf},
 
-		"HGET":    {2, 2, firstKey, false, hget},
-		"HSET":    {3, -1, firstKey, false, hset},
-		"HMGET":   {2, -1, firstKey, false, hmget},
-		"HMSET":   {3, -1, firstKey, false, hmset},
-		"HDEL":    {2, -1, firstKey, false, hdel},
-		"HEXISTS": {2, 2, firstKey, false, hexists},
-		"HLEN":    {1, 1, firstKey, false, func(c *conn, a [][]byte) { c.reply(c.db().HLen(a[0])) }},
-		"HKEYS":   {1, 1, firstKey, false, hkeys},
-		"HVALS":   {1, 1, firstKey, false, hvals},
-		"HGETALL": {1, 1, firstKey, false, hgetall},
-		"HCLEAR":  {1, 1, firstKey, false, hclear},
+		"HGET":    {2, 2, firstKey, authed, hget},
+		"HSET":    {3, -1, firstKey, puts, hset},
+		"HMGET":   {2, -1, firstKey, authed, hmget},
+		"HMSET":   {3, -1, firstKey, puts, hmset},
+		"HDEL":    {2, -1, firstKey, authed, hdel},
+		"HEXISTS": {2, 2, firstKey, authed, hexists},
+		"HLEN":    {1, 1, firstKey, authed, func(c *conn, a [][]byte) { c.reply(c.db().HLen(a[0])) }},
+		"HKEYS":   {1, 1, firstKey, authed, hkeys},
+		"HVALS":   {1, 1, firstKey, authed, hvals},
+		"HGETALL": {1, 1, firstKey, authed, hgetall},
+		"HCLEAR":  {1, 1, firstKey, authed, hclear},
 
-		"LPUSH":  {2, -1, firstKey, false, func(c *conn, a [][]byte) { c.reply(c.db().LPush(a[0], a[1:]...)) }},
-		"RPUSH":  {2, -1, firstKey, false, func(c *conn, a [][]byte) { c.reply(c.db().RPush(a[0], a[1:]...)) }},
-		"LPOP":   {1, 1, firstKey, false, func(c *conn, a [][]byte) { c.value(c.db().LPop(a[0])) }},
-		"RPOP":   {1, 1, firstKey, false, func(c *conn, a [][]byte) { c.value(c.db().RPop(a[0])) }},
-		"LLEN":   {1, 1, firstKey, false, func(c *conn, a [][]byte) { c.reply(c.db().LLen(a[0])) }},
-		"LINDEX": {2, 2, firstKey, false, lindex},
-		"LRANGE": {3, 3, firstKey, false, lrange},
-		"LCLEAR": {1, 1, firstKey, false, func(c *conn, a [][]byte) { c.reply(c.db().LClear(a[0])) }},
+		"LPUSH":  {2, -1, firstKey, puts, func(c *conn, a [][]byte) { c.reply(c.db().LPush(a[0], a[1:]...)) }},
+		"RPUSH":  {2, -1, firstKey, puts, func(c *conn, a [][]byte) { c.reply(c.db().RPush(a[0], a[1:]...)) }},
+		"LPOP":   {1, 1, firstKey, authed, func(c *conn, a [][]byte) { c.value(c.db().LPop(a[0])) }},
+		"RPOP":   {1, 1, firstKey, authed, func(c *conn, a [][]byte) { c.value(c.db().RPop(a[0])) }},
+		"LLEN":   {1, 1, firstKey, authed, func(c *conn, a [][]byte) { c.reply(c.db().LLen(a[0])) }},
+		"LINDEX": {2, 2, firstKey, authed, lindex},
+		"LRANGE": {3, 3, firstKey, authed, lrange},
+		"LCLEAR": {1, 1, firstKey, authed, func(c *conn, a [][]byte) { c.reply(c.db().LClear(a[0])) }},
 
-		"XSCAN":  {2, -1, noKeys, false, xscan},
-		"XHSCAN": {2, -1, firstKey, false, xhscan},
+		"XSCAN":  {2, -1, noKeys, authed, xscan},
+		"XHSCAN": {2, -1, firstKey, authed, xhscan},
 	}
 }
 
@@ -79,7 +88,7 @@ func (c *conn) do(args [][]byte) {
 	cmd, ok := c.s.commands[name]
 	args = args[1:]
 	switch {
-	case !c.authed && !cmd.open:
+	case !c.authed && cmd.when != always:
 		c.error("NOAUTH Authentication required.")
 		return
 	case !ok:
@@ -96,13 +105,37 @@ func (c *conn) do(args [][]byte) {
 	case firstKey:
 		keys = args[:1]
 	}
-	for _, k := range keys {
-		if c.s.cfg.Private(k) {
+	for i, k := range keys {
+		switch {
+		case c.s.cfg.Private(k), string(k) == nowhere:
 			c.error("NOPERM this key is private")
 			return
+		case !c.s.cfg.Hidden(k):
+		case cmd.when == puts:
+			c.error("NOPERM this key can't be put here: it is hidden from who need not show a password")
+			return
+		default:
+			keys[i] = []byte(nowhere)
 		}
 	}
 	cmd.do(c, args)
+}
+
+// nowhere is a key that there never is. It stands for those that are hidden, so
+// that each command answers as for one that isn't there.
+const nowhere = "\x00hidden"
+
+// unseen tells which keys are not listed.
+func (c *conn) unseen(key []byte) bool { return c.s.cfg.Private(key) || c.s.cfg.Hidden(key) }
+
+// check looks at pairs of a field and its value before any is put.
+func (c *conn) check(key []byte, pairs [][]byte) error {
+	for i := 0; i < len(pairs); i += 2 {
+		if err := c.s.cfg.Check(key, pairs[i], pairs[i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *conn) db() *ledis.DB { return c.s.cfg.DB }
@@ -340,6 +373,10 @@ func hset(c *conn, args [][]byte) {
 		c.error("ERR wrong number of arguments for 'hset' command")
 		return
 	}
+	if err := c.check(args[0], args[1:]); err != nil {
+		c.fail(err)
+		return
+	}
 	n := int64(0)
 	for i := 1; i < len(args); i += 2 {
 		m, err := c.db().HSet(args[0], c.field(args[i]), args[i+1])
@@ -355,6 +392,10 @@ func hset(c *conn, args [][]byte) {
 func hmset(c *conn, args [][]byte) {
 	if len(args)%2 == 0 {
 		c.error("ERR wrong number of arguments for 'hmset' command")
+		return
+	}
+	if err := c.check(args[0], args[1:]); err != nil {
+		c.fail(err)
 		return
 	}
 	// ledis' HMSET counts a field that is there twice as two.
@@ -654,8 +695,8 @@ func xscan(c *conn, args [][]byte) {
 		read = c.db().RevScan
 	}
 	var found [][]byte
-	// A cursor is the name of a key, so it must not be a private one.
-	for looked := 0; err == nil && len(found) < s.count && (looked < looks || c.s.cfg.Private(s.cursor)); {
+	// A cursor is the name of a key, so it must not be one that isn't shown.
+	for looked := 0; err == nil && len(found) < s.count && (looked < looks || c.unseen(s.cursor)); {
 		n := s.count - len(found)
 		var keys [][]byte
 		if keys, err = read(kind, s.cursor, n, false, ""); err != nil {
@@ -663,7 +704,7 @@ func xscan(c *conn, args [][]byte) {
 		}
 		for _, k := range keys {
 			s.cursor = k
-			if s.wants(k) && !c.s.cfg.Private(k) {
+			if s.wants(k) && !c.unseen(k) {
 				found = append(found, k)
 			}
 		}

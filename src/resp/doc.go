@@ -23,4 +23,18 @@
 // in ledis a name can stand for a key, a hash and a list at once; DEL, EXISTS,
 // EXPIRE, TTL and PERSIST mean all of them. What has expired may be seen for a
 // second longer.
+//
+// # Rights
+//
+// Some keys are nobody's to see: NOPERM. Others are hidden, which is for the
+// server to say by Config.Hidden: commands answer as if there were no such key,
+// XSCAN passes over them, and what would put something there is NOPERM. ays_cache
+// hides the domains that have, or once had, blobs of a store with credentials,
+// all of each: over RESP nobody can show that he has them. With a passwd for
+// [[ledis]] nothing is hidden, and who knows it may read all blobs. Listings and
+// heads of such stores are never here.
+//
+// HSET and HMSET ask Config.Check before they put any of their pairs. ays_cache
+// takes a blob only under its own digest: what is put is no way to have others
+// read wrong bytes, who check besides.
 package resp

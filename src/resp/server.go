@@ -28,6 +28,11 @@ type Config struct {
 	Passwd string // to be told by AUTH before anything else; empty for none
 	// Private tells which keys nobody gets to see; nil for none.
 	Private func(key []byte) bool
+	// Hidden tells which keys are as if they were not there, and can't be put; nil
+	// for none.
+	Hidden func(key []byte) bool
+	// Check, if not nil, tells what is wrong with a field of a hash that is to be put.
+	Check func(key, field, value []byte) error
 	// EmptyField is what stands for the empty field of a hash, which ledis doesn't
 	// have; empty for nothing.
 	EmptyField string
@@ -75,6 +80,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Private == nil {
 		c.Private = func([]byte) bool { return false }
+	}
+	if c.Hidden == nil {
+		c.Hidden = func([]byte) bool { return false }
+	}
+	if c.Check == nil {
+		c.Check = func(_, _, _ []byte) error { return nil }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -215,6 +216,84 @@ func TestPrivateKeysAreNotListed(t *testing.T) {
 		}
 		if fmt.Sprint(all) != "[aa zz]" {
 			t.Errorf("count %s: %v", count, all)
+		}
+	}
+}
+
+// What is hidden is as what isn't there, for every command.
+func TestHidden(t *testing.T) {
+	hidden := func(key []byte) bool { return strings.HasPrefix(string(key), "files:h") }
+	var hide atomic.Bool
+	_, _, addr := start(t, Config{Private: cachedb.Private, Hidden: func(key []byte) bool { return hide.Load() && hidden(key) }})
+	c := dial(t, addr)
+	for _, key := range []string{"files:hidden", "files:aa", "files:zz"} {
+		for _, cmd := range []string{"HSET %s f v", "HSET %s g w", "SET %s v", "RPUSH %s a b"} {
+			if got := c.do(strings.Fields(fmt.Sprintf(cmd, key))...); strings.HasPrefix(got, "-") {
+				t.Fatal(got)
+			}
+		}
+	}
+	hide.Store(true)
+	cmds := []string{
+		"GET %s", "EXISTS %s", "EXISTS a %s files:aa", "EXPIRE %s 100", "EXPIRE %s 0", "TTL %s", "PERSIST %s", "TYPE %s", "DEL %s",
+		"HGET %s f", "HMGET %s f g none", "HEXISTS %s f", "HLEN %s", "HKEYS %s", "HVALS %s", "HGETALL %s", "HDEL %s f", "HCLEAR %s",
+		"LPOP %s", "RPOP %s", "LLEN %s", "LINDEX %s 0", "LRANGE %s 0 -1", "LCLEAR %s", "XHSCAN %s ''", "XHSCAN %s f COUNT 1",
+	}
+	for _, cmd := range cmds {
+		ask := func(key string) string {
+			args := strings.Fields(fmt.Sprintf(cmd, key))
+			for i := range args {
+				args[i] = strings.ReplaceAll(args[i], "''", "")
+			}
+			return c.do(args...)
+		}
+		if got, want := ask("files:hidden"), ask("files:none"); got != want {
+			t.Errorf("%s: %s, of what isn't there %s", cmd, got, want)
+		}
+	}
+	for _, cmd := range []string{"HSET %s f v", "HMSET %s f v", "SET %s v", "LPUSH %s v", "RPUSH %s v"} {
+		if got := c.do(strings.Fields(fmt.Sprintf(cmd, "files:hidden"))...); !strings.HasPrefix(got, "-NOPERM") {
+			t.Errorf("%s: %s", cmd, got)
+		}
+	}
+	for _, scan := range []string{"XSCAN HASH", "XSCAN KV", "XSCAN LIST"} {
+		for _, more := range []string{"", " DESC"} {
+			args := append(strings.Fields(scan), "")
+			if got := c.do(append(args, strings.Fields("COUNT 10"+more)...)...); strings.Contains(got, "hidden") || !strings.Contains(got, "files:zz") {
+				t.Errorf("%s%s: %s", scan, more, got)
+			}
+		}
+		// A cursor would be its name, too.
+		if got := c.do(append(strings.Fields(scan), "files:aa", "COUNT", "1")...); strings.Contains(got, "hidden") || !strings.Contains(got, "files:zz") {
+			t.Errorf("%s from the one before: %s", scan, got)
+		}
+	}
+	// All of it is as it was.
+	hide.Store(false)
+	if got := c.do("HGETALL", "files:hidden") + c.do("GET", "files:hidden") + c.do("LRANGE", "files:hidden", "0", "-1") + c.do("TTL", "files:hidden"); got != `["f" "v" "g" "w"]"v"["a" "b"]:-1` {
+		t.Error(got)
+	}
+	if got := c.do("SET", nowhere, "v"); !strings.HasPrefix(got, "-NOPERM") {
+		t.Error(got)
+	}
+}
+
+// Where one pair of several is wrong none is put.
+func TestCheck(t *testing.T) {
+	_, _, addr := start(t, Config{Check: func(key, field, value []byte) error {
+		if string(key) == "checked" && string(field) != string(value) {
+			return errors.New("the value is not what its field says")
+		}
+		return nil
+	}})
+	c := dial(t, addr)
+	for _, step := range []struct{ cmd, want string }{
+		{"HSET checked a a", ":1"}, {"HSET checked b b a x", "-ERR the value is not what its field says"},
+		{"HMSET checked a x", "-ERR the value is not what its field says"}, {"HMSET checked b b c x", "-ERR the value is not what its field says"},
+		{"HGETALL checked", `["a" "a"]`}, {"HSET other a x", ":1"}, {"HMSET checked b b", "+OK"}, {"HLEN checked", ":2"},
+	} {
+		if got := c.do(strings.Fields(step.cmd)...); got != step.want {
+			t.Errorf("%s: %s, want %s", step.cmd, got, step.want)
 		}
 	}
 }

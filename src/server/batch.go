@@ -95,7 +95,7 @@ func (s *Server) fetchBatch(ctx context.Context, c *call, out *frames, missing [
 	for range min(batchAtOnce, len(missing)) {
 		fetching.Go(func() {
 			for d := range next {
-				blob, err := s.fetch(ctx, c.asker, c.domain, d, c.fetch == fetchKeep)
+				blob, err := s.fetch(ctx, c.asker, c.domain, d, c.fetch == fetchKeep, nil)
 				select {
 				case done <- arrived{d, blob, err}:
 				case <-ctx.Done():

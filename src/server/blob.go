@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/hex"
 	"errors"
+	"net/http"
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
@@ -30,7 +31,15 @@ func (s *Server) getBlob(c *call) {
 			c.started(s.fetchLater(c.asker, c.domain, c.digest))
 			return
 		}
-		if h, err = s.fetch(ctx, c.asker, c.domain, c.digest, c.fetch == fetchKeep); err != nil {
+		f := c.flow()
+		defer f.stop()
+		h, err = s.fetch(ctx, c.asker, c.domain, c.digest, c.fetch == fetchKeep, f)
+		if f.stop() {
+			defer h.Release()
+			f.finish(h, err)
+			return
+		}
+		if err != nil {
 			c.nothing(err)
 			return
 		}
@@ -67,12 +76,17 @@ func (s *Server) sendBlob(c *call, h held) {
 			body = plain
 		}
 	}
+	blobHeader(header, h.public)
+	c.send(body, blobTag(c.digest))
+}
+
+// blobHeader is what is said of a blob, whatever its form.
+func blobHeader(header http.Header, public bool) {
 	header["Content-Type"], header["X-Content-Type-Options"] = octets, nosniff
 	header["Cache-Control"], header["Vary"] = privateImmutable, varyBoth
-	if h.public {
+	if public {
 		header["Cache-Control"], header["Vary"] = immutable, varyEncoding
 	}
-	c.send(body, blobTag(c.digest))
 }
 
 // blobTag is the etag of a blob, in either form: who has one of them has the

@@ -90,6 +90,11 @@ func (s *Server) account(c *call) (done func()) {
 		r := recover()
 		s.under.Add(-1)
 		if err, ok := r.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+			status := http.StatusBadGateway
+			if c.r.Context().Err() != nil {
+				status = statusLeft
+			}
+			s.tally(c, status, began)
 			panic(r) // the server's own way to cut a connection
 		}
 		if r != nil {

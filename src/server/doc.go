@@ -38,13 +38,25 @@
 // from, and given to those who may read one of these. Others wait until a store
 // that they may read has it, as they would if it were not here at all. A store
 // that was private once stays so until nobody has credentials for it any more and
-// it answers without.
+// it answers without. Over RESP nobody can show anything for a store: a domain
+// that a private store's blobs were put into isn't there, unless RESP wants a
+// password. Trees of private stores are not put where RESP has them. A ledis on
+// another machine has rights of its own: whoever reads there reads all blobs.
 //
 // # Where blobs go out as they came in
 //
-// Blobs are kept, and sent to who accepts zstd, in stored form. A blob that is
-// fetched is sent when it is complete and verified: at up to 1 MiB, waiting for
-// its end costs less than a round trip, and nobody gets bytes that turn out to be
-// wrong. A blob in the data is verified by its digest when it is first sent, and
-// by length and CRC-32C from then on.
+// Blobs are kept, and sent to who accepts zstd, in stored form. A blob in the data
+// is verified by its digest when it is first sent, and by length and CRC-32C from
+// then on.
+//
+// A blob of 64 KiB or more that is fetched goes out to those who wait for it while
+// it arrives, if the store says how long it is and they accept its form. Its end
+// is held back until the whole is verified, and kept where it is to be. If that
+// fails the connection is cut (HTTP/2: the stream is reset), so that nobody can
+// take it for a whole answer. Whoever reads slowly, or leaves, is in nobody's way.
+// Smaller ones, parts and answers to HEAD are sent when the blob is verified.
+//
+// Which form it has is told by its beginning. Content that is itself of zstd can
+// be mistaken there; that shows in the end, the answer is cut, and the next one,
+// out of the data, is right.
 package server

@@ -43,12 +43,13 @@ func (s *Server) find(ctx context.Context, who asker, domain string, d digest.Di
 }
 
 // fetch gets a blob from the first store that has it, of those that who may read.
-func (s *Server) fetch(ctx context.Context, who asker, domain string, d digest.Digest, keep bool) (held, error) {
+// f, which may be nil, passes it on meanwhile.
+func (s *Server) fetch(ctx context.Context, who asker, domain string, d digest.Digest, keep bool, f *flow) (held, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Config.Stor.Timeout)
 	defer cancel()
 	list := s.stores.now.Load().candidates(who.rights, domain, who.hint)
 	ask := func(ctx context.Context, st *stor) (held, error) {
-		b, err := s.fetchFrom(ctx, st, who.via, tier.Ref{Domain: domain, Digest: d}, keep)
+		b, err := s.fetchFrom(ctx, st, who.via, tier.Ref{Domain: domain, Digest: d}, keep, f.from(st))
 		if err != nil {
 			return held{}, err
 		}
@@ -59,29 +60,26 @@ func (s *Server) fetch(ctx context.Context, who asker, domain string, d digest.D
 }
 
 // fetchFrom gets a blob in stored form from one store. All who want it at the
-// time share one request.
-func (s *Server) fetchFrom(ctx context.Context, st *stor, via string, ref tier.Ref, keep bool) (tier.Blob, error) {
+// time share one request. arriving, if not nil, is called when it begins to
+// arrive.
+func (s *Server) fetchFrom(ctx context.Context, st *stor, via string, ref tier.Ref, keep bool, arriving func(*tier.Arrival)) (tier.Blob, error) {
 	st.used.Store(time.Now().Unix())
 	if !st.static.Load() {
 		// It may be a cache that asks us. Requests that came different ways
 		// don't share: they might wait for each other.
 		ref.Via = via
 	}
-	get, getLarge := st.chain.Pass, st.large.Pass
-	if keep {
-		get, getLarge = st.chain.Get, st.large.Get
-	}
 	// Nearly all blobs are small, and memory is set aside for what they may have.
 	if ref.Limit <= object.MaxBlob {
 		ref.Limit = object.MaxBlob
-		b, err := get(ctx, ref)
+		b, err := st.chain.Follow(ctx, ref, keep, arriving)
 		if !errors.Is(err, object.ErrTooLarge) || s.limit <= object.MaxBlob {
 			return b, err
 		}
 		ref.Limit = s.limit
 	}
 	ref.Limit = min(ref.Limit, s.limit)
-	return getLarge(ctx, ref)
+	return st.large.Follow(ctx, ref, keep, arriving)
 }
 
 // hedgeAfter is how long a store may take before the next one is asked as well.
@@ -220,7 +218,7 @@ func (s *Server) later(key behindKey, do func(context.Context)) bool {
 // fetchLater begins to fetch a blob to keep it.
 func (s *Server) fetchLater(who asker, domain string, d digest.Digest) bool {
 	return s.later(behindKey{domain + "/" + d.String(), who.key()}, func(ctx context.Context) {
-		h, err := s.fetch(ctx, who, domain, d, true)
+		h, err := s.fetch(ctx, who, domain, d, true, nil)
 		if err != nil {
 			s.log.Debug("fetch behind", "op", "fetch", "domain", domain, "digest", d, "err", err)
 			return

@@ -75,6 +75,8 @@ func TestSingleFlight(t *testing.T) {
 // it sends is neither given out nor kept.
 func TestBadStores(t *testing.T) {
 	t.Parallel()
+	// Small enough to be complete before anybody is answered.
+	random := tiertest.Random(8, 50<<10)
 	d := digest.Of(random)
 	abort := func(w http.ResponseWriter) {
 		_ = http.NewResponseController(w).Flush()
@@ -109,6 +111,7 @@ func TestBadStores(t *testing.T) {
 		t.Run(want.String(), func(t *testing.T) {
 			t.Parallel()
 			st := newStore(t)
+			st.put("default", random)
 			c := newCache(t, func(cfg *config.Server) { cfg.Stor.Timeout = time.Second })
 			c.tell(st, "stor")
 			st.setFault(func(w http.ResponseWriter, r *http.Request) bool { fault(w, r); return true })

@@ -307,7 +307,7 @@ type blobsFrom struct {
 
 // Copy returns a blob, plain.
 func (b blobsFrom) Copy(ctx context.Context, ref tier.Ref) ([]byte, error) {
-	stored, err := b.server.fetchFrom(ctx, b.stor, "", ref, b.keep)
+	stored, err := b.server.fetchFrom(ctx, b.stor, "", ref, b.keep, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -172,10 +173,10 @@ func (c *testCache) blob(domain string, d digest.Digest, fetch int, header ...st
 	return c.get(fmt.Sprintf("/%s/%v?fetch=%d", domain, d, fetch), header...)
 }
 
-// eventually waits until ok, for a few seconds.
+// eventually waits until ok, for half a minute.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for range 500 {
+	for range 3000 {
 		if ok() {
 			return
 		}
@@ -203,6 +204,8 @@ type testStore struct {
 	fault    func(w http.ResponseWriter, r *http.Request) bool // may answer instead
 	login    string
 	passwd   string
+
+	wholes atomic.Int64 // see drip
 }
 
 // newStore serves a published tree of some files.

@@ -32,7 +32,8 @@ type kept struct {
 	limit int64 // plain bytes of one
 	log   *slog.Logger
 
-	shards [keptShards]keptShard
+	holdings holdings
+	shards   [keptShards]keptShard
 }
 
 // The cards that are in memory are bounded; what has none there costs a look at
@@ -69,7 +70,7 @@ type card struct {
 }
 
 func newKept(data Data, codec *object.Codec, limit int64, log *slog.Logger) *kept {
-	k := &kept{data: data, codec: codec, limit: limit, log: log}
+	k := &kept{data: data, codec: codec, limit: limit, log: log, holdings: holdings{data: data}}
 	for i := range k.shards {
 		k.shards[i].cards = make(map[blobKey]card)
 	}
@@ -193,6 +194,9 @@ func (k *kept) put(ctx context.Context, domain string, d digest.Digest, stored [
 	defer s.writing.Unlock()
 	old, err := k.card(ctx, key)
 	if err != nil && !errors.Is(err, tier.ErrAbsent) {
+		return fmt.Errorf("keep %s/%v: %w", domain, d, err)
+	}
+	if err := k.holdings.add(ctx, domain, from); err != nil {
 		return fmt.Errorf("keep %s/%v: %w", domain, d, err)
 	}
 	c := old

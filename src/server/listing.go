@@ -15,6 +15,7 @@ import (
 // lister reads the listings of one tree at one head.
 type lister struct {
 	server *Server
+	stor   *stor
 	v      *version
 	tree   *tree.Tree
 	keep   bool // put into the data what was not
@@ -26,7 +27,7 @@ type lister struct {
 const passMemory = 4 << 20
 
 func (s *Server) lister(st *stor, v *version, mode fetchMode) *lister {
-	l := &lister{server: s, v: v}
+	l := &lister{server: s, stor: st, v: v}
 	switch mode {
 	case fetchKeep:
 		l.tree, l.keep = s.open.get(s, st, v).keep, !st.private.Load()
@@ -137,6 +138,9 @@ func (l *lister) end() {
 	s, n, got := l.server, l.v.head.Tree, l.got
 	s.later(behindKey{n.Dir() + "/" + got[0].path, "listings"}, func(ctx context.Context) {
 		for _, d := range got {
+			if l.stor.private.Load() {
+				return // by now
+			}
 			if err := s.opts.Data.PutListing(ctx, n, d.path, d.list.Raw()); err != nil {
 				s.log.Warn("can't keep listings", "op", "md", "tree", n.String(), "err", err)
 				return

@@ -57,12 +57,7 @@ func (s *Server) hide(ctx context.Context, st *stor) error {
 		s.marks.mu.Unlock()
 		return fmt.Errorf("remember that store %s is private: %w", st.name, err)
 	}
-	for _, n := range st.heads.names() {
-		if err := s.opts.Data.DropTree(ctx, n); err != nil {
-			return fmt.Errorf("drop the tree %v of a private store: %w", n, err)
-		}
-	}
-	return nil
+	return s.dropTrees(ctx, st)
 }
 
 // show makes a private store public if nobody has credentials for it any more and

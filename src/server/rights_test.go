@@ -161,6 +161,41 @@ func TestPrivateInSharedDomain(t *testing.T) {
 	}
 }
 
+// A store that becomes private takes with it what others see of the data, also what
+// was put there before the cache started.
+func TestClosedWithItsStore(t *testing.T) {
+	t.Parallel()
+	st := newStore(t)
+	c := newCache(t)
+	c.tell(st, "stor")
+	for _, path := range []string{"/md/client1/mongodb/lib", "/default/" + digest.Of(small).String()} {
+		if r := c.get(path); r.status != 200 {
+			t.Fatalf("%s: %d", path, r.status)
+		}
+	}
+	tree := "md:" + testID + "/any"
+	eventually(t, "others see the tree", func() bool { return len(c.data.fields(tree)) > 1 })
+	restart := func() {
+		c.stop()
+		c.start()
+	}
+	restart()
+	if c.server.Closed("default") || c.server.Closed("other") {
+		t.Error("closed, but all of it is public")
+	}
+	st.lock(login, secret)
+	c.post("/ays/stor/stor", map[string]any{"url": st.URL, "login": login, "passwd": secret})
+	for range 2 {
+		if !c.server.Closed("default") || c.server.Closed("other") {
+			t.Error("the private store's domain, and it alone, is to be closed")
+		}
+		if left := c.data.fields(tree); len(left) > 0 {
+			t.Errorf("of its tree others see %q", left)
+		}
+		restart()
+	}
+}
+
 // A tree of one's own that names a private tree's listing by its digest does not
 // show it.
 func TestPrivateListingByItsDigest(t *testing.T) {

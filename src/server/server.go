@@ -43,6 +43,8 @@ type Server struct {
 	pools  pools
 	checks chan struct{} // credentials being checked
 
+	checking sync.Mutex // see Check
+
 	stores    stores
 	marks     marks
 	announced announced
@@ -126,6 +128,9 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 		return nil, err
 	}
 	if err := s.loadMarks(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.kept.holdings.load(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.loadStores(ctx); err != nil {

@@ -81,7 +81,6 @@ type Chain struct {
 	cleared     int             // GUARDED_BY(mu); while above 0 no prefetch begins
 
 	arrived  atomic.Int64 // when a source last gave a blob, in nanoseconds since 1970
-	filling  atomic.Int32 // fills under way
 	unfilled atomic.Int64 // blobs that a nearer group was not given
 
 	cacheHits, cacheBytes, cacheErrors, recentHits, recentBytes, misses atomic.Int64
@@ -118,16 +117,23 @@ func NewChain(cfg ChainConfig) *Chain {
 // ctx is done; the fetch itself goes on while others wait for the same blob.
 // Where no source has it the error is a *FetchError.
 func (c *Chain) Get(ctx context.Context, ref Ref) (Blob, error) {
-	return c.get(ctx, ref, true)
+	return c.get(ctx, ref, true, nil)
 }
 
 // Pass is Get that doesn't have the blob kept: it may be all the same, where
 // others get it at the time.
 func (c *Chain) Pass(ctx context.Context, ref Ref) (Blob, error) {
-	return c.get(ctx, ref, false)
+	return c.get(ctx, ref, false, nil)
 }
 
-func (c *Chain) get(ctx context.Context, ref Ref, keep bool) (Blob, error) {
+// Follow is Get, or Pass where keep is false, that calls arriving when the blob
+// is large and has begun to arrive, which must return at once. Only a chain with
+// Stored and one source does that.
+func (c *Chain) Follow(ctx context.Context, ref Ref, keep bool, arriving func(*Arrival)) (Blob, error) {
+	return c.get(ctx, ref, keep, arriving)
+}
+
+func (c *Chain) get(ctx context.Context, ref Ref, keep bool, arriving func(*Arrival)) (Blob, error) {
 	ref = bounded(ref)
 	if b, ok := c.near(ref); ok {
 		return b, nil
@@ -136,26 +142,36 @@ func (c *Chain) get(ctx context.Context, ref Ref, keep bool) (Blob, error) {
 	if ctx.Err() != nil {
 		return Blob{}, ended(ctx, "get", ref)
 	}
-	b, prefetched, err := c.fetched(ctx, ref, keep)
+	b, prefetched, err := c.fetched(ctx, ref, keep, arriving)
 	if prefetched && errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
 		// That prefetch had less time left than this call has.
-		b, _, err = c.fetched(ctx, ref, keep)
+		b, _, err = c.fetched(ctx, ref, keep, arriving)
 	}
 	return b, err
 }
 
 // fetched waits for the flight of a blob, and tells whether that began as a
 // prefetch.
-func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool) (b Blob, prefetched bool, err error) {
+func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*Arrival)) (b Blob, prefetched bool, err error) {
 	f, err := c.join(ref, keep)
 	if err != nil {
 		return Blob{}, false, err
 	}
 	defer c.leave(f)
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		return Blob{}, f.prefetch, ended(ctx, "wait for", ref)
+	var begun <-chan struct{}
+	if arriving != nil && f.arrival != nil {
+		begun = f.arrival.begun
+	}
+	for waiting := true; waiting; {
+		select {
+		case <-f.done:
+			waiting = false
+		case <-begun:
+			begun = nil
+			arriving(f.arrival)
+		case <-ctx.Done():
+			return Blob{}, f.prefetch, ended(ctx, "wait for", ref)
+		}
 	}
 	switch {
 	case f.err == nil:
@@ -343,30 +359,16 @@ func (c *Chain) askInTime(ctx context.Context, g *group, ref Ref, behind int) (a
 	return c.askGroup(ctx, g, ref)
 }
 
-// maxFills is how many blobs are on their way to nearer groups at once. Beyond
-// that they are not filled: the reader doesn't wait, and memory is bounded.
-const maxFills = 32
-
-// fillBefore gives a blob to the groups nearer than number i, behind the answer.
+// fillBefore gives a blob to the groups nearer than number i.
 func (c *Chain) fillBefore(i int, ref Ref, stored []byte) {
 	for _, g := range c.groups[:i] {
 		if g.fill == nil {
 			continue
 		}
-		if c.filling.Add(1) > maxFills {
-			c.filling.Add(-1)
+		if err := g.fill(ref, stored); err != nil {
 			c.unfilled.Add(1)
-			continue
+			c.log.Debug("fill a nearer tier", "op", "fill", "tier", g.members[0].Name(), "digest", ref.Digest, "err", err)
 		}
-		c.running.Go(func() {
-			defer c.filling.Add(-1)
-			ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
-			defer cancel()
-			if err := g.fill(ctx, ref, stored); err != nil {
-				c.unfilled.Add(1)
-				c.log.Debug("fill a nearer tier", "op", "fill", "tier", g.members[0].Name(), "digest", ref.Digest, "err", err)
-			}
-		})
 	}
 }
 

@@ -9,4 +9,7 @@
 //	          -> single flight -> for each tier in order:
 //	                 meter -> retry -> source (stored form)
 //	                 verify, unpack  -> disk cache, behind the answer
+//
+// A server that passes blobs on sees them arrive, before they are verified: see
+// Chain.Follow and Arrival.
 package tier

@@ -14,6 +14,7 @@ type flight struct {
 	prefetch bool // goes on with nobody waiting
 	cost     int64
 	cancel   context.CancelFunc
+	arrival  *Arrival // nil where blobs are not passed on
 
 	waiters int  // GUARDED_BY(Chain.mu)
 	keep    bool // GUARDED_BY(Chain.mu); give it to the cache
@@ -80,6 +81,10 @@ func (c *Chain) abandon(f *flight) {
 func (c *Chain) begin(ref Ref, prefetch bool) *flight {
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeoutFor(ref))
 	f := &flight{ref: ref, since: time.Now(), prefetch: prefetch, keep: prefetch, cost: c.cost(ref), cancel: cancel, done: make(chan struct{})}
+	if c.stored && len(c.groups) == 1 && len(c.groups[0].members) == 1 {
+		f.arrival = &Arrival{begun: make(chan struct{})}
+		ctx = withArrival(ctx, f.arrival)
+	}
 	c.flights[ref] = f
 	c.running.Go(func() { c.fly(ctx, f) })
 	return f
@@ -133,6 +138,7 @@ func (c *Chain) landedBefore(ref Ref) ([]byte, bool) {
 
 // land ends a flight with its result.
 func (c *Chain) land(f *flight, plain []byte, err error) {
+	defer f.arrival.end()
 	f.plain, f.err = plain, err
 	if err != nil || !c.kept(f) {
 		// First out of the table: who asks again is to have a new try.

@@ -18,8 +18,9 @@ import (
 type Group struct {
 	Sources []Source
 	// Fill, if not nil, is given what a later group answered, in stored form,
-	// for this one to keep. It must not keep the slice longer than the call.
-	Fill func(ctx context.Context, ref Ref, stored []byte) error
+	// for this one to keep. It doesn't wait: what it keeps for later is its to
+	// bound, and what it can't keep is an error.
+	Fill func(ref Ref, stored []byte) error
 }
 
 // One is a group of a single source.
@@ -28,7 +29,7 @@ func One(s Source) Group { return Group{Sources: []Source{s}} }
 // group is a Group at work.
 type group struct {
 	members []*member
-	fill    func(ctx context.Context, ref Ref, stored []byte) error
+	fill    func(ref Ref, stored []byte) error
 	slow    slowness
 }
 
@@ -116,8 +117,14 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 
 var errAside = fmt.Errorf("%w: all caches of the group have failed and are left alone for a while", ErrUnavailable)
 
+// patience is the part of a group's time after which a member that was to fetch a
+// blob, and neither did nor failed, counts as one that fails: it may hang.
+const patience = 3
+
 // askGroup asks the members of a group one after the other. One that takes
-// longer than nearly all answers do gets company: whoever answers first.
+// longer than nearly all answers do gets company: others are asked for what they
+// have, and whoever answers first does. But only one at a time is to fetch it,
+// so that a blob that all of them lack is fetched once.
 func (c *Chain) askGroup(ctx context.Context, g *group, ref Ref) (answer, []error) {
 	order := g.order(ref, time.Now())
 	switch len(order) {
@@ -132,38 +139,99 @@ func (c *Chain) askGroup(ctx context.Context, g *group, ref Ref) (answer, []erro
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	answers := make(chan answer, len(order))
-	asked, open := 0, 0
-	ask := func() {
-		m := order[asked]
-		asked, open = asked+1, open+1
-		c.running.Go(func() { answers <- c.askMember(ctx, g, m, ref) })
+	r := round{chain: c, group: g, ref: ref, order: order, answers: make(chan memberAnswer, 2*len(order)), failed: make([]bool, len(order))}
+	hang := mostSlow * time.Duration(patience)
+	if end, ok := ctx.Deadline(); ok {
+		hang = time.Until(end) / patience
 	}
-	ask()
-	hedge := time.NewTimer(g.slow.limit())
+	r.fetch(ctx)
+	hedge, hung := time.NewTimer(g.slow.limit()), time.NewTimer(hang)
 	defer hedge.Stop()
+	defer hung.Stop()
 	var failures []error
 	for {
 		select {
-		case a := <-answers:
+		case a := <-r.answers:
+			r.open--
 			if a.err == nil {
-				return a, failures
+				return a.answer, failures
 			}
-			failures = append(failures, a.err)
-			if open--; asked < len(order) && ctx.Err() == nil {
-				ask()
-			} else if open == 0 {
+			if !a.here || !errors.Is(a.err, ErrAbsent) {
+				failures = append(failures, a.err)
+				r.failed[a.member] = true
+			}
+			if !a.here && a.member == r.fetched-1 && ctx.Err() == nil && r.fetch(ctx) {
+				hung.Reset(hang)
+			}
+			if r.open == 0 {
 				return answer{}, failures
 			}
 		case <-hedge.C:
-			if asked < len(order) {
-				ask()
+			if r.look(ctx) {
 				hedge.Reset(g.slow.limit())
+			}
+		case <-hung.C:
+			if r.fetch(ctx) {
+				hung.Reset(hang)
 			}
 		case <-ctx.Done():
 			return answer{}, append(failures, ended(ctx, "wait for", ref))
 		}
 	}
+}
+
+// round is a blob being asked for in a group.
+type round struct {
+	chain   *Chain
+	group   *group
+	ref     Ref
+	order   []*member
+	answers chan memberAnswer // has room for all that may come
+	failed  []bool            // by member
+	fetched int               // up to here they were asked to fetch it
+	looked  int               // up to here they were asked for what they have
+	open    int               // answers to come
+}
+
+// memberAnswer is what a member of a group answered.
+type memberAnswer struct {
+	answer
+	member int
+	here   bool // it was asked for what it has
+}
+
+// fetch has the next member that didn't fail fetch the blob; false if there is
+// none left.
+func (r *round) fetch(ctx context.Context) bool {
+	for r.fetched < len(r.order) && r.failed[r.fetched] {
+		r.fetched++
+	}
+	if r.fetched == len(r.order) {
+		return false
+	}
+	r.fetched++
+	r.ask(ctx, r.fetched-1, false)
+	return true
+}
+
+// look asks the next member for what it has; false if there is none left.
+func (r *round) look(ctx context.Context) bool {
+	r.looked = max(r.looked, r.fetched)
+	if r.looked == len(r.order) {
+		return false
+	}
+	r.looked++
+	r.ask(ctx, r.looked-1, true)
+	return true
+}
+
+func (r *round) ask(ctx context.Context, member int, here bool) {
+	ref := r.ref
+	ref.Here = here
+	r.open++
+	r.chain.running.Go(func() {
+		r.answers <- memberAnswer{r.chain.askMember(ctx, r.group, r.order[member], ref), member, here}
+	})
 }
 
 // answer is what a source gave.

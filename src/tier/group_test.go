@@ -189,7 +189,7 @@ func TestNearerGroupsAreFilled(t *testing.T) {
 		far.Put(ref, codec.Pack(plain, nil))
 		filled := 0
 		chain := tier.NewChain(tier.ChainConfig{Codec: codec, Groups: []tier.Group{
-			{Sources: []tier.Source{near}, Fill: func(_ context.Context, ref tier.Ref, stored []byte) error {
+			{Sources: []tier.Source{near}, Fill: func(ref tier.Ref, stored []byte) error {
 				filled++
 				near.Put(ref, bytes.Clone(stored))
 				return nil
@@ -205,4 +205,77 @@ func TestNearerGroupsAreFilled(t *testing.T) {
 			t.Errorf("filled %d times, the far one was asked %d times", filled, far.Gets())
 		}
 	})
+}
+
+// fetcher is a cache that fetches what it lacks, which takes delay.
+type fetcher struct {
+	cacheDouble
+	fetched, looked atomic.Int64
+}
+
+func (f *fetcher) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	if ref.Here {
+		f.looked.Add(1)
+		return nil, fmt.Errorf("%s: %w", f.name, tier.ErrAbsent)
+	}
+	f.fetched.Add(1)
+	return f.cacheDouble.Get(ctx, ref)
+}
+
+func fetchersOf(blobs *tiertest.Memory) (tier.Group, [2]*fetcher) {
+	var all [2]*fetcher
+	for i := range all {
+		all[i] = &fetcher{cacheDouble: cacheDouble{name: fmt.Sprint("grid ", i), blobs: blobs}}
+	}
+	return tier.Group{Sources: []tier.Source{all[0], all[1]}}, all
+}
+
+// A cache that is slow because it fetches is company for, but what none has is
+// fetched by one.
+func TestHedgeDoesNotFetch(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(50)
+		g, caches := fetchersOf(blobs)
+		for _, c := range caches {
+			c.delay = 3 * time.Second
+		}
+		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		defer chain.Close()
+		getAll(t, chain, refs)
+		if n := caches[0].fetched.Load() + caches[1].fetched.Load(); n != int64(len(refs)) {
+			t.Errorf("%d fetches of %d blobs", n, len(refs))
+		}
+		if n := caches[0].looked.Load() + caches[1].looked.Load(); n != int64(len(refs)) {
+			t.Errorf("for %d slow answers of %d the other cache was asked as well", n, len(refs))
+		}
+	})
+}
+
+// What fails, or hangs, hands over the fetch.
+func TestFetchGoesOnWithTheNext(t *testing.T) {
+	down := fmt.Errorf("reset: %w", tier.ErrUnavailable)
+	for name, break1 := range map[string]func(*fetcher){
+		"fails late": func(c *fetcher) { c.delay = 2 * time.Second; c.err.Store(&down) },
+		"hangs":      func(c *fetcher) { c.delay = time.Hour },
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T, codec *object.Codec) {
+				blobs, refs := manyBlobs(20)
+				g, caches := fetchersOf(blobs)
+				break1(caches[0])
+				chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+				defer chain.Close()
+				for _, ref := range refs {
+					began := time.Now()
+					getAll(t, chain, []tier.Ref{ref})
+					if took := time.Since(began); took > 15*time.Second {
+						t.Errorf("it took %v of 30 s", took)
+					}
+				}
+				if caches[0].fetched.Load() == 0 || caches[1].fetched.Load() != int64(len(refs)) {
+					t.Errorf("asked to fetch: %d, and %d of %d", caches[0].fetched.Load(), caches[1].fetched.Load(), len(refs))
+				}
+			})
+		})
+	}
 }

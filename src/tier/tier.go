@@ -17,6 +17,8 @@ type Ref struct {
 	// Via is empty but in a cache server, which tells a store that is a cache,
 	// too, which caches the request came through.
 	Via string
+	// Here asks a cache for what it has only: it is not to fetch it.
+	Here bool
 }
 
 // Max is Limit, or what stands for it.

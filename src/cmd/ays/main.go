@@ -35,6 +35,7 @@ type command struct {
 // call is what a command was called with, beside its arguments.
 type call struct {
 	command        *command
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	terminal       bool // stderr is one
 }
@@ -52,6 +53,7 @@ func commands() []command {
 		{"copy", "", "mirror trees from one store to another", copyTrees},
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
+		{"debug", "pull|watch|log|clear", "bring home what was changed on running machines", debugMount},
 		{"keygen", "NAME", "make a key to sign heads with", makeKey},
 		{"sign", "", "sign a head's text on standard input, for publish -sign-with", signHead},
 		{"version", "", "print the version", printVersion},
@@ -65,7 +67,7 @@ func main() {
 }
 
 func dispatch(ctx context.Context, args []string) int {
-	c := &call{stdout: os.Stdout, stderr: os.Stderr, terminal: isTerminal(os.Stderr)}
+	c := &call{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, terminal: isTerminal(os.Stderr)}
 	if len(args) == 0 {
 		usage(c.stderr)
 		return exitFailed

@@ -104,7 +104,7 @@ func (d *Daemon) serveRESP() {
 		d.log.Error("going on without ledis' port", "op", "start", "err", err)
 		return
 	}
-	d.resp = d.data.resp(l, d.opts.Version, d.log)
+	d.resp = d.data.resp(l, d.server, d.opts.Version, d.log)
 	go func() {
 		if err := d.resp.Serve(ln); err != nil {
 			d.log.Error("ledis' port failed", "op", "resp", "err", err)

@@ -1,11 +1,12 @@
 package daemon
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,12 +16,14 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -273,9 +276,9 @@ func TestReloadUnderLoad(t *testing.T) {
 // certificate writes a self-signed one with a serial number.
 func certificate(t testing.TB, dir string, serial int64) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
 	must(t, err)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+	der, err := x509.CreateCertificate(crand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}, &x509.Certificate{SerialNumber: big.NewInt(serial)}, &key.PublicKey, key)
 	must(t, err)
@@ -428,6 +431,184 @@ type zeros struct{}
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
 // The machine's root sees all on the control socket.
+// respClient speaks RESP with a daemon.
+type respClient struct {
+	t testing.TB
+	net.Conn
+	r *bufio.Reader
+}
+
+// dialRESP connects to the port of a daemon's ledis.
+func dialRESP(t testing.TB, port string) *respClient {
+	t.Helper()
+	c, err := net.Dial("tcp", "127.0.0.1:"+port)
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	must(t, c.SetDeadline(time.Now().Add(time.Minute)))
+	return &respClient{t, c, bufio.NewReader(c)}
+}
+
+// do sends a command and returns the reply as it came.
+func (c *respClient) do(args ...string) string {
+	c.t.Helper()
+	text := fmt.Sprintf("*%d\r\n", len(args))
+	for _, a := range args {
+		text += fmt.Sprintf("$%d\r\n%s\r\n", len(a), a)
+	}
+	_, err := io.WriteString(c, text)
+	must(c.t, err)
+	return c.reply()
+}
+
+func (c *respClient) reply() string {
+	c.t.Helper()
+	line, err := c.r.ReadString('\n')
+	must(c.t, err)
+	n, _ := strconv.Atoi(strings.TrimSpace(line[1:]))
+	switch {
+	case line[0] == '$' && n >= 0:
+		b := make([]byte, n+2)
+		_, err := io.ReadFull(c.r, b)
+		must(c.t, err)
+		return string(b[:n])
+	case line[0] == '*':
+		var all []string
+		for range n {
+			all = append(all, c.reply())
+		}
+		return strings.Join(all, " ")
+	}
+	return strings.TrimSpace(line)
+}
+
+// freePort is a port that nobody has, for a config that has to name one: not one
+// of those that the kernel gives to who names none.
+func freePort(t testing.TB) string {
+	t.Helper()
+	for range 1000 {
+		port := strconv.Itoa(10_000 + rand.N(20_000))
+		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			must(t, ln.Close())
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
+}
+
+// What is from a private store is not to be had over RESP, unless that wants a
+// password; and a wrong blob can't be put there.
+func TestRightsOverRESP(t *testing.T) {
+	const text, secretText = "everybody's\n", "the customer's own\n"
+	public, private := t.TempDir(), t.TempDir()
+	put := func(dir, domain, text string) (hash string) {
+		hash = digest.Of([]byte(text)).String()
+		must(t, os.MkdirAll(filepath.Join(dir, domain), 0o755))
+		must(t, os.WriteFile(filepath.Join(dir, domain, hash), []byte(text), 0o644))
+		return hash
+	}
+	hash, secret := put(public, "open", text), put(private, "customer", secretText)
+	put(private, "shared", secretText)
+	put(public, "shared", text)
+	openStore := httptest.NewServer(http.FileServer(http.Dir(public)))
+	defer openStore.Close()
+	lockedStore := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if l, p, _ := r.BasicAuth(); l != "custx" || p != "s3cr3t" {
+			http.Error(w, "login, please", http.StatusUnauthorized)
+			return
+		}
+		http.FileServer(http.Dir(private)).ServeHTTP(w, r)
+	}))
+	defer lockedStore.Close()
+	port := freePort(t)
+	config := configText(t, fmt.Sprintf("[[ays.stor]]\nname = \"open\"\nurl = %q\n[[ays.stor]]\nname = \"locked\"\nurl = %q\nlogin = \"custx\"\nsecret = \"s3cr3t\"\n", openStore.URL, lockedStore.URL))
+	withPort := func(more string) string {
+		return strings.Replace(config, "[[ledis]]\nport = 0\n", "[[ledis]]\nport = "+port+"\n"+more, 1)
+	}
+	r := run(t, withPort(""))
+	for _, path := range []string{"/open/" + hash, "/customer/" + secret, "/shared/" + secret, "/shared/" + hash} {
+		req, err := http.NewRequest(http.MethodGet, r.url+path, nil)
+		must(t, err)
+		req.SetBasicAuth("custx", "s3cr3t")
+		resp, err := http.DefaultClient.Do(req)
+		must(t, err)
+		resp.Body.Close()
+		if resp.StatusCode != 200 {
+			t.Fatalf("%s: %d", path, resp.StatusCode)
+		}
+	}
+	hidden := func(c *respClient) {
+		t.Helper()
+		if got := c.do("HGET", "files:open", hash); got != text {
+			t.Errorf("what everybody may read: %q", got)
+		}
+		for _, domain := range []string{"customer", "shared"} {
+			for _, cmd := range []string{"HGET %s " + secret, "HKEYS %s", "HGETALL %s", "XHSCAN %s 0", "HVALS %s", "HLEN %s", "EXISTS %s", "HEXISTS %s " + secret} {
+				got := c.do(strings.Fields(fmt.Sprintf(cmd, "files:"+domain))...)
+				want := c.do(strings.Fields(fmt.Sprintf(cmd, "files:none"))...)
+				if got != want || strings.Contains(got, secretText) {
+					t.Errorf(cmd+": %q, of what isn't there %q", domain, got, want)
+				}
+			}
+			if got := c.do("HSET", "files:"+domain, secret, secretText); !strings.HasPrefix(got, "-NOPERM") {
+				t.Errorf("put into %s: %q", domain, got)
+			}
+		}
+		if got := c.do("XSCAN", "HASH", "", "COUNT", "100"); strings.Contains(got, "customer") || strings.Contains(got, "shared") || !strings.Contains(got, "files:open") {
+			t.Errorf("XSCAN: %q", got)
+		}
+		for _, key := range []string{"ays:stores", "ays:from:customer", "ays:private", "ays:holdings"} {
+			if got := c.do("HGETALL", key); !strings.HasPrefix(got, "-NOPERM") {
+				t.Errorf("%s: %q", key, got)
+			}
+		}
+	}
+	c := dialRESP(t, port)
+	hidden(c)
+	more := "put over RESP\n"
+	own := digest.Of([]byte(more)).String()
+	for _, wrong := range [][]string{
+		{"HSET", "files:open", hash, "poison"}, {"HMSET", "files:open", hash, "poison"}, {"HSET", "files:open", own, more, hash, "poison"},
+		{"HSET", "files:open", "no digest", "poison"}, {"HSET", "files:No domain", own, more}, {"HSET", "files:open", strings.ToUpper(own), more},
+	} {
+		if got := c.do(wrong...); !strings.HasPrefix(got, "-ERR") {
+			t.Errorf("%q: %q", wrong, got)
+		}
+	}
+	if got := c.do("HGET", "files:open", own); got != "$-1" {
+		t.Errorf("put along with a wrong one: %q", got)
+	}
+	if got := c.do("HSET", "files:open", own, more); got != ":1" {
+		t.Errorf("a right one: %q", got)
+	}
+	if status, b := get(t, http.DefaultClient, r.url+"/open/"+hash); status != 200 || string(b) != text {
+		t.Errorf("over HTTP: %d %q", status, b)
+	}
+	// It is remembered.
+	r.stop()
+	r = run(t, withPort(""))
+	hidden(dialRESP(t, port))
+	r.stop()
+	// With a password it is there, for who knows that.
+	run(t, withPort("passwd = \"known to few\"\n"))
+	c = dialRESP(t, port)
+	if got := c.do("HGET", "files:customer", secret); !strings.HasPrefix(got, "-NOAUTH") {
+		t.Errorf("without the password: %q", got)
+	}
+	if got := c.do("AUTH", "known to few"); got != "+OK" {
+		t.Fatal(got)
+	}
+	if got := c.do("HGET", "files:customer", secret); got != secretText {
+		t.Errorf("with the password: %q", got)
+	}
+	if got := c.do("HSET", "files:customer", secret, "poison"); !strings.HasPrefix(got, "-ERR") {
+		t.Errorf("a wrong blob with the password: %q", got)
+	}
+	if got := c.do("HGETALL", "ays:stores"); !strings.HasPrefix(got, "-NOPERM") {
+		t.Errorf("the cache's own: %q", got)
+	}
+}
+
 func TestControl(t *testing.T) {
 	r := run(t, configText(t, ""))
 	tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
@@ -457,7 +638,7 @@ func BenchmarkBlob(b *testing.B) {
 	for _, size := range []int{256, 4 << 10, 256 << 10} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			plain := make([]byte, size)
-			rand.Read(plain)
+			crand.Read(plain)
 			st := store(b, map[string]string{"f": string(plain)})
 			r := run(b, strings.Replace(configText(b, fmt.Sprintf("[[ays.stor]]\nname = \"stor\"\nurl = %q", st.URL)), "debug", "info", 1))
 			sum := sha256.Sum256(plain)

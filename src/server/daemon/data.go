@@ -57,13 +57,27 @@ func (d *data) disk() server.Disk {
 	return disk{d.embedded}
 }
 
-// resp is the front for the embedded ledis.
-func (d *data) resp(l config.Ledis, version string, log *slog.Logger) *resp.Server {
-	return resp.New(resp.Config{
+// resp is the front for the embedded ledis. Nobody can put a wrong blob there.
+// Without a password domains of private stores are not there, either.
+func (d *data) resp(l config.Ledis, srv *server.Server, version string, log *slog.Logger) *resp.Server {
+	cfg := resp.Config{
 		DB: d.embedded.Ledis(), Passwd: l.Passwd.Reveal(), Private: cachedb.Private, EmptyField: cachedb.LedisHeadField,
 		Field: d.embedded.Field, Drop: d.embedded.Drop, Version: version, Log: log,
 		MaxBulk: object.MaxBlob + 64<<10,
-	})
+		Check: func(key, field, value []byte) error {
+			if domain, ok := cachedb.DomainOf(key); ok {
+				return srv.Check(domain, string(field), value)
+			}
+			return nil
+		},
+	}
+	if cfg.Passwd == "" {
+		cfg.Hidden = func(key []byte) bool {
+			domain, ok := cachedb.DomainOf(key)
+			return ok && srv.Closed(domain)
+		}
+	}
+	return resp.New(cfg)
 }
 
 // disk is what the embedded database says of itself.

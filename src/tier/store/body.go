@@ -64,6 +64,7 @@ func (a *answer) read(body io.Reader, length, limit int64) error {
 		} else {
 			a.data = a.data[:len(a.data)+n]
 		}
+		a.arrival.Add(a.data)
 		switch {
 		case err == io.EOF:
 			return nil

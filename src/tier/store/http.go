@@ -102,7 +102,11 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	if err := checkRef(h.name, ref); err != nil {
 		return nil, err
 	}
-	a, err := h.get(ctx, ref.Domain+"/"+ref.Digest.String(), ref.Max(), nil)
+	query := ""
+	if ref.Here {
+		query = "fetch=0"
+	}
+	a, err := h.get(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +135,7 @@ func (h *HTTP) Head(ctx context.Context, tree object.TreeName, since []byte) ([]
 		setIf(header, "If-None-Match", known.etag)
 		setIf(header, "If-Modified-Since", known.modified)
 	}
-	a, err := h.get(ctx, tree.URLPath()+"/head", object.MaxHead, header)
+	a, err := h.get(ctx, tree.URLPath()+"/head", "", object.MaxHead, header)
 	switch {
 	case err != nil:
 		return nil, err
@@ -175,7 +179,7 @@ func (h *HTTP) HeadAt(ctx context.Context, tree object.TreeName, serial int64) (
 		return nil, err
 	}
 	return headAt(serial, func(file string) ([]byte, error) {
-		a, err := h.get(ctx, tree.URLPath()+"/"+file, object.MaxHead, http.Header{"Cache-Control": {"no-cache"}})
+		a, err := h.get(ctx, tree.URLPath()+"/"+file, "", object.MaxHead, http.Header{"Cache-Control": {"no-cache"}})
 		if err != nil {
 			return nil, err
 		}
@@ -185,7 +189,7 @@ func (h *HTTP) HeadAt(ctx context.Context, tree object.TreeName, serial int64) (
 
 // Trees reads the list of trees that publishing keeps.
 func (h *HTTP) Trees(ctx context.Context) ([]object.TreeName, error) {
-	a, err := h.get(ctx, "md/trees", h.maxTrees, http.Header{"Cache-Control": {"no-cache"}})
+	a, err := h.get(ctx, "md/trees", "", h.maxTrees, http.Header{"Cache-Control": {"no-cache"}})
 	if err != nil {
 		return nil, err
 	}
@@ -243,6 +247,8 @@ type answer struct {
 
 	date  time.Time
 	whole bool // ask for all of it next time, not for the rest
+
+	arrival *tier.Arrival // is told of data; nil: nobody is interested
 }
 
 // maxDrain is how much of an answer that is of no use is read, in bytes.
@@ -255,13 +261,15 @@ const (
 	minGain    = 4 << 10
 )
 
-// get fetches an object of up to limit bytes.
-func (h *HTTP) get(ctx context.Context, path string, limit int64, header http.Header) (*answer, error) {
+// get fetches an object of up to limit bytes. query is added to the one that the
+// store's URL may have.
+func (h *HTTP) get(ctx context.Context, path, query string, limit int64, header http.Header) (*answer, error) {
 	u, err := h.url(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: %w: %w", h.name, tier.ErrUnavailable, tier.ErrRefused, err)
 	}
-	a := &answer{}
+	u.RawQuery = strings.Trim(u.RawQuery+"&"+query, "&")
+	a := &answer{arrival: tier.ArrivalOf(ctx)}
 	for resumes := 0; ; resumes++ {
 		had, whole := len(a.data), a.whole
 		err := h.try(ctx, u, limit, header, a)
@@ -360,7 +368,11 @@ func (h *HTTP) begin(resp *http.Response, from, limit int64, a *answer) error {
 		a.notModified = true
 		return nil
 	case resp.StatusCode == http.StatusOK:
-		*a = answer{data: a.data[:0], whole: a.whole}
+		data := a.data[:0]
+		if a.arrival != nil {
+			data = nil // others look at what came before
+		}
+		*a = answer{data: data, whole: a.whole, arrival: a.arrival}
 	case from > 0 && resp.StatusCode == http.StatusPartialContent:
 		err := checkRange(resp.Header, from, limit)
 		if err == nil && encoding != a.encoding {
@@ -388,6 +400,11 @@ func (h *HTTP) begin(resp *http.Response, from, limit int64, a *answer) error {
 	a.encoding, a.contentType = encoding, resp.Header.Get("Content-Type")
 	a.etag, a.modified = resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")
 	a.date, _ = http.ParseTime(resp.Header.Get("Date"))
+	length := resp.ContentLength
+	if isHTML(a.contentType) {
+		length = -1 // most likely it is no blob
+	}
+	a.arrival.Begin(length)
 	return nil
 }
 

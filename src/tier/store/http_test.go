@@ -95,6 +95,31 @@ func TestBaseURLIsKept(t *testing.T) {
 	}
 }
 
+// A cache that is asked for what it has only is told so, whatever else its URL says.
+func TestAskedForWhatIsHere(t *testing.T) {
+	var mu sync.Mutex
+	var asked []string
+	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked = append(asked, r.URL.RawQuery)
+		http.NotFound(w, r)
+	})
+	for _, query := range []string{"", "?sig=a%20b"} {
+		s := open(t, store.Config{URL: mustURL(t, srv.URL+query)})
+		for _, here := range []bool{true, false} {
+			ref := tiertest.RefOf([]byte("x"))
+			ref.Here = here
+			if _, err := s.Get(t.Context(), ref); !errors.Is(err, tier.ErrAbsent) {
+				t.Error(err)
+			}
+		}
+	}
+	if want := []string{"fetch=0", "", "sig=a%20b&fetch=0", "sig=a%20b"}; !slices.Equal(asked, want) {
+		t.Errorf("asked with %q, want %q", asked, want)
+	}
+}
+
 func TestStatuses(t *testing.T) {
 	tests := []struct {
 		status  int

@@ -1,0 +1,374 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/digest"
+)
+
+// served is how a server answered clients on this machine that ask for hot blobs,
+// each over one connection and one after the other.
+type served struct {
+	Work    string  `json:"work"`
+	Server  string  `json:"server"`
+	Clients int     `json:"clients"`
+	Run     int     `json:"run"`
+	Rate    float64 `json:"requests_per_second"`
+	Bytes   float64 `json:"bytes_per_second"` // of blobs
+	P50     float64 `json:"p50_seconds"`
+	P99     float64 `json:"p99_seconds"`
+	Memory  int64   `json:"rss_kib"` // of all its processes, after it
+}
+
+// serveWork is a work of servers: blobs of one size. They don't compress, so that
+// both servers send the same bytes.
+type serveWork struct {
+	name string
+	size int
+}
+
+var serveWorks = []serveWork{{"serve256", 256}, {"serve4k", 4 << 10}, {"serve256k", 256 << 10}}
+
+const (
+	hotBlobs   = 64 // of each size
+	serveWarm  = 300 * time.Millisecond
+	serveTime  = 3 * time.Second
+	serveQuick = time.Second
+)
+
+var serveClients = []int{1, 8, 64}
+
+// addresses of the servers, beside those of the link.
+const (
+	plainAddr = "127.0.0.1:8081"
+	cacheAddr = "127.0.0.1:8082"
+)
+
+func serveNames() (names []string) {
+	for _, w := range serveWorks {
+		names = append(names, w.name)
+	}
+	return names
+}
+
+// measureServe has ays_cache and an nginx that serves the same store from disk
+// answer the same requests.
+func (b *bencher) measureServe(ctx context.Context) error {
+	var chosen []serveWork
+	for _, w := range serveWorks {
+		if b.o.works == nil || slices.Contains(b.o.works, w.name) {
+			chosen = append(chosen, w)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil
+	}
+	for _, name := range []string{"ays", "ays_cache"} {
+		if why := missing(filepath.Join(b.site.bin, name)); why != "" {
+			b.skip("serve", why)
+			return nil
+		}
+	}
+	if err := loopbackUp(); err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	servers, requests, err := b.startServers(ctx, chosen)
+	for _, s := range servers {
+		defer s.stop()
+	}
+	if err != nil {
+		return fmt.Errorf("serve: %w", err)
+	}
+	for _, w := range chosen {
+		for run := range b.o.runs {
+			for _, clients := range serveClients {
+				for _, s := range servers {
+					out, err := b.serve(ctx, s, w, clients, requests[w.name])
+					if err != nil {
+						return fmt.Errorf("%s: %s with %d clients: %w", w.name, s.name, clients, err)
+					}
+					out.Run = run + 1
+					b.say("%-9s %-9s %2d clients run %d  %8.0f/s  %7.1f MB/s  p50 %s  p99 %s  %d MiB", w.name, s.name, clients, out.Run,
+						out.Rate, out.Bytes/1e6, seconds(out.P50), seconds(out.P99), out.Memory>>10)
+					b.res.Served = append(b.res.Served, *out)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// hotServer is one that is measured.
+type hotServer struct {
+	*process
+	name, addr string
+}
+
+// startServers publishes the blobs and serves them. The requests are by work; what
+// a server is asked for is hot from then on.
+func (b *bencher) startServers(ctx context.Context, chosen []serveWork) (servers []hotServer, requests map[string][][]byte, err error) {
+	dir := b.site.path("serve")
+	source, store := filepath.Join(dir, "source"), filepath.Join(dir, "store")
+	if err := os.MkdirAll(source, 0o755); err != nil {
+		return nil, nil, err
+	}
+	requests = make(map[string][][]byte)
+	for _, w := range chosen {
+		for i := range hotBlobs {
+			blob := noise(w.name+strconv.Itoa(i), w.size)
+			if err := os.WriteFile(filepath.Join(source, fmt.Sprintf("%s-%d", w.name, i)), blob, 0o644); err != nil {
+				return nil, nil, err
+			}
+			requests[w.name] = append(requests[w.name], fmt.Appendf(nil, "GET /default/%s HTTP/1.1\r\nHost: bench\r\n\r\n", digest.Of(blob)))
+		}
+	}
+	if err := b.site.publish(ctx, store, source, "bench|serve(1)"); err != nil {
+		return nil, nil, err
+	}
+	start := func(name, addr string, cmd *exec.Cmd) error {
+		p, err := startProcess(dir, cmd)
+		if err != nil {
+			return err
+		}
+		servers = append(servers, hotServer{p, name, addr})
+		return p.until(ctx, "listening", func() bool {
+			c, err := net.DialTimeout("tcp", addr, time.Second)
+			if err == nil {
+				c.Close()
+			}
+			return err == nil
+		})
+	}
+	nginx, err := findNginx()
+	if err != nil {
+		return nil, nil, err
+	}
+	conf := filepath.Join(dir, "nginx.conf")
+	if err := os.WriteFile(conf, []byte(strings.NewReplacer("DIR", dir, "ROOT", store, "ADDR", plainAddr).Replace(hotNginxConf)), 0o644); err != nil {
+		return nil, nil, err
+	}
+	if err := start("nginx", plainAddr, exec.Command(nginx, "-c", conf, "-e", filepath.Join(dir, "error.log"))); err != nil {
+		return servers, nil, err
+	}
+	conf = filepath.Join(dir, "ays_cache.toml")
+	text := fmt.Sprintf("[main]\ndata = %q\ncontrol = %q\n[http]\nlisten = %q\n[[ledis]]\nmax_size = \"1GiB\"\nmin_free = \"1%%\"\n",
+		filepath.Join(dir, "data"), filepath.Join(dir, "control"), cacheAddr)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		return servers, nil, err
+	}
+	if err := start("ays_cache", cacheAddr, exec.Command(filepath.Join(b.site.bin, "ays_cache"), "-config", conf)); err != nil {
+		return servers, nil, err
+	}
+	announce := fmt.Sprintf(`{"url": "http://%s"}`, plainAddr)
+	if _, err := once(cacheAddr, fmt.Appendf(nil, "POST /ays/stor/bench HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(announce), announce)); err != nil {
+		return servers, nil, fmt.Errorf("tell ays_cache of the store: %w", err)
+	}
+	for _, s := range servers {
+		for _, w := range chosen {
+			for _, r := range requests[w.name] {
+				if n, err := once(s.addr, r); err != nil || n != int64(w.size) {
+					return servers, nil, fmt.Errorf("%s gave %d of %d bytes: %w", s.name, n, w.size, err)
+				}
+			}
+		}
+	}
+	return servers, requests, nil
+}
+
+// hotNginxConf serves files from disk as nginx does it best, by its book.
+const hotNginxConf = `daemon off;
+worker_processes auto;
+user root;
+pid DIR/hot.pid;
+error_log DIR/error.log;
+events { worker_connections 1024; }
+http {
+	access_log off;
+	client_body_temp_path DIR/body;
+	proxy_temp_path DIR/proxy;
+	fastcgi_temp_path DIR/fastcgi;
+	uwsgi_temp_path DIR/uwsgi;
+	scgi_temp_path DIR/scgi;
+	sendfile on;
+	tcp_nopush on;
+	keepalive_requests 100000000;
+	root ROOT;
+	server { listen ADDR; }
+}
+`
+
+// serve asks a server for one time span.
+func (b *bencher) serve(ctx context.Context, s hotServer, w serveWork, clients int, requests [][]byte) (*served, error) {
+	span := serveTime
+	if b.o.quick {
+		span = serveQuick
+	}
+	begin := time.Now().Add(serveWarm)
+	end := begin.Add(span)
+	took := make([][]time.Duration, clients)
+	errs := make([]error, clients)
+	var all sync.WaitGroup
+	for i := range clients {
+		all.Go(func() {
+			took[i], errs[i] = hammer(ctx, s.addr, requests, i, int64(w.size), begin, end)
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	each := slices.Concat(took...)
+	if len(each) == 0 {
+		return nil, errors.New("it answered nothing")
+	}
+	slices.Sort(each)
+	rate := float64(len(each)) / span.Seconds()
+	return &served{
+		Work: w.name, Server: s.name, Clients: clients, Rate: rate, Bytes: rate * float64(w.size),
+		P50: each[len(each)/2].Seconds(), P99: each[len(each)*99/100].Seconds(), Memory: s.resident(),
+	}, nil
+}
+
+// hammer is one client. It tells how long the answers took that came between
+// begin and end.
+func hammer(ctx context.Context, addr string, requests [][]byte, next int, size int64, begin, end time.Time) (took []time.Duration, err error) {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if err := c.SetDeadline(end.Add(30 * time.Second)); err != nil {
+		return nil, err
+	}
+	r := bufio.NewReaderSize(c, 64<<10)
+	for {
+		asked := time.Now()
+		if !asked.Before(end) {
+			return took, nil
+		}
+		if _, err := c.Write(requests[next%len(requests)]); err != nil {
+			return nil, err
+		}
+		next++
+		n, err := readAnswer(r)
+		if err != nil {
+			return nil, err
+		}
+		if n != size {
+			return nil, fmt.Errorf("%d of %d bytes came", n, size)
+		}
+		if now := time.Now(); now.After(begin) && now.Before(end) {
+			took = append(took, now.Sub(asked))
+		}
+	}
+}
+
+// once sends one request over a connection of its own, and returns how many bytes
+// came.
+func once(addr string, request []byte) (int64, error) {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return 0, err
+	}
+	if _, err := c.Write(request); err != nil {
+		return 0, err
+	}
+	return readAnswer(bufio.NewReader(c))
+}
+
+// readAnswer reads an answer of HTTP/1.1 that tells its length, which it returns.
+// It is here because net/http's client would take more time than the servers.
+func readAnswer(r *bufio.Reader) (length int64, err error) {
+	line, err := r.ReadSlice('\n')
+	if err != nil {
+		return 0, err
+	}
+	if !bytes.HasPrefix(line, []byte("HTTP/1.1 2")) {
+		return 0, fmt.Errorf("answer %q", bytes.TrimSpace(line))
+	}
+	length = -1
+	for {
+		if line, err = r.ReadSlice('\n'); err != nil {
+			return 0, err
+		}
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			break
+		}
+		if name, value, ok := bytes.Cut(line, []byte(":")); ok && bytes.EqualFold(name, []byte("Content-Length")) {
+			if length, err = strconv.ParseInt(string(bytes.TrimSpace(value)), 10, 64); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if length < 0 {
+		return 0, errors.New("an answer of no stated length")
+	}
+	if _, err := r.Discard(int(length)); err != nil {
+		return 0, err
+	}
+	return length, nil
+}
+
+// resident is what the process and its children have in memory, in KiB; files
+// that they map are in it.
+func (p *process) resident() (kib int64) {
+	pids := []string{strconv.Itoa(p.cmd.Process.Pid)}
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", pids[0], pids[0]))
+	for _, pid := range append(pids, strings.Fields(string(children))...) {
+		status, err := os.ReadFile("/proc/" + pid + "/status")
+		if err != nil {
+			continue // it has ended
+		}
+		u := parseStatus(status)
+		kib += u.RssAnon + u.RssFile
+	}
+	return kib
+}
+
+// loopbackUp has the namespace's own addresses answer.
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("make a socket: %w", err)
+	}
+	defer unix.Close(s)
+	r, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	r.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, r); err != nil {
+		return fmt.Errorf("bring the loopback up: %w", err)
+	}
+	return nil
+}
+
+// noise is size bytes that don't compress, always the same for a seed.
+func noise(seed string, size int) []byte {
+	var b bytes.Buffer
+	for i := 0; b.Len() < size; i++ {
+		d := digest.Of([]byte(seed + strconv.Itoa(i)))
+		b.Write(d[:])
+	}
+	return b.Bytes()[:size]
+}
