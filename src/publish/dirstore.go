@@ -176,6 +176,15 @@ func (s *dirStore) has(d digest.Digest) (bool, error) {
 	return s.guard.freshen(filepath.Join(s.blobs, d.String()))
 }
 
+// seen is has for a blob that gc leaves alone anyway.
+func (s *dirStore) seen(d digest.Digest) (bool, error) {
+	_, err := os.Lstat(filepath.Join(s.blobs, d.String()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // putStored is put for a blob in stored form, whose digest was checked.
 func (s *dirStore) putStored(d digest.Digest, stored []byte) error {
 	if claimed, err := s.batch.claim(d); err != nil || !claimed {
