@@ -2,6 +2,7 @@
 # make demo     the whole way, with this machine's Go toolchain (root)
 # make test     everything that CI checks (root)
 # make bench    measurements (root)
+# make release-snapshot   tarballs and packages in dist/
 
 VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
 COMMIT  := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
@@ -11,7 +12,7 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TESTFLAGS   ?=
 SHELL       := /bin/bash
 
-.PHONY: build demo test lint cross unit bench deps clean
+.PHONY: build demo test lint cross unit bench release-snapshot deps clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./src/cmd/...
@@ -37,6 +38,11 @@ cross:
 # programs, which go test does not see when it looks for cached results.
 unit:
 	go test -race -count=1 -timeout 12m $(TESTFLAGS) ./src/...
+
+# Tarballs and packages of what is committed, in dist/; goreleaser is not
+# installed by this: go install github.com/goreleaser/goreleaser/v2@v2.16.0
+release-snapshot:
+	goreleaser release --snapshot --clean
 
 bench: build
 	go run ./src/bench
