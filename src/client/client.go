@@ -99,7 +99,6 @@ func New(opts Options) (*Client, error) {
 		}
 		c.origins[s.Name] = &origin{name: s.Name, now: ch}
 	}
-	c.unusedKeys()
 	c.mounts = arrange(cfg.Mounts)
 	for _, m := range c.mounts {
 		c.prepare(m)
@@ -145,13 +144,6 @@ func (c *Client) openCache() {
 func diskLimits(cfg *config.Client) disk.Limits {
 	d := cfg.Disk
 	return disk.Limits{MaxSize: d.MaxSize, MinFree: d.MinFree.Of, Expiration: d.Expiration, Queue: share(cfg.Main.Memory, queueShare)}
-}
-
-// unusedKeys says plainly which parts of the config this version does not act on.
-func (c *Client) unusedKeys() {
-	if slices.ContainsFunc(c.cfg.Mounts, func(m config.Mount) bool { return m.Debug != "" }) {
-		c.log.Warn("this version does not act on some of the config", "op", "start", "keys", "debug (its mounts are read-only)")
-	}
 }
 
 // Start mounts everything, and keeps to the config from then on: a signal on

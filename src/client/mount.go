@@ -172,7 +172,7 @@ func (c *Client) mountWith(m *mount, cfg config.Mount, view *tree.View) (f *fs.F
 	main := c.config().Main
 	f, err = fs.New(fs.Config{
 		Path: cfg.Path, Name: cfg.Name, IOTimeout: main.IOTimeout, Xattr: main.Xattr,
-		Window: share(main.Memory, windowShare), Nested: m.outer != nil, Log: c.log,
+		Window: share(main.Memory, windowShare), Nested: m.outer != nil, Debug: c.layer(cfg, main), Log: c.log,
 	}, view, m.origin)
 	if err != nil {
 		return nil, false, fmt.Errorf("mount %s: %w", cfg.Path, err)

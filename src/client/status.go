@@ -74,5 +74,12 @@ func (m *mount) status() control.Mount {
 	s.Tree, s.Serial, s.Root, s.Time = h.Tree.String(), h.Serial, h.Root.String(), h.Time
 	s.Files, s.Bytes = h.Counts.Files, h.Counts.Bytes
 	s.Moves, s.Moved = moves.Count, moves.Last
+	if l := m.fs.Layer(); l != nil {
+		d := l.Status()
+		s.Debug = &control.Debug{Changed: d.Changed, Scratch: d.Scratch, Unsent: d.Unsent}
+		if d.Err != nil {
+			s.Debug.Error = d.Err.Error()
+		}
+	}
 	return s
 }

@@ -57,7 +57,7 @@ func TestSample(t *testing.T) {
 	m.DebugFilter = nil
 	files := Mount{
 		Name: "mongodb", Path: "/opt/jumpscale7/apps/mongodb", Platform: "ubuntu64", ID: "jumpscale|mongodb(10.1.888)",
-		Store: "jumpscale", Debug: "kdsdebug", Prefetch: 1, Wait: 30 * time.Second, Line: lineOf(sample, "[[mount_files]]"),
+		Store: "jumpscale", Debug: "kdsdebug", Redis: &c.Debug[0], Prefetch: 1, Wait: 30 * time.Second, Line: lineOf(sample, "[[mount_files]]"),
 	}
 	if !reflect.DeepEqual(m, files) {
 		t.Errorf("mount_files: got %+v, want %+v", m, files)
@@ -70,7 +70,7 @@ func TestSample(t *testing.T) {
 	if !reflect.DeepEqual(c.Mounts[1], conf) {
 		t.Errorf("mount_config: got %+v, want %+v", c.Mounts[1], conf)
 	}
-	if want := []Debug{{Name: "kdsdebug", Addr: "127.0.0.1", Port: 555}}; !reflect.DeepEqual(c.Debug, want) {
+	if want := []Debug{{Name: "kdsdebug", Addr: "127.0.0.1", Port: 555, MaxSize: 64 << 20}}; !reflect.DeepEqual(c.Debug, want) {
 		t.Errorf("debug: got %+v, want %+v", c.Debug, want)
 	}
 }

@@ -23,6 +23,7 @@ type Mount struct {
 	RepoID      string           // ays.repoid
 	Store       string           // the Name of a Store
 	Debug       string           // the Name of a Debug; empty: read-only
+	Redis       *Debug           // that Debug; nil: read-only
 	DebugFilter []*regexp.Regexp // each matches whole paths only
 	Domain      string           // empty: the one that the head names
 	Prefetch    int              // 0 to 2
@@ -37,6 +38,8 @@ type Debug struct {
 	Addr   string // host name or IP address
 	Port   int
 	Passwd Secret
+	// MaxSize is the most bytes that a changed file can have; redis takes 512 MiB.
+	MaxSize int64
 }
 
 func mountSchema(at string) schema {
@@ -58,7 +61,7 @@ func mountSchema(at string) schema {
 }
 
 func readDebug(n node, names named) Debug {
-	d := Debug{Passwd: n.secret("redis.passwd")}
+	d := Debug{Passwd: n.secret("redis.passwd"), MaxSize: parsed(n, "max_size", "64MiB", parseMaxSize)}
 	if n.has("name", `"mydebug"`) {
 		d.Name = parsed(n, "name", "", parseName)
 		names.add(n, "name", d.Name)
@@ -70,6 +73,16 @@ func readDebug(n node, names named) Debug {
 		d.Port = n.port("redis.port")
 	}
 	return d
+}
+
+// parseMaxSize reads the size of a value of redis.
+func parseMaxSize(s string) (int64, error) {
+	const most = 512 << 20
+	n, err := sizeFrom(1)(s)
+	if err == nil && n > most {
+		return n, fmt.Errorf("%s is more than redis takes: write \"512MiB\" or less", quote(s))
+	}
+	return n, err
 }
 
 func parseHost(s string) (string, error) {
@@ -195,7 +208,7 @@ func (m Mount) checkPath(n node, c *Client) {
 func within(dir, path string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
 // checkUses reports a store or a debug that isn't there.
-func (m Mount) checkUses(n node, c *Client) {
+func (m *Mount) checkUses(n node, c *Client) {
 	var stores, debugs []string
 	for _, s := range c.Stores {
 		stores = append(stores, s.Name)
@@ -207,7 +220,9 @@ func (m Mount) checkUses(n node, c *Client) {
 	if m.Store != "" && len(stores) > 0 && !slices.Contains(stores, m.Store) {
 		n.problem("stor.name", "no [[ays.stor]] is named %s: there are %s", quote(m.Store), quoteAll(stores))
 	}
-	if m.Debug != "" && !slices.Contains(debugs, m.Debug) {
+	if i := slices.Index(debugs, m.Debug); i >= 0 {
+		m.Redis = &c.Debug[i]
+	} else if m.Debug != "" {
 		what := "write one"
 		if len(debugs) > 0 {
 			what = "there are " + quoteAll(debugs)

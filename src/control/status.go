@@ -52,6 +52,15 @@ type Mount struct {
 	Bytes   int64     `json:"bytes"`
 	Inodes  int       `json:"inodes"` // that the kernel holds
 	Catalog string    `json:"metadata"`
+	Debug   *Debug    `json:"debug,omitempty"` // nil: read-only
+}
+
+// Debug is what was changed in a mount.
+type Debug struct {
+	Changed int    `json:"changed"`         // paths, in redis
+	Scratch int    `json:"scratch"`         // files and directories on this machine only
+	Unsent  int    `json:"unsent"`          // written, and not in redis yet
+	Error   string `json:"error,omitempty"` // why redis can't be asked
 }
 
 // Cache is the disk cache.

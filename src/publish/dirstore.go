@@ -14,6 +14,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
 )
 
 // storeDir is the directory that the name of a store stands for: a path, or a
@@ -175,17 +176,40 @@ func (s *dirStore) has(d digest.Digest) (bool, error) {
 	return s.guard.freshen(filepath.Join(s.blobs, d.String()))
 }
 
+// seen is has for a blob that gc leaves alone anyway.
+func (s *dirStore) seen(d digest.Digest) (bool, error) {
+	_, err := os.Lstat(filepath.Join(s.blobs, d.String()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // putStored is put for a blob in stored form, whose digest was checked.
 func (s *dirStore) putStored(d digest.Digest, stored []byte) error {
 	if claimed, err := s.batch.claim(d); err != nil || !claimed {
 		return err
 	}
+	return s.addStored(d, stored)
+}
+
+// addStored is putStored for a blob that was claimed.
+func (s *dirStore) addStored(d digest.Digest, stored []byte) error {
 	if err := s.batch.add(d, stored); err != nil {
 		return fmt.Errorf("write blob %v: %w", d, err)
 	}
 	s.newBlobs.Add(1)
 	s.newBytes.Add(int64(len(stored)))
 	return nil
+}
+
+// read returns the plain bytes of a blob that is there.
+func (s *dirStore) read(ref tier.Ref) ([]byte, error) {
+	stored, err := os.ReadFile(filepath.Join(s.blobs, ref.Digest.String()))
+	if err != nil {
+		return nil, err
+	}
+	return s.codec.Unpack(ref.Digest, stored, ref.Max())
 }
 
 // finish returns once all blobs, and those that another publish may just have

@@ -15,6 +15,7 @@ import (
 type summary struct {
 	Unchanged                               bool
 	Serial, Files, Dirs, Symlinks, Warnings int64
+	Read                                    int64 `json:"read_files"`
 	NewBlobs                                int64 `json:"new_blobs"`
 	NewBytes                                int64 `json:"new_bytes"`
 	Root, Key                               string

@@ -87,6 +87,12 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 			if m.Moves > 0 {
 				row("moved", "%d times, last %s", m.Moves, m.Moved.Format(time.RFC3339))
 			}
+			if d := m.Debug; d != nil {
+				row("debug", "%d paths changed, %d being written, %d names on this machine only", d.Changed, d.Unsent, d.Scratch)
+				if d.Error != "" {
+					row("REDIS AWAY", "%s", d.Error)
+				}
+			}
 			if m.Problem != "" {
 				row("NOT THE NEWEST", "%s", m.Problem)
 			} else if !m.Fresh {
