@@ -29,6 +29,19 @@
 // left, while everybody else finds them gone. Directories are opened for that reason:
 // the opening tells who reads what the kernel then answers out of its own pages.
 //
+// # Debug mounts
+//
+// A debug mount has a layer over its tree (package overlay). debug.go asks it
+// first, for requests that it may have to do with, and leaves the rest to the tree,
+// as on any mount; debug_change.go has what changes something. Inodes of the layer
+// are Node values, their ids beyond those of the tree's; which directory of the
+// tree is where, which the layer must know, is remembered while the kernel holds it.
+// What may change in redis the kernel believes for half a second only, and is told
+// of at once besides. Opens tell who writes, closes of files that were not written
+// are not asked for (openflags.go): one round trip is what such a mount costs per
+// opened file. What a layer knows lies in this process alone: a debug mount does not
+// outlive it.
+//
 // # Replacing the process
 //
 // Nothing that the kernel may ask for lies in this process alone: an inode's id

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/overlay"
 )
 
 // forever is when the kernel may stop believing what it was told: a tree that
@@ -23,6 +25,14 @@ const forever = 100 * 365 * 24 * time.Hour
 // answer does what op asks for. Where that takes more than memory, and wait is
 // nil, it does nothing and returns errWait.
 func (f *FS) answer(wait context.Context, t *turn, op any) error {
+	if f.debug != nil {
+		switch err := f.debug.answer(wait, t, op); {
+		case errors.Is(err, overlay.ErrStale):
+			return syscall.ESTALE // the kernel looks again
+		case err != errTree:
+			return err
+		}
+	}
 	switch op := op.(type) {
 	case *fuseops.LookUpInodeOp:
 		return f.lookUp(wait, t, op)
@@ -269,7 +279,8 @@ func (s *shown) begun(off uint64) uint64 {
 	return s.number - ago
 }
 
-// direntWriter says one entry of a directory, and returns 0 when it does not fit.
+// direntWriter says one entry of a directory. It returns 0 when that does not fit,
+// and less where the entry is not to be said.
 type direntWriter func(buf []byte, dir uint64, pos int, e *object.Entry, d fuseutil.Dirent) (int, error)
 
 // readDir fills op.Dst from op.Offset on by write. Entries of a listing that is no
@@ -314,7 +325,7 @@ func (f *FS) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, write
 		if err != nil || n == 0 {
 			return err
 		}
-		op.BytesRead += n
+		op.BytesRead += max(n, 0)
 	}
 }
 
@@ -369,19 +380,27 @@ func direntType(k object.Kind) fuseutil.DirentType {
 
 // undo takes back the lookups of an answer that the kernel did not take.
 func (f *FS) undo(op any) {
+	if f.debug != nil {
+		f.debug.undo(op)
+		return
+	}
 	switch op := op.(type) {
 	case *fuseops.LookUpInodeOp:
 		if op.Entry.Child != 0 {
 			f.table.forget(uint64(op.Entry.Child), 1)
 		}
 	case *fuseops.ReadDirPlusOp:
-		for b := op.Dst[:op.BytesRead]; len(b) >= direntPlusHeader; {
-			if id := *(*uint64)(unsafe.Pointer(&b[0])); id != 0 {
-				f.table.forget(id, 1)
-			}
-			name := int(*(*uint32)(unsafe.Pointer(&b[direntPlusHeader-8])))
-			b = b[min(direntPlusSize(name), len(b)):]
+		undoDirents(op, f.table.forget)
+	}
+}
+
+func undoDirents(op *fuseops.ReadDirPlusOp, forget func(id, n uint64)) {
+	for b := op.Dst[:op.BytesRead]; len(b) >= direntPlusHeader; {
+		if id := *(*uint64)(unsafe.Pointer(&b[0])); id != 0 {
+			forget(id, 1)
 		}
+		name := int(*(*uint32)(unsafe.Pointer(&b[direntPlusHeader-8])))
+		b = b[min(direntPlusSize(name), len(b)):]
 	}
 }
 

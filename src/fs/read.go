@@ -58,9 +58,15 @@ func (r *reply) release() {
 // callback, which the library runs after errors too.
 func (f *FS) readFile(ctx context.Context, op *fuseops.ReadFileOp) error {
 	r, ok := f.table.get(uint64(op.Inode))
-	switch {
-	case !ok:
+	if !ok {
 		return syscall.ESTALE
+	}
+	return f.readInode(ctx, &r, op)
+}
+
+// readInode is readFile for a file of the tree that need not be in the table.
+func (f *FS) readInode(ctx context.Context, r *inode, op *fuseops.ReadFileOp) error {
+	switch {
 	case r.kind != object.File:
 		return syscall.EISDIR
 	case op.Offset < 0:
@@ -77,14 +83,14 @@ func (f *FS) readFile(ctx context.Context, op *fuseops.ReadFileOp) error {
 	op.Callback = out.release
 	var err error
 	if r.chunked {
-		err = f.readChunks(ctx, s, &r, op.Offset, n, out)
+		err = f.readChunks(ctx, s, r, op.Offset, n, out)
 	} else {
-		f.walks.read(&r, op.Offset)
+		f.walks.read(r, op.Offset)
 		err = f.readPiece(ctx, s, s.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
 		f.note(ctx, r.id, 0, r.size, err)
 	}
 	if err != nil {
-		return fmt.Errorf("read %s: %w", f.nameOf(r), err)
+		return fmt.Errorf("read %s: %w", f.nameOf(*r), err)
 	}
 	op.Data, op.BytesRead = out.data[:out.n], int(n)
 	return nil
@@ -161,7 +167,7 @@ func (f *FS) note(ctx context.Context, id uint64, off, n int64, err error) {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return
 	}
-	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.now.Load().blobs.Arrived(end.Add(-f.cfg.IOTimeout)) {
+	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.now.Load().blobs.Arrived(end.Add(-f.timeout())) {
 		return
 	}
 	f.losses.add(id, off, n)

@@ -156,7 +156,7 @@ func (s *server) answer(wait context.Context, r *request) (err error) {
 // answerSlowly answers a request that may have to wait for a disk or a network,
 // for as long as io_timeout allows and its caller lives.
 func (s *server) answerSlowly(r request) {
-	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.cfg.IOTimeout)
+	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.timeout())
 	defer cancel()
 	stop := context.AfterFunc(r.ctx, func() {
 		if !given(ctx, pidOf(r.op)) {
@@ -174,7 +174,11 @@ func (s *server) reply(r *request, err error) {
 	if err != nil {
 		s.fs.failed(r.op, err)
 	}
-	if err := s.conn.Reply(r.ctx, errno(err)); err != nil {
+	ctx := r.ctx
+	if o, ok := r.op.(*fuseops.OpenFileOp); ok && err == nil && o.Handle == 0 {
+		ctx = withoutFlush(ctx)
+	}
+	if err := s.conn.Reply(ctx, errno(err)); err != nil {
 		s.fs.undo(r.op)
 	}
 }
@@ -193,6 +197,30 @@ func pidOf(op any) uint32 {
 	case *fuseops.ReadSymlinkOp:
 		return op.OpContext.Pid
 	case *fuseops.GetXattrOp:
+		return op.OpContext.Pid
+	case *fuseops.OpenFileOp:
+		return op.OpContext.Pid
+	case *fuseops.CreateFileOp:
+		return op.OpContext.Pid
+	case *fuseops.WriteFileOp:
+		return op.OpContext.Pid
+	case *fuseops.FlushFileOp:
+		return op.OpContext.Pid
+	case *fuseops.SyncFileOp:
+		return op.OpContext.Pid
+	case *fuseops.SetInodeAttributesOp:
+		return op.OpContext.Pid
+	case *fuseops.MkDirOp:
+		return op.OpContext.Pid
+	case *fuseops.MkNodeOp:
+		return op.OpContext.Pid
+	case *fuseops.CreateSymlinkOp:
+		return op.OpContext.Pid
+	case *fuseops.RenameOp:
+		return op.OpContext.Pid
+	case *fuseops.UnlinkOp:
+		return op.OpContext.Pid
+	case *fuseops.RmDirOp:
 		return op.OpContext.Pid
 	}
 	return 0

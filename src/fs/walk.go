@@ -62,7 +62,7 @@ type frame struct {
 
 // read takes note that file r is read at off.
 func (w *walks) read(r *inode, off int64) {
-	if off != 0 {
+	if off != 0 || r.parent == 0 { // the latter are read alone, to be changed
 		return
 	}
 	w.mu.Lock()
@@ -166,7 +166,7 @@ func (w *walks) fill(a *walk) {
 func (w *walks) bring(s *shown, r inode) (near, ok bool) {
 	d, size := r.digest, r.size
 	if r.chunked {
-		ctx, cancel := context.WithTimeout(w.ctx, w.fs.cfg.IOTimeout)
+		ctx, cancel := context.WithTimeout(w.ctx, w.fs.timeout())
 		defer cancel()
 		list, err := s.chunks(ctx, d, size)
 		if err != nil {
@@ -193,7 +193,7 @@ func (w *walks) next(a *walk) (inode, bool) {
 	if a.tree.over.Err() != nil {
 		return inode{}, false
 	}
-	ctx, cancel := context.WithTimeout(a.tree.over, w.fs.cfg.IOTimeout)
+	ctx, cancel := context.WithTimeout(a.tree.over, w.fs.timeout())
 	defer cancel()
 	if a.frames[0].list == nil {
 		if !w.begin(ctx, a) {

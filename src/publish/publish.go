@@ -28,6 +28,7 @@ type Options struct {
 	Tree       object.TreeName
 	Domain     string        // empty for the default one
 	Signers    []note.Signer // none leaves the head unsigned
+	Public     object.Keys   // of Signers; if known, what they have signed already is not signed again
 	Root       string        // the directory, or else, that is published
 	Format     Format        // of Root
 	Image      string        // which of the images in an OCI layout, if there are more
@@ -254,7 +255,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err := store.finish(); err != nil {
 		return res, err
 	}
-	changed, err := treeHeads.replace(head, o.Now(), o.Signers)
+	changed, err := treeHeads.replace(head, o.Now(), o.Signers, o.Public)
 	if err != nil {
 		return res, err
 	}

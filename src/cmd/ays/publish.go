@@ -67,7 +67,7 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 			return c.fail(err)
 		}
 	}
-	if o.Signers, _, err = sign.open(ctx); err != nil {
+	if o.Signers, o.Public, err = sign.open(ctx, c.stderr); err != nil {
 		return c.fail(err)
 	}
 	line := statusLine{c.stderr}
