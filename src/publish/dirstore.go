@@ -169,11 +169,15 @@ func (s *dirStore) put(plain []byte) (digest.Digest, error) {
 	return d, nil
 }
 
-// has tells whether the store has a blob. If so, gc leaves it alone as long as
+// has tells whether the store has a blob that need not be written. If so, gc leaves it alone as long as
 // this store is open, and longer if a head is put in place meanwhile that
 // reaches it.
 func (s *dirStore) has(d digest.Digest) (bool, error) {
-	return s.guard.freshen(filepath.Join(s.blobs, d.String()))
+	there, err := s.guard.freshen(filepath.Join(s.blobs, d.String()))
+	if errors.Is(err, errForeign) {
+		return false, nil // one of our own takes its place
+	}
+	return there, err
 }
 
 // seen is has for a blob that gc leaves alone anyway.

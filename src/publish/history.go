@@ -121,7 +121,7 @@ func (o *RepublishOptions) read(ctx context.Context, dir string) (*object.Head, 
 func (s *dirStore) keep(ctx context.Context, dir string, h *object.Head) error {
 	fetch := fetcher(store.OpenDir(dir, dir), s.codec)
 	return newReach(fetch, func(ref tier.Ref) error {
-		there, err := s.has(ref.Digest)
+		there, err := s.guard.freshen(filepath.Join(s.blobs, ref.Digest.String()))
 		if err == nil && !there {
 			err = fmt.Errorf("blob %v: %w", ref.Digest, tier.ErrAbsent)
 		}
