@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -18,6 +19,9 @@ type published struct {
 	Unchanged float64 `json:"unchanged_seconds"`
 	Changed   float64 `json:"changed_seconds"`
 	Files     int     `json:"changed_files"`
+	Source    int64   `json:"source_bytes"` // of the tree's files
+	Store     int64   `json:"store_bytes"`  // of all files of the store after the first publish
+	Grown     int64   `json:"grown_bytes"`  // by the changed files
 }
 
 // changedShare is one file in so many.
@@ -41,7 +45,8 @@ func (b *bencher) measurePublish(ctx context.Context) error {
 			return fmt.Errorf("publish: %w", err)
 		}
 		p.Run = run + 1
-		b.say("publish run %d: copy %s, first %s, unchanged %s, changed %s", p.Run, seconds(p.Copy), seconds(p.First), seconds(p.Unchanged), seconds(p.Changed))
+		b.say("publish run %d: copy %s, first %s, unchanged %s, %d files changed %s; %.1f MB in a store of %.1f MB, which grew by %.1f MB", p.Run,
+			seconds(p.Copy), seconds(p.First), seconds(p.Unchanged), p.Files, seconds(p.Changed), float64(p.Source)/1e6, float64(p.Store)/1e6, float64(p.Grown)/1e6)
 		b.res.Publish = append(b.res.Publish, *p)
 	}
 	return nil
@@ -71,12 +76,37 @@ func (b *bencher) publishOnce(ctx context.Context, t *tree) (*published, error) 
 		return nil
 	})
 	step(&p.First, publish)
+	if err == nil {
+		p.Source, err = sizeOf(source)
+	}
+	if err == nil {
+		p.Store, err = sizeOf(store)
+	}
 	step(&p.Unchanged, publish)
 	if err == nil {
 		p.Files, err = changeSome(source, t.paths)
 	}
 	step(&p.Changed, publish)
+	if err == nil {
+		p.Grown, err = sizeOf(store)
+		p.Grown -= p.Store
+	}
 	return p, err
+}
+
+// sizeOf is how many bytes all files in a directory have.
+func sizeOf(dir string) (size int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	return size, err
 }
 
 // changeSome adds a byte to some of the files in dir.

@@ -209,6 +209,14 @@ func (r *results) publishing() [][]string {
 	} {
 		rows = append(rows, []string{step.name, seconds(step.took), ratio(step.took, copied)})
 	}
+	size := func(name string, get func(published) int64) {
+		bytes := of(func(p published) float64 { return float64(get(p)) })
+		tree := of(func(p published) float64 { return float64(p.Source) })
+		rows = append(rows, []string{name, fmt.Sprintf("%.1f MB", bytes/1e6), ratio(bytes, tree)})
+	}
+	size("the tree's files", func(p published) int64 { return p.Source })
+	size("the store", func(p published) int64 { return p.Store })
+	size("more with the changed files", func(p published) int64 { return p.Grown })
 	return rows
 }
 

@@ -140,9 +140,12 @@ func (f *FS) tune() {
 // statTimeout is how long the path may take to answer before a mount.
 const statTimeout = 5 * time.Second
 
+// maxStale is how many dead mounts one on the other are taken away.
+const maxStale = 16
+
 // clearStale takes away what a killed predecessor left at path.
 func clearStale(path string, log *slog.Logger) error {
-	for range 16 {
+	for range maxStale {
 		err := statWithin(path, statTimeout)
 		switch {
 		case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED):

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	// Registers the algorithm that chunker names.
@@ -73,6 +74,7 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 		return err
 	}
 	defer f.Close()
+	looked := time.Now()
 	before, err := fstat(f)
 	if err != nil {
 		return err
@@ -96,6 +98,10 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 	if after.Size != before.Size || after.Mtim != before.Mtim {
 		return errChanged
 	}
+	if id := identityOf(&before); id.settled(looked) && before.Ctim == after.Ctim {
+		j.dir.read[j.slot] = id
+	}
+	r.fresh.Add(1)
 	r.bytes.Add(e.Size)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -27,11 +28,18 @@ type Options struct {
 	Tree       object.TreeName
 	Domain     string        // empty for the default one
 	Signers    []note.Signer // none leaves the head unsigned
-	Root       string        // the directory that is published
+	Public     object.Keys   // of Signers; if known, what they have signed already is not signed again
+	Root       string        // the directory, or else, that is published
+	Format     Format        // of Root
+	Image      string        // which of the images in an OCI layout, if there are more
 	KeepSetuid bool          // keep setuid and setgid bits
 	// Whole refuses a tree of which something can't be published as it is: a
 	// device, socket or pipe, or a setuid bit that is not to be kept.
 	Whole bool
+	// State is a file that tells, from one publish of a directory to the next, what
+	// need not be read again; empty for none. It is made if absent.
+	State string
+	Full  bool // read all files, whatever the state says
 	OneFS bool // leave what is mounted in the tree out: mount points are empty
 	// Workers is how many files or chunks are worked on at once, each with a
 	// few MiB of memory; 0 chooses.
@@ -40,6 +48,20 @@ type Options struct {
 	Log      *slog.Logger   // for what is left out; nil drops it
 	Now      func() time.Time
 }
+
+// Format is what a tree is read from.
+type Format string
+
+// What a tree can be read from. The empty Format is for a directory, or for a file
+// that is called like an archive.
+const (
+	Directory Format = "dir"
+	Tar       Format = "tar"  // an archive, plain or compressed with gzip or zstd
+	OCI       Format = "oci"  // the directory of an OCI image layout
+	TextList  Format = "list" // path|md5|size a line, the files beside it: see readList
+)
+
+var archiveName = regexp.MustCompile(`\.(tar|tgz|tar\.gz|tar\.zst)$`)
 
 // Result says what became of a publish.
 type Result struct {
@@ -52,6 +74,7 @@ type Result struct {
 	Counts    object.Counts
 	Skipped   int64 // devices, sockets and pipes
 	Warnings  int64 // these, and other things that are not published as they are
+	Read      int64 // files that were read, or came out of an archive; the others were as a publish before had read them
 	NewBlobs  int64 // objects that the store did not have, heads aside
 	NewBytes  int64 // what these take there
 	Elapsed   time.Duration
@@ -77,8 +100,29 @@ func (o *Options) complete() error {
 	if err != nil {
 		return fmt.Errorf("directory to publish: %w", err)
 	}
-	if !info.IsDir() {
-		return fmt.Errorf("directory to publish: %s is not a directory", o.Root)
+	if o.Format == "" {
+		o.Format = Directory
+		if !info.IsDir() && archiveName.MatchString(o.Root) {
+			o.Format = Tar
+		}
+	}
+	switch o.Format {
+	case Directory, OCI:
+		if !info.IsDir() {
+			return fmt.Errorf("directory to publish: %s is not a directory; a format tells what else it is", o.Root)
+		}
+	case Tar, TextList:
+		if info.IsDir() {
+			return fmt.Errorf("file to publish: %s is a directory", o.Root)
+		}
+	default:
+		return fmt.Errorf("format %q: want dir, tar, oci or list", o.Format)
+	}
+	if o.Format != Directory {
+		o.State = "" // there is no walk that it could spare
+	}
+	if o.Image != "" && o.Format != OCI {
+		return errors.New("an image can only be chosen in an OCI image layout: format oci")
 	}
 	if o.Root, err = resolve(o.Root); err != nil {
 		return fmt.Errorf("directory to publish: %w", err)
@@ -137,6 +181,19 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	return res, nil
 }
 
+// readAs reads the tree, whatever it is in.
+func (r *reader) readAs(ctx context.Context, format Format, image string) (*dir, error) {
+	switch format {
+	case Tar:
+		return r.readTar(ctx, r.root)
+	case OCI:
+		return r.readOCI(ctx, r.root, image)
+	case TextList:
+		return r.readList(ctx, r.root)
+	}
+	return r.read(ctx)
+}
+
 func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	treeHeads := heads{dir: filepath.Join(o.Store, filepath.FromSlash(o.Tree.Dir())), tree: o.Tree}
 	if err := mkdirAll(treeHeads.dir); err != nil {
@@ -148,11 +205,11 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	}
 	defer treeLock.Close()
 	// What can't be replaced is better known before an hour's work than after.
-	_, current, err := treeHeads.current()
+	current, currentRaw, err := treeHeads.current()
 	if err != nil {
 		return res, err
 	}
-	if len(o.Signers) == 0 && bytes.Contains(current, []byte("\n\n")) {
+	if len(o.Signers) == 0 && bytes.Contains(currentRaw, []byte("\n\n")) {
 		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
 	}
 	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
@@ -175,7 +232,15 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 		root: o.Root, oneFS: o.OneFS, keepSetuid: o.KeepSetuid, workers: o.Workers,
 		store: store, log: o.Log, meter: m, files: newFilePool(o.Workers),
 	}
-	root, err := r.read(ctx)
+	if o.State != "" && !o.Full {
+		if r.state, err = openState(o.State, current, o.Domain); err != nil {
+			o.Log.Info("reading all files", "err", err)
+		}
+		if r.state != nil {
+			defer r.state.close()
+		}
+	}
+	root, err := r.readAs(ctx, o.Format, o.Image)
 	if err != nil {
 		return res, err
 	}
@@ -190,9 +255,14 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err := store.finish(); err != nil {
 		return res, err
 	}
-	changed, err := treeHeads.replace(head, o.Now(), o.Signers)
+	changed, err := treeHeads.replace(head, o.Now(), o.Signers, o.Public)
 	if err != nil {
 		return res, err
+	}
+	if o.State != "" && (r.state == nil || !r.state.sure || changed || r.fresh.Load() > 0) {
+		if err := writeState(o.State, head, root); err != nil {
+			o.Log.Warn("can't note what was read: the next publish reads all files", "err", err)
+		}
 	}
 	// The head is there: it is too late to give up.
 	if err := listTrees(context.WithoutCancel(ctx), o.Store); err != nil {
@@ -201,7 +271,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	return Result{
 		Tree: o.Tree, Domain: o.Domain, Unchanged: !changed,
 		Serial: head.Serial, Time: head.Time, Root: head.Root,
-		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(),
+		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(), Read: r.fresh.Load(),
 		NewBlobs: store.newBlobs.Load(), NewBytes: store.newBytes.Load(),
 	}, nil
 }

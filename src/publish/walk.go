@@ -29,6 +29,7 @@ type dir struct {
 
 	subdirs []*dir // in name order
 	entries []object.Entry
+	read    []identity   // of each entry that is a file, and whose later change would show
 	left    atomic.Int64 // entries without a digest, and one while they are being read
 	listing []byte       // once left is 0
 }
@@ -55,6 +56,8 @@ type reader struct {
 	problems   problems
 	zero       zeroChunk
 
+	state    *state        // what a publish before has read; nil: nothing
+	fresh    atomic.Int64  // files that were read
 	top      *os.File      // the root, open while the tree is read
 	device   uint64        // that the root is on
 	counts   object.Counts // but for Bytes, only the walk itself counts
@@ -130,7 +133,7 @@ func (r *reader) walk(ctx context.Context, d *dir, jobs chan<- fileJob) error {
 	}
 	// All entries have their places before the first file is sent: a worker
 	// writes to its own.
-	d.entries = make([]object.Entry, len(kept))
+	d.entries, d.read = make([]object.Entry, len(kept)), make([]identity, len(kept))
 	for i := range kept {
 		d.entries[i] = object.Entry{Name: []byte(kept[i].name)}
 	}
@@ -209,6 +212,12 @@ func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, jobs 
 		return r.walk(ctx, sub, jobs)
 	}
 	r.counts.Files++
+	if ok, err := r.unread(object.Join(d.path, f.name), e, &f.stat); err != nil {
+		return err
+	} else if ok {
+		d.read[slot] = identityOf(&f.stat)
+		return nil
+	}
 	d.left.Add(1)
 	select {
 	case jobs <- fileJob{d, slot}:
@@ -246,7 +255,10 @@ func (r *reader) done(d *dir) error {
 
 // mode is the permission bits to publish.
 func (r *reader) mode(path string, st *unix.Stat_t) uint16 {
-	all := uint16(st.Mode & object.ModeBits)
+	return r.bits(path, uint16(st.Mode&object.ModeBits))
+}
+
+func (r *reader) bits(path string, all uint16) uint16 {
 	if all&(unix.S_ISUID|unix.S_ISGID) == 0 || r.keepSetuid {
 		return all
 	}
@@ -256,8 +268,9 @@ func (r *reader) mode(path string, st *unix.Stat_t) uint16 {
 
 // mtime is t in nanoseconds since 1970. Times before that are rounded down to
 // whole seconds, and times that 64 bits can't hold are as near as they can be.
-func mtime(t unix.Timespec) int64 {
-	sec, nsec := t.Unix()
+func mtime(t unix.Timespec) int64 { return nanoseconds(t.Unix()) }
+
+func nanoseconds(sec, nsec int64) int64 {
 	switch {
 	case sec > math.MaxInt64/int64(time.Second)-1:
 		return math.MaxInt64

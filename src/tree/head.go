@@ -34,6 +34,10 @@ type HeadCache interface {
 // seen from it.
 var ErrOlder = errors.New("the store's head is older than the one already seen")
 
+// ErrAnother says that a store offers another head than one of the same serial
+// that was already seen from it. It is an ErrOlder: a serial comes once.
+var ErrAnother = fmt.Errorf("it says another thing than the head of this serial did before: %w", ErrOlder)
+
 // Heads finds the heads of one store's trees.
 type Heads struct {
 	Store  string // name of the store
@@ -141,6 +145,11 @@ func (h *Heads) newest(ctx context.Context, n object.TreeName) (*object.Head, er
 	}
 	if kept != nil && head.Serial < kept.Serial {
 		return nil, fmt.Errorf("head of %v: serial %d, had %d: %w", n, head.Serial, kept.Serial, ErrOlder)
+	}
+	// A publisher gives a serial once. With a lost key, which is good until this
+	// serial, anybody can.
+	if len(h.Keys) > 0 && kept != nil && head.Serial == kept.Serial && head.Text() != kept.Text() {
+		return nil, fmt.Errorf("head of %v: serial %d: %w", n, head.Serial, ErrAnother)
 	}
 	h.keep(n, got)
 	h.share(n, got)

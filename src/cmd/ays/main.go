@@ -50,6 +50,7 @@ func commands() []command {
 		{"promote", "", "give a tree's head to another id or platform, without copying a blob", promoteTree},
 		{"tag", "", "the same as promote", promoteTree},
 		{"gc", "", "remove from a store what none of the heads to be kept reaches", collectGarbage},
+		{"copy", "", "mirror trees from one store to another", copyTrees},
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
 		{"debug", "pull|watch|log|clear", "bring home what was changed on running machines", debugMount},

@@ -30,6 +30,7 @@ type published struct {
 	object.Counts
 	Skipped  int64   `json:"skipped"`
 	Warnings int64   `json:"warnings"`
+	Read     int64   `json:"read_files"`
 	NewBlobs int64   `json:"new_blobs"`
 	NewBytes int64   `json:"new_bytes"`
 	Seconds  float64 `json:"seconds"`
@@ -44,9 +45,13 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	var sign signFlags
 	sign.add(fs)
 	fs.BoolVar(&o.KeepSetuid, "keep-setuid", false, "keep setuid and setgid bits")
+	fs.BoolVar(&o.Full, "full", false, "read all files, also those that look as when they were published last: same size, times and inode")
+	fs.StringVar(&o.State, "state", "", "`file` that tells what need not be read again (default: one beside the tree's heads in the store)")
 	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
 	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
+	format := fs.String("format", "", "what TREE `is`: dir, tar (.tar, .tar.gz, .tar.zst), oci (an image layout), or list (path|md5|size a line, the files beside it); default: dir, or tar for a file that is called so")
+	fs.StringVar(&o.Image, "image", "", "`name` of the image, or its os/architecture, in an OCI layout with more than one")
 	rest, code, ok := c.parse(fs, args)
 	if !ok {
 		return code
@@ -55,8 +60,14 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	if o.Store == "" || o.Tree.ID == "" {
 		return c.fail(errors.New("-store and -id are needed"))
 	}
+	o.Format = publish.Format(*format)
 	var err error
-	if o.Signers, _, err = sign.open(ctx); err != nil {
+	if o.State == "" {
+		if o.State, err = publish.StateFile(o.Store, o.Tree); err != nil {
+			return c.fail(err)
+		}
+	}
+	if o.Signers, o.Public, err = sign.open(ctx, c.stderr); err != nil {
 		return c.fail(err)
 	}
 	line := statusLine{c.stderr}
@@ -73,7 +84,7 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	p := published{
 		ID: res.Tree.ID, RepoID: res.Tree.RepoID, Platform: res.Tree.Platform,
 		Domain: res.Domain, Unchanged: res.Unchanged, Serial: res.Serial, Time: res.Time, Root: res.Root,
-		Counts: res.Counts, Skipped: res.Skipped, Warnings: res.Warnings,
+		Counts: res.Counts, Skipped: res.Skipped, Warnings: res.Warnings, Read: res.Read,
 		NewBlobs: res.NewBlobs, NewBytes: res.NewBytes, Seconds: res.Elapsed.Seconds(),
 	}
 	p.Key = signerNames(o.Signers)
@@ -131,11 +142,11 @@ func printPublished(c *call, tree object.TreeName, p published) error {
 	}
 	_, err := fmt.Fprintf(c.stdout, `%s %v, serial %d, %s
 root    %v
-tree    %d files, %d directories, %d symlinks, %s
+tree    %d files, %d directories, %d symlinks, %s; %d files read
 stored  %d new objects, %s
 time    %.2f s
 `, what, tree, p.Serial, signed, p.Root,
-		p.Files, p.Dirs, p.Symlinks, byteSize(p.Bytes),
+		p.Files, p.Dirs, p.Symlinks, byteSize(p.Bytes), p.Read,
 		p.NewBlobs, byteSize(p.NewBytes), p.Seconds)
 	return err
 }

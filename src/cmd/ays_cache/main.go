@@ -1,10 +1,12 @@
 // Ays_cache is a grid's cache server: HTTP over ledis, with bolt under it.
 //
 //	ays_cache [-config FILE] [-check] [-version]
+//	ays_cache [-config FILE] start|stop|restart|reload|status|supervise
 //
 // It runs in the foreground, logs to stderr, reads its config again on SIGHUP and
 // when the file changes, and stops cleanly on SIGTERM and SIGINT. It exits with 0
-// after a clean stop, 1 if it could not serve, and 2 if its config is wrong.
+// after a clean stop, 1 if it could not serve, and 2 if its config is wrong. With a
+// command it does what an init script must, see package service.
 package main
 
 import (
@@ -20,6 +22,7 @@ import (
 	"github.com/aysfs/aysfs/src/control"
 	"github.com/aysfs/aysfs/src/logs"
 	"github.com/aysfs/aysfs/src/server/daemon"
+	"github.com/aysfs/aysfs/src/service"
 )
 
 // Set by the build.
@@ -39,8 +42,11 @@ func run() int {
 		fmt.Printf("ays_cache %s (%s)\n", version, commit)
 		return 0
 	}
+	if flag.NArg() == 1 && service.IsCommand(flag.Arg(0)) {
+		return command(flag.Arg(0), *file)
+	}
 	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "ays_cache: %q is not understood; all is set in the config, see ays_cache -help\n", flag.Arg(0))
+		fmt.Fprintf(os.Stderr, "ays_cache: %q is not understood; all is set in the config, see ays_cache -help\n", flag.Args())
 		return 2
 	}
 	cfg, err := config.LoadServer(*file)

@@ -1,10 +1,12 @@
 // Aysfs mounts published trees and keeps them mounted.
 //
 //	aysfs [-config FILE] [-check] [-version]
+//	aysfs [-config FILE] start|stop|restart|reload|status|supervise
 //
 // It runs in the foreground, logs to stderr, reads its config again on SIGHUP and
-// when the file changes, and stops cleanly on SIGTERM and SIGINT. It exits with 0 after a clean stop, 1 if it could not mount anything,
-// and 2 if its config is wrong.
+// when the file changes, and stops cleanly on SIGTERM and SIGINT. It exits with 0
+// after a clean stop, 1 if it could not mount anything, and 2 if its config is
+// wrong. With a command it does what an init script must, see package service.
 package main
 
 import (
@@ -20,6 +22,7 @@ import (
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
 	"github.com/aysfs/aysfs/src/logs"
+	"github.com/aysfs/aysfs/src/service"
 )
 
 // Set by the build.
@@ -39,8 +42,11 @@ func run() int {
 		fmt.Printf("aysfs %s (%s)\n", version, commit)
 		return 0
 	}
+	if flag.NArg() == 1 && service.IsCommand(flag.Arg(0)) {
+		return command(flag.Arg(0), *file)
+	}
 	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "aysfs: %q is not understood; all is set in the config, see aysfs -help\n", flag.Arg(0))
+		fmt.Fprintf(os.Stderr, "aysfs: %q is not understood; all is set in the config, see aysfs -help\n", flag.Args())
 		return 2
 	}
 	cfg, err := config.LoadClient(*file)
