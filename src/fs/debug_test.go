@@ -1,16 +1,24 @@
 package fs
 
 import (
+	"crypto/md5"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/debug"
 	"github.com/aysfs/aysfs/src/overlay"
@@ -35,6 +43,7 @@ func (m *memory) mountDebug(t *testing.T, d dir, exprs ...string) (*FS, string) 
 			Spool: spool, MaxSize: 1 << 20, Every: 100 * time.Millisecond, Timeout: 5 * time.Second, Log: m.log(t),
 		}
 	})
+	noPoll(t, mnt)
 	t.Cleanup(func() { // runs before the unmount
 		if n := f.debug.layer.Held(); n > 0 {
 			if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
@@ -44,6 +53,24 @@ func (m *memory) mountDebug(t *testing.T, d dir, exprs ...string) (*FS, string) 
 		}
 	})
 	return f, mnt
+}
+
+// noPoll has the kernel ask once whether files can be polled. Go asks that of every
+// file that it opens, by epoll, under a lock that its own network needs: in a
+// process that is the daemon, too, and talks to redis, that may wait for itself.
+func noPoll(t *testing.T, mnt string) {
+	t.Helper()
+	file := filepath.Join(mnt, ".poll")
+	fd, err := unix.Open(file, unix.O_CREAT|unix.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(unix.Close(fd), unix.Unlink(file)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func save(t *testing.T, file, content string) {
@@ -164,4 +191,68 @@ func TestDebugLargeScratchDirectory(t *testing.T) {
 		t.Errorf("rm: %v: %s", err, out)
 	}
 	compare(t, mnt, dir{"sub": dir{"a": "a", "b": "b"}})
+}
+
+// TestDebugConcurrent has many programs change a few files at a time. In the end
+// the mount shows what redis has.
+func TestDebugConcurrent(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mountDebug(t, dir{"etc": dir{"0.conf": "zero", "1.conf": "one", "plain": "p"}}, `etc/.*\.conf`)
+	var names []string
+	for i := range 4 {
+		names = append(names, fmt.Sprintf("%d.conf", i), fmt.Sprintf(".tmp%d", i))
+	}
+	etc := filepath.Join(mnt, "etc")
+	// What may come of it when another one is at the same file.
+	usual := []error{syscall.ENOENT, syscall.ESTALE}
+	var all sync.WaitGroup
+	for worker := range 8 {
+		rnd := rand.New(rand.NewPCG(uint64(worker), 1))
+		all.Go(func() {
+			for range 150 {
+				a, b := filepath.Join(etc, names[rnd.IntN(len(names))]), filepath.Join(etc, names[rnd.IntN(len(names))])
+				var err error
+				switch rnd.IntN(7) {
+				case 0, 1:
+					err = os.WriteFile(a, []byte(strings.Repeat(fmt.Sprint(worker), rnd.IntN(9000))), 0o644)
+				case 2:
+					_, err = os.ReadFile(a)
+				case 3:
+					err = os.Rename(a, b)
+				case 4:
+					err = os.Remove(a)
+				case 5:
+					err = os.Chmod(a, 0o600|fs.FileMode(rnd.IntN(2)<<6))
+				case 6:
+					_, err = os.ReadDir(etc)
+				}
+				if err != nil && !slices.ContainsFunc(usual, func(e error) bool { return errors.Is(err, e) }) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	remote := f.cfg.Debug.Remote
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".conf") {
+			continue
+		}
+		eventually(t, "the mount shows what redis has of "+name, func() bool {
+			got, err := os.ReadFile(filepath.Join(etc, name))
+			c, ok, lookErr := remote.Lookup(t.Context(), "etc/"+name)
+			if lookErr != nil {
+				t.Fatal(lookErr)
+			}
+			if !ok || c.Removed() {
+				return errors.Is(err, fs.ErrNotExist) || !ok && err == nil
+			}
+			return err == nil && fmt.Sprintf("%x", md5.Sum(got)) == c.MD5
+		})
+	}
+	has(t, filepath.Join(etc, "plain"), "p")
+	if s := f.Layer().Status(); s.Unsent != 0 {
+		t.Errorf("%d files are not sent", s.Unsent)
+	}
 }
