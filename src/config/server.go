@@ -5,15 +5,23 @@ import (
 	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/aysfs/aysfs/src/object"
 )
 
 // Server is the config of ays_cache.
 type Server struct {
-	Main   ServerMain
-	HTTP   HTTP
-	Ledis  Ledis
-	Stores []Store // in the order of the file
-	Stor   Stor
+	Main    ServerMain
+	HTTP    HTTP
+	Publish Publish
+	Ledis   Ledis
+	Stores  []Store // in the order of the file
+	Stor    Stor
+}
+
+// Publish is [publish]: what is published to the cache itself.
+type Publish struct {
+	Keys []string // as Store.Keys, of the heads
 }
 
 // DefaultServerControl is DefaultControl for ays_cache.
@@ -90,6 +98,9 @@ var serverSchema = slices.Concat(
 		{"http.user", tables},
 		{"http.user.login", text},
 		{"http.user.passwd", secret},
+		{"http.user.write", flag},
+		{"publish", table},
+		{"publish.key", some},
 		{"ledis", tables},
 		{"ledis.port", whole},
 		{"ledis.bind", text},
@@ -110,14 +121,19 @@ var serverSchema = slices.Concat(
 
 func readServer(root node) *Server {
 	c := &Server{
-		Main:  readServerMain(root.table("main")),
-		HTTP:  readHTTP(root.table("http")),
-		Ledis: readLedis(root),
-		Stor:  readStor(root.table("stor")),
+		Main:    readServerMain(root.table("main")),
+		HTTP:    readHTTP(root.table("http")),
+		Publish: Publish{Keys: readKeys(root.table("publish"))},
+		Ledis:   readLedis(root),
+		Stor:    readStor(root.table("stor")),
 	}
 	names := named{}
 	for _, n := range root.list("ays.stor", tables) {
-		c.Stores = append(c.Stores, readStore(n, names))
+		st := readStore(n, names)
+		if st.Name == object.PublishedStore {
+			n.problem("name", "%s is what is published to the cache itself: write another one", quote(st.Name))
+		}
+		c.Stores = append(c.Stores, st)
 	}
 	return c
 }

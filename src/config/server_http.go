@@ -33,6 +33,7 @@ type HTTP struct {
 type User struct {
 	Login  string
 	Passwd Secret // plain, or a bcrypt hash
+	Write  bool   // may publish to the cache
 }
 
 // Hashed tells whether Passwd is a bcrypt hash.
@@ -74,7 +75,7 @@ func readHTTP(n node) HTTP {
 }
 
 func readUser(n node, logins named) User {
-	u := User{Login: n.text("login", ""), Passwd: n.secret("passwd")}
+	u := User{Login: n.text("login", ""), Passwd: n.secret("passwd"), Write: n.flag("write", false)}
 	if n.has("login", `"grid"`) {
 		if strings.Contains(u.Login, ":") {
 			n.problem("login", "%s has a colon in it, which basic auth can't send: write another one", quote(u.Login))

@@ -85,6 +85,9 @@ func TestServerProblems(t *testing.T) {
 		"[[http.user]]\nlogin = 'a:b'\npasswd = 'x'":                                 "2: http.user.login: \"a:b\" has a colon",
 		"[[http.user]]\nlogin = 'a'\npasswd = '$2y$hush'":                            "3: http.user.passwd: starts like a bcrypt hash",
 		"[[http.user]]\nlogin='a'\npasswd='x'\n[[http.user]]\nlogin='a'\npasswd='y'": "5: http.user.login: \"a\" is on line 2 already",
+		"[[http.user]]\nlogin='a'\npasswd='x'\nwrite='yes'":                          "4: http.user.write: wants true or false",
+		"[publish]\nkey = 'x'":                                                       "2: publish.key: this is not a public key",
+		"[[ays.stor]]\nname = 'published'\nurl = 'http://a'":                         "2: ays.stor.name: \"published\" is what is published to the cache itself",
 		"[[ledis]]\nport = 1\n[[ledis]]\nport = 2":                                   "3: ledis: is there twice",
 		"[[ledis]]\nbind = 'localhost'":                                              "2: ledis.bind: \"localhost\" is not an IP address",
 		"[[ledis]]\naddr = ['10.0.0.5']":                                             "2: ledis.addr: \"10.0.0.5\" is not the address of a server",
@@ -113,6 +116,9 @@ func TestServerProblems(t *testing.T) {
 	c, err := ParseServer("f", []byte("[[http.user]]\nlogin = 'a'\npasswd = '"+string(hash)+"'"))
 	if err != nil || !c.HTTP.Users[0].Hashed() {
 		t.Errorf("a bcrypt hash: %v", err)
+	}
+	if c, err = ParseServer("f", []byte("[[http.user]]\nlogin = 'a'\npasswd = 'x'\nwrite = true\n[[http.user]]\nlogin = 'b'\npasswd = 'x'")); err != nil || !c.HTTP.Users[0].Write || c.HTTP.Users[1].Write {
+		t.Errorf("who may publish: %+v, %v", c, err)
 	}
 	if c, err = ParseServer("f", []byte("[stor]\nallow = []")); err != nil || len(c.Stor.Allow) != 0 {
 		t.Errorf("no stores from clients: %+v, %v", c, err)

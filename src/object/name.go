@@ -56,6 +56,10 @@ type TreeName struct {
 // maxID keeps an id within a file name.
 const maxID = 255
 
+// PublishedStore is what a cache calls the store that it is itself, of what is
+// published to it.
+const PublishedStore = "published"
+
 // TreesFile is the file below a store's md that lists its trees. No repo can be
 // called so.
 const TreesFile = "trees"

@@ -76,6 +76,13 @@ func (b *batcher) claim(d digest.Digest) (bool, error) {
 	return true, nil
 }
 
+// claimed tells whether a blob is on its way.
+func (b *batcher) claimed(d digest.Digest) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.claims[d]
+}
+
 func (b *batcher) disclaim(d digest.Digest) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -28,7 +28,7 @@ func storeDir(store string) (string, error) {
 		return store, nil
 	}
 	if scheme != "file" {
-		return "", fmt.Errorf("publish writes to a directory store, not to %s://: publish to a directory and serve or copy that", scheme)
+		return "", fmt.Errorf("this writes to a directory store, not to %s://: do it where the directory is; an ays_cache has it in published, below its [main] data", scheme)
 	}
 	u, err := url.Parse(store)
 	if err != nil {
@@ -215,6 +215,9 @@ func (s *dirStore) read(ref tier.Ref) ([]byte, error) {
 	}
 	return s.codec.Unpack(ref.Digest, stored, ref.Max())
 }
+
+// added is what was written.
+func (s *dirStore) added() (blobs, bytes int64) { return s.newBlobs.Load(), s.newBytes.Load() }
 
 // finish returns once all blobs, and those that another publish may just have
 // written, would survive a crash. Nothing can be put afterwards.

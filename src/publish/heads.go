@@ -102,6 +102,20 @@ func (t heads) replace(h *object.Head, now time.Time, signers []note.Signer, pub
 	if err != nil {
 		return false, err
 	}
+	last, err := t.lastSerial(current)
+	if err != nil {
+		return false, err
+	}
+	raw, err := next(h, current, currentRaw, last, now, signers, public)
+	if err != nil || raw == nil {
+		return false, err
+	}
+	return true, t.install(raw, current, currentRaw)
+}
+
+// next signs h as the head after the current one, with the serial after last. If it
+// says nothing new it becomes the current one, and the note is nil.
+func next(h, current *object.Head, currentRaw []byte, last int64, now time.Time, signers []note.Signer, public object.Keys) ([]byte, error) {
 	if current != nil {
 		// What says anything new has a new serial before it is signed: there are
 		// never two signed heads of one.
@@ -109,20 +123,12 @@ func (t heads) replace(h *object.Head, now time.Time, signers []note.Signer, pub
 		if h.Text() == current.Text() {
 			same, err := signedBy(currentRaw, h, signers, public)
 			if err != nil || same {
-				return false, err
+				return nil, err
 			}
 		}
 	}
-	last, err := t.lastSerial(current)
-	if err != nil {
-		return false, err
-	}
 	h.Serial, h.Time = last+1, now.UTC().Truncate(time.Second)
-	raw, err := h.Sign(signers...)
-	if err != nil {
-		return false, err
-	}
-	return true, t.install(raw, current, currentRaw)
+	return h.Sign(signers...)
 }
 
 // install puts a head in place, and keeps the one there was, if any.

@@ -56,7 +56,7 @@ func catalogs(root *dir) iter.Seq[[]object.DirListing] {
 
 // putMetadata stores catalogs and index, and returns a head without what only
 // the one before it can tell: serial and time.
-func putMetadata(ctx context.Context, s *dirStore, root *dir, workers int) (*object.Head, error) {
+func putMetadata(ctx context.Context, s target, root *dir, workers int) (*object.Head, error) {
 	h := &object.Head{
 		Root: digest.Of(root.listing), RootSize: int64(len(root.listing)),
 		RootMode: root.mode, RootMtime: root.mtime,

@@ -17,6 +17,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
 )
 
 // minWorkers keeps the cores busy while some of the workers wait for the disk.
@@ -25,6 +26,7 @@ const minWorkers = 8
 // Options say what to publish and where.
 type Options struct {
 	Store      string // a directory, made if absent, or the file URL of one
+	Cache      Cache  // instead of Store: a cache to publish to
 	Tree       object.TreeName
 	Domain     string        // empty for the default one
 	Signers    []note.Signer // none leaves the head unsigned
@@ -89,9 +91,12 @@ func (o *Options) complete() error {
 		return err
 	}
 	o.Domain = object.DomainOrDefault(o.Domain)
-	dir, err := storeDir(o.Store)
-	if err != nil {
-		return err
+	dir := ""
+	if o.Cache == nil {
+		var err error
+		if dir, err = storeDir(o.Store); err != nil {
+			return err
+		}
 	}
 	if o.Root == "" {
 		return errors.New("no directory to publish given")
@@ -127,12 +132,20 @@ func (o *Options) complete() error {
 	if o.Root, err = resolve(o.Root); err != nil {
 		return fmt.Errorf("directory to publish: %w", err)
 	}
+	if dir == "" {
+		return o.choose()
+	}
 	if o.Store, err = resolve(dir); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
 	if o.Store == o.Root || strings.HasPrefix(o.Store, strings.TrimSuffix(o.Root, "/")+"/") {
 		return fmt.Errorf("the store %s is inside the directory to publish, %s", o.Store, o.Root)
 	}
+	return o.choose()
+}
+
+// choose fills in what was left to choose.
+func (o *Options) choose() error {
 	if o.Workers == 0 {
 		o.Workers = max(minWorkers, 2*runtime.GOMAXPROCS(0))
 	}
@@ -194,7 +207,44 @@ func (r *reader) readAs(ctx context.Context, format Format, image string) (*dir,
 	return r.read(ctx)
 }
 
+// target is where a publish writes to: blobs of one domain, and heads of one tree,
+// which nobody else replaces meanwhile or else it is an error to do so.
+type target interface {
+	// put stores a blob, unless it is there or on its way already, and returns its
+	// digest. It may be on its way until finish returns.
+	put(plain []byte) (digest.Digest, error)
+	// has tells whether there is a blob that need not be written. It stays, then.
+	has(digest.Digest) (bool, error)
+	// seen is has for a blob that the newest head reaches.
+	seen(digest.Digest) (bool, error)
+	// read returns the plain bytes of a blob that is there.
+	read(tier.Ref) ([]byte, error)
+	// finish returns once all blobs are there. None can be put afterwards.
+	finish() error
+	// added is what was stored that was not there.
+	added() (blobs, bytes int64)
+}
+
+// openHeads are the heads of a tree that is published.
+type openHeads interface {
+	// current returns the newest head and the note it is in; nothing if the tree
+	// was never published.
+	current() (*object.Head, []byte, error)
+	replace(h *object.Head, now time.Time, signers []note.Signer, public object.Keys) (changed bool, err error)
+}
+
 func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
+	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
+	if err != nil {
+		return res, err
+	}
+	if o.Cache != nil {
+		t := newCacheTarget(ctx, o.Cache, o.Tree, o.Domain, codec)
+		if err := t.begin(); err != nil {
+			return res, err
+		}
+		return runInto(ctx, o, m, t, t)
+	}
 	treeHeads := heads{dir: filepath.Join(o.Store, filepath.FromSlash(o.Tree.Dir())), tree: o.Tree}
 	if err := mkdirAll(treeHeads.dir); err != nil {
 		return res, fmt.Errorf("prepare store: %w", err)
@@ -204,18 +254,6 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 		return res, err
 	}
 	defer treeLock.Close()
-	// What can't be replaced is better known before an hour's work than after.
-	current, currentRaw, err := treeHeads.current()
-	if err != nil {
-		return res, err
-	}
-	if len(o.Signers) == 0 && bytes.Contains(currentRaw, []byte("\n\n")) {
-		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
-	}
-	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
-	if err != nil {
-		return res, err
-	}
 	store, err := openDirStore(ctx, o.Store, o.Domain, codec)
 	if err != nil {
 		return res, err
@@ -225,6 +263,23 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 			err = fmt.Errorf("remove temporary files: %w", e)
 		}
 	}()
+	if res, err = runInto(ctx, o, m, store, treeHeads); err != nil {
+		return res, err
+	}
+	// The head is there: it is too late to give up.
+	return res, listTrees(context.WithoutCancel(ctx), o.Store)
+}
+
+// runInto publishes to a target.
+func runInto(ctx context.Context, o Options, m *meter, store target, treeHeads openHeads) (res Result, err error) {
+	// What can't be replaced is better known before an hour's work than after.
+	current, currentRaw, err := treeHeads.current()
+	if err != nil {
+		return res, err
+	}
+	if len(o.Signers) == 0 && bytes.Contains(currentRaw, []byte("\n\n")) {
+		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
+	}
 
 	stop := m.report(ctx, o.Root, o.Progress)
 	defer stop()
@@ -264,14 +319,11 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 			o.Log.Warn("can't note what was read: the next publish reads all files", "err", err)
 		}
 	}
-	// The head is there: it is too late to give up.
-	if err := listTrees(context.WithoutCancel(ctx), o.Store); err != nil {
-		return res, err
-	}
-	return Result{
+	res = Result{
 		Tree: o.Tree, Domain: o.Domain, Unchanged: !changed,
 		Serial: head.Serial, Time: head.Time, Root: head.Root,
 		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(), Read: r.fresh.Load(),
-		NewBlobs: store.newBlobs.Load(), NewBytes: store.newBytes.Load(),
-	}, nil
+	}
+	res.NewBlobs, res.NewBytes = store.added()
+	return res, nil
 }

@@ -85,7 +85,7 @@ type zeroChunk struct {
 }
 
 // put stores the chunk if it is such a one.
-func (z *zeroChunk) put(s *dirStore, chunk []byte) (digest.Digest, bool, error) {
+func (z *zeroChunk) put(s target, chunk []byte) (digest.Digest, bool, error) {
 	if len(chunk) != len(zeros) || !bytes.Equal(chunk, zeros[:]) {
 		return digest.Digest{}, false, nil
 	}

@@ -49,7 +49,7 @@ type reader struct {
 	oneFS      bool
 	keepSetuid bool
 	workers    int
-	store      *dirStore
+	store      target
 	log        *slog.Logger
 	meter      *meter
 	files      *filePool

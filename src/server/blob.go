@@ -12,6 +12,10 @@ import (
 
 // getBlob answers GET /<domain>/<digest>.
 func (s *Server) getBlob(c *call) {
+	if c.r.Method == http.MethodHead && c.fetch == fetchNever && c.hint == object.PublishedStore {
+		s.headPublished(c)
+		return
+	}
 	ctx := c.r.Context()
 	h, err := s.find(ctx, c.asker, c.domain, c.digest)
 	switch {

@@ -8,8 +8,10 @@
 //	POST /ays/mount/<client>/<mount>    and of a mount
 //	GET  /md/<client>/<mount>/<path>    the listing of a directory; &subtree=1 for those below it, too
 //	GET  /<domain>/<digest>             a blob
+//	PUT  /<domain>/<digest>             publishes a blob to the cache itself
 //	POST /<domain>                      many blobs: see object.Frame
 //	GET  /md/<tree>/head, /md/trees     as a store has them, so that a cache can be used as one
+//	PUT  /md/<tree>/head                publishes a tree to the cache itself
 //	GET  /  /healthz  /metrics          a page for people, liveness, Prometheus text
 //
 // fetch=N says what to do about what is not here: 0 nothing, 1 fetch it, wait
@@ -27,6 +29,24 @@
 // three segments are a tree's: one of them is an ays.id then, with its | and its
 // ( or !. Names of clients and mounts that look like one are refused, so there is
 // no path that could be both.
+//
+// # What is published to the cache
+//
+// A [[http.user]] with write = true may PUT; others get 403. A PUT says how long its
+// body is (411). A blob is taken in stored form, up to max_object (413), if it is
+// what its digest says (422); the answer is 201, or 204 where it was there. A head is
+// taken if it is that of the tree in the path and signed by a [publish] key, where
+// there is one (422), has a higher serial than any the tree had here, and if all that
+// it reaches was published here (409 for either; the same head again is 204). The
+// answer comes when all of this is on the disk. 507 is for what would pass max_size,
+// counted apart from what is cached, or min_free.
+//
+// It is a store of the cache's own, called published and asked before others: a
+// directory store below [main] data, with older heads as head.<serial>, which ays'
+// commands for directory stores can be used on. It is not evicted, and stays when
+// nobody may write any more. Everybody may read it who may read from the cache.
+// HEAD /<domain>/<digest>?fetch=0&stor=published tells who may write whether a blob
+// is in it.
 //
 // # Who may read what
 //

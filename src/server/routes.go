@@ -12,6 +12,7 @@ import (
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier/store"
 )
 
 // route is what a request is about.
@@ -29,12 +30,14 @@ const (
 	routeTrees
 	routeBlob
 	routeBatch
+	routePut
+	routePutHead
 	routeWrong
 	routes // how many there are
 )
 
 func (r route) String() string {
-	return [...]string{"page", "healthz", "metrics", "client", "stor", "mount", "md", "head", "trees", "blob", "batch", "wrong"}[r]
+	return [...]string{"page", "healthz", "metrics", "client", "stor", "mount", "md", "head", "trees", "blob", "batch", "put", "put_head", "wrong"}[r]
 }
 
 // request is what the line of a request says.
@@ -69,6 +72,12 @@ func parseRequest(method string, u *url.URL) (request, error) {
 	switch q.route {
 	case routeClient, routeStor, routeMount, routeBatch:
 		want, allowed = "POST", method == http.MethodPost
+	case routeBlob, routeHead:
+		want = "GET, HEAD or PUT"
+		if method == http.MethodPut {
+			allowed = true
+			q.route = map[route]route{routeBlob: routePut, routeHead: routePutHead}[q.route]
+		}
 	}
 	if !allowed {
 		return request{route: routeWrong}, fmt.Errorf("method %.20q: use %s here", method, want)
@@ -255,7 +264,7 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request, root bool) {
 // storHeader, or stor=, names the store that a request is about, by its URL or by
 // the name that it has here: heads come from it alone, since others may have trees
 // of the same name, and it is asked for blobs before others.
-const storHeader = "Aysfs-Stor"
+const storHeader = store.StorHeader
 
 // admit checks who asks, and answers who may not.
 func (s *Server) admit(c *call) bool {
@@ -308,6 +317,10 @@ func (s *Server) dispatch(c *call) {
 		s.getBlob(c)
 	case routeBatch:
 		s.postBatch(c)
+	case routePut:
+		s.putBlob(c)
+	case routePutHead:
+		s.putHead(c)
 	}
 }
 

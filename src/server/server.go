@@ -15,6 +15,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/publish"
 )
 
 // Options are what a server is made of.
@@ -45,6 +46,7 @@ type Server struct {
 
 	checking sync.Mutex // see Check
 
+	intake     *publish.Intake
 	stores     stores
 	marks      marks
 	announced  announced
@@ -135,6 +137,12 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 	if err := s.kept.holdings.load(ctx); err != nil {
 		return nil, err
 	}
+	if s.intake, err = publish.OpenIntake(publish.IntakeOptions{
+		Dir: s.publishedDir(), MaxSize: opts.Config.Ledis.MaxSize, MinFree: opts.Config.Ledis.MinFree.Of,
+		Limit: s.limit, Log: s.log,
+	}); err != nil {
+		return nil, err
+	}
 	if err := s.loadStores(ctx); err != nil {
 		return nil, fmt.Errorf("read the stores: %w", err)
 	}
@@ -152,7 +160,7 @@ func (s *Server) apply(cfg *config.Server) {
 // Reload takes users, stores, [stor] allow and the limits of bodies from a new
 // config. Requests under way go on.
 func (s *Server) Reload(cfg *config.Server) error {
-	if err := s.reloadStores(cfg.Stores); err != nil {
+	if err := s.reloadStores(cfg); err != nil {
 		return fmt.Errorf("reload the stores: %w", err)
 	}
 	s.apply(cfg)
@@ -166,6 +174,9 @@ func (s *Server) Close() {
 		st.close()
 	}
 	s.work.Close()
+	if err := s.intake.Close(); err != nil {
+		s.log.Error("close what was published to the cache", "op", "stop", "err", err)
+	}
 }
 
 // workers is goroutines that can be waited for, with none added afterwards.

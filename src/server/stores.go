@@ -151,7 +151,7 @@ func (s *Server) save(ctx context.Context, st *stor) error {
 // loadStores makes the table of the config's stores and those remembered. What
 // can't be made again is left out; its clients will tell of it anew.
 func (s *Server) loadStores(ctx context.Context) error {
-	all, err := s.configured(s.opts.Config.Stores, nil)
+	all, err := s.configured(s.opts.Config, nil)
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,11 @@ func (s *Server) remembered(name string, row []byte) (*stor, error) {
 }
 
 // configured makes the stores of a config, with those of old that are the same.
-func (s *Server) configured(cfgs []config.Store, old *storeTable) ([]*stor, error) {
+func (s *Server) configured(cfg *config.Server, old *storeTable) ([]*stor, error) {
+	cfgs := cfg.Stores
+	if s.hasPublished(cfg) {
+		cfgs = append([]config.Store{s.publishedStore(cfg)}, cfgs...)
+	}
 	var all []*stor
 	for i, c := range cfgs {
 		st, err := s.fromConfig(c, old)
@@ -260,11 +264,11 @@ func (s *Server) fromConfig(c config.Store, old *storeTable) (*stor, error) {
 
 // reload takes the stores of a new config in place of the old ones. Those that
 // clients told of stay, but for what the config now has itself.
-func (s *Server) reloadStores(cfgs []config.Store) error {
+func (s *Server) reloadStores(cfg *config.Server) error {
 	s.stores.changing.Lock()
 	defer s.stores.changing.Unlock()
 	old := s.stores.now.Load()
-	all, err := s.configured(cfgs, old)
+	all, err := s.configured(cfg, old)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 // gate lets in who has a login of [[http.user]], or everybody if there is none.
 type gate struct {
 	users map[string]config.User
+	write bool   // one of them may publish
 	decoy []byte // a hash to compare with where there is no such user; nil if none is hashed
 	key   [32]byte
 
@@ -36,6 +37,7 @@ func newGate(users []config.User) *gate {
 	rand.Read(g.key[:])
 	for _, u := range users {
 		g.users[u.Login] = u
+		g.write = g.write || u.Write
 		if u.Hashed() {
 			g.decoy = []byte(u.Passwd.Reveal())
 		}
@@ -69,6 +71,12 @@ func (g *gate) opens(r *http.Request) bool {
 	}
 	g.known[sum] = right
 	return right
+}
+
+// writes tells whether who sent a request that opens may publish.
+func (g *gate) writes(r *http.Request) bool {
+	login, _, ok := r.BasicAuth()
+	return ok && g.users[login].Write
 }
 
 // sum stands for a login with its password, in memory and for comparisons that

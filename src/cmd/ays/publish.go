@@ -40,13 +40,14 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	fs := c.flags()
 	tree := treeFlags(fs)
 	o := publish.Options{Log: slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{ReplaceAttr: dropTime}))}
-	fs.StringVar(&o.Store, "store", "", "`directory` of the store, made if absent")
+	var to storeFlags
+	to.addAs(fs, "store", "", "the store to publish to, made if absent, or an ays_cache")
 	fs.StringVar(&o.Domain, "domain", "", "dedupe `domain` (default \"default\")")
 	var sign signFlags
 	sign.add(fs)
 	fs.BoolVar(&o.KeepSetuid, "keep-setuid", false, "keep setuid and setgid bits")
 	fs.BoolVar(&o.Full, "full", false, "read all files, also those that look as when they were published last: same size, times and inode")
-	fs.StringVar(&o.State, "state", "", "`file` that tells what need not be read again (default: one beside the tree's heads in the store)")
+	fs.StringVar(&o.State, "state", "", "`file` that tells what need not be read again (default: one beside the tree's heads in the store; none for an ays_cache)")
 	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
 	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
@@ -57,12 +58,22 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 		return code
 	}
 	o.Tree, o.Root, o.Whole = *tree, rest[0], !*allow
-	if o.Store == "" || o.Tree.ID == "" {
+	if to.where == "" || o.Tree.ID == "" {
 		return c.fail(errors.New("-store and -id are needed"))
+	}
+	if to.overHTTP() {
+		cache, err := to.openCache()
+		if err != nil {
+			return c.fail(err)
+		}
+		defer cache.Close()
+		o.Cache = cache
+	} else if o.Store = to.where; to.login != "" || to.secretFile != "" || to.ca != "" {
+		return c.fail(errors.New("-login, -secret-file and -ca are for an ays_cache: a directory needs none"))
 	}
 	o.Format = publish.Format(*format)
 	var err error
-	if o.State == "" {
+	if o.State == "" && o.Cache == nil {
 		if o.State, err = publish.StateFile(o.Store, o.Tree); err != nil {
 			return c.fail(err)
 		}

@@ -3,11 +3,14 @@ package main
 import (
 	"flag"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier/store"
 )
 
@@ -32,37 +35,66 @@ func (s *storeFlags) addAs(fs *flag.FlagSet, name, prefix, what string) {
 
 // open returns the store, which answers already if it is a directory.
 func (s *storeFlags) open() (store.Store, error) {
-	if s.where == "" {
-		return nil, fmt.Errorf("-%s is needed", s.flag)
-	}
-	u, err := storeURL(s.where)
+	cfg, err := s.config()
 	if err != nil {
 		return nil, err
 	}
+	return store.New(cfg)
+}
+
+// overHTTP tells whether the store is asked over HTTP.
+func (s *storeFlags) overHTTP() bool {
+	return strings.HasPrefix(s.where, "http://") || strings.HasPrefix(s.where, "https://")
+}
+
+// patience is how long a cache may take to have all it got on its disk.
+const patience = 10 * time.Minute
+
+// openCache returns the cache that the store is, to publish to.
+func (s *storeFlags) openCache() (*store.HTTP, error) {
+	cfg, err := s.config()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Patience = patience
+	// Heads are to be those that were published to it, not another store's.
+	cfg.Asking = func(h http.Header) { h.Set(store.StorHeader, object.PublishedStore) }
+	return store.NewHTTP(cfg)
+}
+
+func (s *storeFlags) config() (store.Config, error) {
+	var cfg store.Config
+	if s.where == "" {
+		return cfg, fmt.Errorf("-%s is needed", s.flag)
+	}
+	u, err := storeURL(s.where)
+	if err != nil {
+		return cfg, err
+	}
 	if (s.login == "") != (s.secretFile == "") {
-		return nil, fmt.Errorf("-%[1]slogin and -%[1]ssecret-file go together", s.prefix)
+		return cfg, fmt.Errorf("-%[1]slogin and -%[1]ssecret-file go together", s.prefix)
 	}
 	if u.User != nil {
-		return nil, fmt.Errorf("a login in the URL is for everybody to see: use -%[1]slogin and -%[1]ssecret-file", s.prefix)
+		return cfg, fmt.Errorf("a login in the URL is for everybody to see: use -%[1]slogin and -%[1]ssecret-file", s.prefix)
 	}
-	cfg := store.Config{Name: u.Host, URL: u, Login: s.login, CA: s.ca, Version: version}
+	cfg = store.Config{Name: u.Host, URL: u, Login: s.login, CA: s.ca, Version: version}
 	if u.Scheme == "file" {
 		cfg.Name = u.Path
 		// A store that is not there would look like one that is empty.
 		if info, err := os.Stat(u.Path); err != nil {
-			return nil, fmt.Errorf("store: %w", err)
+			return cfg, fmt.Errorf("store: %w", err)
 		} else if !info.IsDir() {
-			return nil, fmt.Errorf("store: %s is not a directory", u.Path)
+			return cfg, fmt.Errorf("store: %s is not a directory", u.Path)
 		}
 	}
 	if s.secretFile != "" {
 		secret, err := os.ReadFile(s.secretFile)
 		if err != nil {
-			return nil, fmt.Errorf("read the store's secret: %w", err)
+			return cfg, fmt.Errorf("read the store's secret: %w", err)
 		}
 		cfg.Secret = strings.TrimRight(string(secret), "\r\n")
 	}
-	return store.New(cfg)
+	return cfg, nil
 }
 
 // storeURL is the URL of a store that may be given as a directory.

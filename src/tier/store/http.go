@@ -52,7 +52,9 @@ const maxValidators = 1024
 // maxTrees bounds the list of trees where Config doesn't, in bytes.
 const maxTrees = 64 << 20
 
-func newHTTP(cfg Config) (*HTTP, error) {
+// NewHTTP returns the store at cfg.URL, which is http or https. It is not asked for
+// anything yet.
+func NewHTTP(cfg Config) (*HTTP, error) {
 	if cfg.URL.Host == "" {
 		return nil, fmt.Errorf("store %s: url %s names no host", cfg.Name, cfg.URL.Redacted())
 	}

@@ -38,7 +38,9 @@ type Config struct {
 	// Timeout is the io_timeout that reads end by; 0 means 30 s. What may stand
 	// still gets a share of it: see limits.
 	Timeout time.Duration
-	Version string // of this program, for User-Agent
+	// Patience is how long an answer may take to begin; 0 means a share of Timeout.
+	Patience time.Duration
+	Version  string // of this program, for User-Agent
 
 	// Kind is what it is called before its name; empty means store.
 	Kind string
@@ -79,7 +81,7 @@ func New(cfg Config) (Store, error) {
 	}
 	switch cfg.URL.Scheme {
 	case "http", "https":
-		return newHTTP(cfg)
+		return NewHTTP(cfg)
 	case "file":
 		if h := cfg.URL.Host; h != "" && h != "localhost" {
 			return nil, fmt.Errorf("store %s: url %s names the host %q: a directory's url has three slashes, file:///a/directory", cfg.Name, cfg.URL.Redacted(), h)

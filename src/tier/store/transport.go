@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -44,7 +45,7 @@ func newTransport(ctx context.Context, cfg Config, lim limits) (*http.Transport,
 		},
 		TLSClientConfig:        &tls.Config{RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(maxConns)},
 		TLSHandshakeTimeout:    lim.dial,
-		ResponseHeaderTimeout:  lim.header,
+		ResponseHeaderTimeout:  cmp.Or(cfg.Patience, lim.header),
 		ExpectContinueTimeout:  time.Second,
 		IdleConnTimeout:        90 * time.Second,
 		MaxIdleConnsPerHost:    maxConns,
