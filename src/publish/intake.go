@@ -29,7 +29,7 @@ var (
 
 // IntakeOptions say where an Intake is and what it may take.
 type IntakeOptions struct {
-	Dir     string                  // of the store; made when the first object comes
+	Dir     string                  // of the store
 	MaxSize int64                   // bytes of blobs; 0 is no limit
 	MinFree func(total int64) int64 // bytes to leave free on a file system of total bytes; nil for 0
 	Limit   int64                   // plain bytes of one object
@@ -74,6 +74,14 @@ func OpenIntake(o IntakeOptions) (*Intake, error) {
 		return nil, err
 	}
 	return &Intake{opts: o, codec: codec, heading: make(chan struct{}, 1), domains: make(map[string]*intakeDomain)}, nil
+}
+
+// Make makes the directory, if need be.
+func (in *Intake) Make() error {
+	if err := mkdirAll(in.opts.Dir); err != nil {
+		return fmt.Errorf("prepare store: %w", err)
+	}
+	return nil
 }
 
 // Close gives final names to what came last. There must be no calls any more.

@@ -212,6 +212,9 @@ func (s *Server) remembered(name string, row []byte) (*stor, error) {
 func (s *Server) configured(cfg *config.Server, old *storeTable) ([]*stor, error) {
 	cfgs := cfg.Stores
 	if s.hasPublished(cfg) {
+		if err := s.intake.Make(); err != nil {
+			return nil, err
+		}
 		cfgs = append([]config.Store{s.publishedStore(cfg)}, cfgs...)
 	}
 	var all []*stor
