@@ -46,7 +46,7 @@ func takePidFile(path string) (*pidFile, error) {
 			f.Close()
 			continue
 		}
-		if err := f.Truncate(0); err == nil {
+		if err = f.Truncate(0); err == nil {
 			_, err = f.WriteString(strconv.Itoa(os.Getpid()) + "\n")
 		}
 		if err != nil {
