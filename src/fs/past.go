@@ -164,8 +164,9 @@ func (s *shown) chunks(ctx context.Context, d digest.Digest, size int64) (*objec
 }
 
 const (
-	// A thread walks while it reads directories no further apart than this.
-	walkPause = time.Second
+	// A thread walks while it reads directories no further apart than this: longer
+	// than a busy machine keeps one waiting.
+	walkPause = 5 * time.Second
 	// A name that left the tree is found by those who walk for this long.
 	walkGrace = 30 * time.Second
 )
