@@ -61,7 +61,11 @@ func (s *Server) head(ctx context.Context, who asker, n object.TreeName, mode fe
 		if !who.may(st) || !st.is(who.hint) {
 			continue
 		}
-		v, err := st.heads.exact(ctx, n, mode, who.via, age)
+		old := age
+		if st.name == object.PublishedStore {
+			old = 0 // a look at a file, which somebody may have replaced here
+		}
+		v, err := st.heads.exact(ctx, n, mode, who.via, old)
 		switch {
 		case err == nil:
 			return v, nil

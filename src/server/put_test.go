@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -353,5 +356,53 @@ func TestPublishToCache(t *testing.T) {
 		Report: func(p publish.Problem) { t.Errorf("verify: %v", p) },
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A publish goes on where connections break, also where an answer is lost.
+func TestPublishToCacheRetries(t *testing.T) {
+	t.Parallel()
+	c := publishedCache(t)
+	var mu sync.Mutex
+	broken := make(map[string]int) // by method and kind
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		kind := r.Method
+		if strings.HasSuffix(r.URL.Path, "/head") {
+			kind += " head"
+		}
+		mu.Lock()
+		broken[kind]++
+		n := broken[kind]
+		mu.Unlock()
+		switch n {
+		case 1: // it doesn't come so far
+			panic(http.ErrAbortHandler)
+		case 2: // it is done, and nobody hears of it
+			c.server.ServeHTTP(httptest.NewRecorder(), r)
+			panic(http.ErrAbortHandler)
+		case 3:
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+		default:
+			c.server.ServeHTTP(w, r)
+		}
+	}))
+	front.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	defer front.Close()
+	cache, err := store.NewHTTP(store.Config{Name: "cache", URL: parseURL(t, front.URL), Login: "writer", Secret: "w"})
+	must(t, err)
+	defer cache.Close()
+	root := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(root, "small"), small, 0o644))
+	res, err := publish.Run(t.Context(), publish.Options{Cache: cache, Tree: object.TreeName{ID: testID}, Root: root, Workers: 1})
+	if err != nil || res.Serial != 1 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	for _, kind := range []string{"HEAD", "PUT", "GET head", "PUT head"} {
+		if broken[kind] < 4 {
+			t.Errorf("%s: %d requests", kind, broken[kind])
+		}
+	}
+	if r := c.get(headPath, "Basic", asReader); r.status != 200 || !strings.Contains(string(r.body), "\nserial 1\n") {
+		t.Errorf("the head: %d %s", r.status, r.body)
 	}
 }

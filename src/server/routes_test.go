@@ -27,7 +27,7 @@ func TestBadRequests(t *testing.T) {
 		"GET /md/a|b(1)/c|d(2)/any/head", "GET /md/../jumpscale|x(1)/any/head", "GET /md/trees/jumpscale|x(1)/any/head",
 		"GET /default/" + d + "?fetch=4", "GET /default/" + d + "?fetch=-1", "GET /default/" + d + "?fetch=", "GET /default/" + d + "?fetch=01", "GET /default/" + d + "?fetch=1&fetch=2",
 		"GET /default/" + d + "?fetch=%zz", "GET /default/" + d + "?a;b", "GET /md/client1/mongodb/?subtree=yes",
-		"PUT /default/" + d, "DELETE /default/" + d, "POST /default/" + d, "PATCH /default", "HEAD /default", "POST /", "POST /md/client1/mongodb/", "POST /healthz", "DELETE /ays/client/x",
+		"PUT /default/" + d[1:], "PUT /default", "PUT /", "PUT /md/client1/mongodb/", "PUT /md/trees", "DELETE /default/" + d, "POST /default/" + d, "PATCH /default", "HEAD /default", "POST /", "POST /md/client1/mongodb/", "POST /healthz", "DELETE /ays/client/x",
 		"GET /ays/client/x", "GET /ays/stor/x", "GET /ays/mount/x/y", "POST /ays", "POST /ays/", "POST /ays/other/x", "POST /ays/client", "POST /ays/client/", "POST /ays/mount/x", "POST /ays/client/x/y",
 		"FOO /", "OPTIONS /",
 	} {
