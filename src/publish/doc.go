@@ -9,6 +9,9 @@
 // a publish that is cut off anywhere leaves the old head and whole objects
 // behind it; what it had written already is found again by the next one.
 //
+// A Cache, as ays_cache is one, can be published to as well: it is asked which blobs
+// it has, and puts what it gets into an Intake, which is a directory store again.
+//
 // Locks, all of them advisory (flock), so that they vanish with their holder:
 //
 //	md/<tree>/.lock      one publish of a tree at a time

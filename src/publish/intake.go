@@ -2,6 +2,7 @@ package publish
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,10 @@ type IntakeOptions struct {
 	MaxSize int64                   // bytes of blobs; 0 is no limit
 	MinFree func(total int64) int64 // bytes to leave free on a file system of total bytes; nil for 0
 	Limit   int64                   // plain bytes of one object
-	Log     *slog.Logger
+	// Reopen is about how long gc leaves alone at least what came last, while there
+	// are always publishes; 0 means 6 h.
+	Reopen time.Duration
+	Log    *slog.Logger
 }
 
 // Intake is a directory store that takes what others publish, object by object
@@ -59,10 +63,15 @@ type intakeDomain struct {
 	mu    sync.RWMutex // held for writing while the store is opened, flushed or closed
 	store *dirStore    // guarded by mu; nil: not open
 	idle  *time.Timer  // guarded by mu
+	// The store is opened anew now and then, and the one before stays open as
+	// long: else gc would leave alone for ever what came since the first.
+	opened time.Time // guarded by mu
+	before *dirStore // guarded by mu; may be nil
 }
 
 const (
 	intakeIdle  = 10 * time.Minute
+	intakeAge   = 6 * time.Hour    // of IntakeOptions.Reopen
 	countAnew   = 10 * time.Second // how old a count may be that says there is no room
 	blockOfDisk = 4 << 10
 )
@@ -317,7 +326,7 @@ func (in *Intake) open(ctx context.Context, d *intakeDomain, domain string) erro
 	if err != nil {
 		return err
 	}
-	d.store = s
+	d.store, d.opened = s, time.Now()
 	d.idle = time.AfterFunc(intakeIdle, func() {
 		if err := d.close(); err != nil {
 			in.opts.Log.Warn("close what was published to", "op", "publish", "domain", domain, "err", err)
@@ -326,15 +335,28 @@ func (in *Intake) open(ctx context.Context, d *intakeDomain, domain string) erro
 	return nil
 }
 
-func (d *intakeDomain) close() error {
+func (d *intakeDomain) close() (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.store == nil {
-		return nil
+	if d.store != nil {
+		d.idle.Stop()
+		err = errors.Join(d.store.finish(), d.store.close())
 	}
+	if d.before != nil {
+		err = errors.Join(err, d.before.close())
+	}
+	d.store, d.before = nil, nil
+	return err
+}
+
+// putAside keeps gc from what came until now, and has the store opened anew. mu
+// is held for writing.
+func (d *intakeDomain) putAside() (err error) {
 	d.idle.Stop()
-	err := errors.Join(d.store.finish(), d.store.close())
-	d.store = nil
+	if d.before != nil {
+		err = d.before.close()
+	}
+	d.store, d.before = nil, d.store
 	return err
 }
 
@@ -352,6 +374,9 @@ func (in *Intake) flush(domain string) error {
 		return nil
 	}
 	err := d.store.finish()
+	if time.Since(d.opened) > cmp.Or(in.opts.Reopen, intakeAge) {
+		return errors.Join(err, d.putAside())
+	}
 	b, newErr := newBatcher(d.store.tmp, d.store.blobs)
 	if newErr != nil { // it is opened anew, then
 		d.idle.Stop()

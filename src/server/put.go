@@ -79,7 +79,7 @@ func (s *Server) putBlob(c *call) {
 	ctx := c.r.Context()
 	// Nearly all are small. What is larger, or gets so when it is made plain, waits
 	// for its turn.
-	memory, need := s.pools.configured.memory, int64(2*object.MaxBlob)
+	memory, need := s.pools.taken.memory, max(c.r.ContentLength, 0)+object.MaxBlob
 	large := c.r.ContentLength > object.MaxBlob
 	if large {
 		memory, need = s.pools.large.memory, s.pools.large.bytes
@@ -160,17 +160,18 @@ func (s *Server) putHead(c *call) {
 
 // published has a head that was put given to all who ask from now on.
 func (h *heads) published(ctx context.Context, head *object.Head) error {
-	for {
+	// A request under way may have read the one before.
+	for range 3 {
 		s := h.state(ctx, head.Tree)
 		s.mu.Lock()
 		s.asked, s.err = time.Time{}, nil
 		s.mu.Unlock()
-		// A request under way may have read the one before.
 		v, err := h.exact(ctx, head.Tree, fetchKeep, "", 0)
 		if err != nil || v.head.Serial >= head.Serial {
 			return err
 		}
 	}
+	return fmt.Errorf("head of %v: serial %d is not what is there", head.Tree, head.Serial)
 }
 
 // forget has the trees asked for anew.

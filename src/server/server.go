@@ -75,6 +75,7 @@ type current struct {
 // Shares of [main] memory, in percent.
 const (
 	fetchShare    = 30 // fetches under way from the config's stores, and as much from others
+	takenShare    = 10 // blobs that are being put
 	metadataShare = 10 // decoded metadata of each of the config's stores
 	indexShare    = 5  // indexes of trees
 	toldPart      = 4  // other stores have this part of it for metadata
@@ -87,6 +88,7 @@ const checksAtOnce = 4
 // have objects that take much of it.
 type pools struct {
 	configured, told, large pool
+	taken                   pool  // for what is published here
 	metadata                int64 // bytes
 }
 
@@ -97,8 +99,11 @@ type pool struct {
 
 func newPools(memory, largest int64) pools {
 	of := func(bytes int64) pool { return pool{bytes, semaphore.NewWeighted(bytes)} }
-	share := max(memory*fetchShare/100, 4*object.MaxBlob)
-	return pools{of(share), of(share), of(2*largest + object.MaxBlob), memory * metadataShare / 100}
+	share := func(percent int64) pool { return of(max(memory*percent/100, 4*object.MaxBlob)) }
+	return pools{
+		configured: share(fetchShare), told: share(fetchShare), large: of(2*largest + object.MaxBlob),
+		taken: share(takenShare), metadata: memory * metadataShare / 100,
+	}
 }
 
 // New makes a server of what the data remembers. It asks no store for anything.

@@ -33,7 +33,7 @@ func TestUsage(t *testing.T) {
 	contains(t, ays(t, 2, "publish", "-store", store, "-id", id).stderr, "missing TREE")
 	contains(t, ays(t, 2, "publish", "-store", store, "-id", id, tree, "-json").stderr, "flags come first")
 	contains(t, ays(t, 2, "publish", "-store", store, "-id", "mongodb", tree).stderr, "ays.id")
-	contains(t, ays(t, 2, "publish", "-store", "https://h/s", "-id", id, tree).stderr, "writes to a directory store")
+	contains(t, ays(t, 2, "publish", "-store", "ftp://h/s", "-id", id, tree).stderr, "writes to a directory store")
 	contains(t, ays(t, 2, "publish", "-store", store, "-id", id, tree+"/none").stderr, "no such file")
 	contains(t, ays(t, 2, "publish", "-store", store, "-id", id, "-key", tree+"/README", tree).stderr, "keygen")
 	contains(t, ays(t, 2, "verify").stderr, "-store")
