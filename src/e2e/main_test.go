@@ -46,6 +46,7 @@ func runAll(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	os.Setenv("TMPDIR", dir)
+	os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache")) // for ays's state files
 	code = m.Run()
 	if left := mountsUnder(dir); len(left) > 0 {
 		return 1, fmt.Errorf("left mounted: %q", left)

@@ -50,7 +50,11 @@ func (r *reader) file(ctx context.Context, j fileJob) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := r.readFile(ctx, j); err != nil {
+	done, err := r.recall(j)
+	if err == nil && !done {
+		err = r.readFile(ctx, j)
+	}
+	if err != nil {
 		var se storeError
 		if errors.As(err, &se) || ctx.Err() != nil {
 			return err
@@ -62,7 +66,7 @@ func (r *reader) file(ctx context.Context, j fileJob) error {
 }
 
 func (r *reader) readFile(ctx context.Context, j fileJob) error {
-	path, e := j.path(), j.entry()
+	path, e, began := j.path(), j.entry(), r.now()
 	// What was a file a moment ago may be a pipe by now: don't wait for its
 	// writer.
 	f, err := openBelow(r.top, path, unix.O_RDONLY|unix.O_NONBLOCK)
@@ -81,6 +85,7 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 		return errChanged
 	}
 	e.Kind, e.Mode, e.Mtime, e.Size = object.File, r.mode(path, &before), mtime(before.Mtim), before.Size
+	j.stamp(stampOf(&before, began))
 	if e.Size <= object.MaxBlob {
 		err = r.readBlob(f, e)
 	} else {

@@ -32,13 +32,18 @@ type Options struct {
 	// Whole refuses a tree of which something can't be published as it is: a
 	// device, socket or pipe, or a setuid bit that is not to be kept.
 	Whole bool
+	// State is a file that remembers what the tree's files were, so that the next
+	// publish reads only those that are different since; empty for none. Full
+	// reads all the same.
+	State string
+	Full  bool
 	OneFS bool // leave what is mounted in the tree out: mount points are empty
 	// Workers is how many files or chunks are worked on at once, each with a
 	// few MiB of memory; 0 chooses.
 	Workers  int
-	Progress func(Progress) // called now and then, from one goroutine; may be nil
-	Log      *slog.Logger   // for what is left out; nil drops it
-	Now      func() time.Time
+	Progress func(Progress)   // called now and then, from one goroutine; may be nil
+	Log      *slog.Logger     // for what is left out; nil drops it
+	Now      func() time.Time // for the head, and for how fresh files are
 }
 
 // Result says what became of a publish.
@@ -54,6 +59,7 @@ type Result struct {
 	Warnings  int64 // these, and other things that are not published as they are
 	NewBlobs  int64 // objects that the store did not have, heads aside
 	NewBytes  int64 // what these take there
+	Unread    int64 // files that were as the state file has them, and not read
 	Elapsed   time.Duration
 }
 
@@ -174,7 +180,11 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	r := &reader{
 		root: o.Root, oneFS: o.OneFS, keepSetuid: o.KeepSetuid, workers: o.Workers,
 		store: store, log: o.Log, meter: m, files: newFilePool(o.Workers),
+		now: o.Now, remember: o.State != "",
 	}
+	key := stateKey{o.Store, o.Tree.Dir(), o.Domain}
+	r.state = o.openOldState(key)
+	defer r.state.close()
 	root, err := r.read(ctx)
 	if err != nil {
 		return res, err
@@ -195,6 +205,11 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 		return res, err
 	}
 	// The head is there: it is too late to give up.
+	if o.State != "" {
+		if err := writeState(o.State, key, root); err != nil {
+			o.Log.Warn("the next publish will read all files", "err", err)
+		}
+	}
 	if err := listTrees(context.WithoutCancel(ctx), o.Store); err != nil {
 		return res, err
 	}
@@ -202,6 +217,6 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 		Tree: o.Tree, Domain: o.Domain, Unchanged: !changed,
 		Serial: head.Serial, Time: head.Time, Root: head.Root,
 		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(),
-		NewBlobs: store.newBlobs.Load(), NewBytes: store.newBytes.Load(),
+		NewBlobs: store.newBlobs.Load(), NewBytes: store.newBytes.Load(), Unread: r.unread.Load(),
 	}, nil
 }

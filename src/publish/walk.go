@@ -31,16 +31,26 @@ type dir struct {
 	entries []object.Entry
 	left    atomic.Int64 // entries without a digest, and one while they are being read
 	listing []byte       // once left is 0
+	stamps  []stamp      // of entries, where a state file is wanted
 }
 
 // fileJob is a file to be read into its entry.
 type fileJob struct {
-	dir  *dir
-	slot int
+	dir   *dir
+	slot  int
+	stat  unix.Stat_t // as the walk has seen it
+	known *remembered // of an earlier publish; nil for nothing
 }
 
 func (j fileJob) entry() *object.Entry { return &j.dir.entries[j.slot] }
 func (j fileJob) path() string         { return object.Join(j.dir.path, string(j.entry().Name)) }
+
+// stamp remembers what the file was when it was read.
+func (j fileJob) stamp(s stamp) {
+	if j.dir.stamps != nil {
+		j.dir.stamps[j.slot] = s
+	}
+}
 
 // reader reads one tree.
 type reader struct {
@@ -54,6 +64,9 @@ type reader struct {
 	files      *filePool
 	problems   problems
 	zero       zeroChunk
+	now        func() time.Time
+	state      *stateReader // of the publish before; nil for none
+	remember   bool         // files' stamps, for the next publish
 
 	top      *os.File      // the root, open while the tree is read
 	device   uint64        // that the root is on
@@ -61,6 +74,7 @@ type reader struct {
 	skipped  int64
 	warnings atomic.Int64
 	bytes    atomic.Int64
+	unread   atomic.Int64 // files that were known, and not read
 }
 
 // warn tells of something that is not published as it is.
@@ -131,11 +145,15 @@ func (r *reader) walk(ctx context.Context, d *dir, jobs chan<- fileJob) error {
 	// All entries have their places before the first file is sent: a worker
 	// writes to its own.
 	d.entries = make([]object.Entry, len(kept))
+	if r.remember {
+		d.stamps = make([]stamp, len(kept))
+	}
+	known := r.state.files(d.path)
 	for i := range kept {
 		d.entries[i] = object.Entry{Name: []byte(kept[i].name)}
 	}
 	for i := range kept {
-		if err := r.dispatch(ctx, d, i, &kept[i], jobs); err != nil {
+		if err := r.dispatch(ctx, d, i, &kept[i], known, jobs); err != nil {
 			return err
 		}
 	}
@@ -194,7 +212,7 @@ func (r *reader) look(d *dir) ([]found, error) {
 }
 
 // dispatch sees to one entry of a directory, whatever it is.
-func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, jobs chan<- fileJob) error {
+func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, known map[string]remembered, jobs chan<- fileJob) error {
 	e := &d.entries[slot]
 	switch f.stat.Mode & unix.S_IFMT {
 	case unix.S_IFLNK:
@@ -210,8 +228,12 @@ func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, jobs 
 	}
 	r.counts.Files++
 	d.left.Add(1)
+	j := fileJob{dir: d, slot: slot, stat: f.stat}
+	if m, ok := known[f.name]; ok {
+		j.known = &m
+	}
 	select {
-	case jobs <- fileJob{d, slot}:
+	case jobs <- j:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

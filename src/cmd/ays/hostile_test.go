@@ -17,6 +17,7 @@ type summary struct {
 	Serial, Files, Dirs, Symlinks, Warnings int64
 	NewBlobs                                int64 `json:"new_blobs"`
 	NewBytes                                int64 `json:"new_bytes"`
+	Unread                                  int64
 	Root, Key                               string
 }
 

@@ -32,6 +32,7 @@ type published struct {
 	Warnings int64   `json:"warnings"`
 	NewBlobs int64   `json:"new_blobs"`
 	NewBytes int64   `json:"new_bytes"`
+	Unread   int64   `json:"unread"` // files that were as the state file has them
 	Seconds  float64 `json:"seconds"`
 }
 
@@ -45,6 +46,8 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	sign.add(fs)
 	fs.BoolVar(&o.KeepSetuid, "keep-setuid", false, "keep setuid and setgid bits")
 	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
+	fs.StringVar(&o.State, "state", "", "`file` that remembers what files were, so that the next publish reads only those that changed; \"none\" for none (default one for the store and the tree in the user's cache directory)")
+	fs.BoolVar(&o.Full, "full", false, "read all files, whatever the state file says")
 	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
 	rest, code, ok := c.parse(fs, args)
@@ -55,6 +58,7 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	if o.Store == "" || o.Tree.ID == "" {
 		return c.fail(errors.New("-store and -id are needed"))
 	}
+	stateFile(&o)
 	var err error
 	if o.Signers, _, err = sign.open(ctx); err != nil {
 		return c.fail(err)
@@ -74,7 +78,7 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 		ID: res.Tree.ID, RepoID: res.Tree.RepoID, Platform: res.Tree.Platform,
 		Domain: res.Domain, Unchanged: res.Unchanged, Serial: res.Serial, Time: res.Time, Root: res.Root,
 		Counts: res.Counts, Skipped: res.Skipped, Warnings: res.Warnings,
-		NewBlobs: res.NewBlobs, NewBytes: res.NewBytes, Seconds: res.Elapsed.Seconds(),
+		NewBlobs: res.NewBlobs, NewBytes: res.NewBytes, Unread: res.Unread, Seconds: res.Elapsed.Seconds(),
 	}
 	p.Key = signerNames(o.Signers)
 	if *asJSON {
@@ -89,6 +93,19 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 		return exitWrong
 	}
 	return exitOK
+}
+
+// stateFile chooses the state file if the flag did not.
+func stateFile(o *publish.Options) {
+	switch o.State {
+	case "none":
+		o.State = ""
+	case "":
+		var err error
+		if o.State, err = publish.DefaultState(o.Store, o.Tree, o.Domain); err != nil {
+			o.Log.Info("all files are read; see -state", "err", err)
+		}
+	}
 }
 
 func signerNames(signers []note.Signer) string {
@@ -133,10 +150,11 @@ func printPublished(c *call, tree object.TreeName, p published) error {
 root    %v
 tree    %d files, %d directories, %d symlinks, %s
 stored  %d new objects, %s
+unread  %d files, known from before
 time    %.2f s
 `, what, tree, p.Serial, signed, p.Root,
 		p.Files, p.Dirs, p.Symlinks, byteSize(p.Bytes),
-		p.NewBlobs, byteSize(p.NewBytes), p.Seconds)
+		p.NewBlobs, byteSize(p.NewBytes), p.Unread, p.Seconds)
 	return err
 }
 
