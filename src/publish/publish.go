@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -27,14 +28,18 @@ type Options struct {
 	Tree       object.TreeName
 	Domain     string        // empty for the default one
 	Signers    []note.Signer // none leaves the head unsigned
-	Root       string        // the directory that is published
+	Root       string        // what is published: a directory, an archive, - for Stdin, an image layout, a list
+	As         string        // what Root is; empty to find out
+	Stdin      io.Reader     // for an archive
+	Image      string        // which image of a layout: OS/ARCHITECTURE[/VARIANT], reference name or digest; empty for the platform's, or the only one
+	Files      string        // the directory with the files of a list; empty for the usual place beside it
 	KeepSetuid bool          // keep setuid and setgid bits
 	// Whole refuses a tree of which something can't be published as it is: a
 	// device, socket or pipe, or a setuid bit that is not to be kept.
 	Whole bool
 	// State is a file that remembers what the tree's files were, so that the next
 	// publish reads only those that are different since; empty for none. Full
-	// reads all the same.
+	// reads all the same. Other things than directories are always read.
 	State string
 	Full  bool
 	OneFS bool // leave what is mounted in the tree out: mount points are empty
@@ -44,6 +49,8 @@ type Options struct {
 	Progress func(Progress)   // called now and then, from one goroutine; may be nil
 	Log      *slog.Logger     // for what is left out; nil drops it
 	Now      func() time.Time // for the head, and for how fresh files are
+
+	sniff bool // an archive may turn out to be an image layout
 }
 
 // Result says what became of a publish.
@@ -76,24 +83,22 @@ func (o *Options) complete() error {
 	if err != nil {
 		return err
 	}
-	if o.Root == "" {
-		return errors.New("no directory to publish given")
-	}
-	info, err := os.Stat(o.Root)
-	if err != nil {
-		return fmt.Errorf("directory to publish: %w", err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("directory to publish: %s is not a directory", o.Root)
-	}
-	if o.Root, err = resolve(o.Root); err != nil {
-		return fmt.Errorf("directory to publish: %w", err)
+	if err := o.recognise(); err != nil {
+		return err
 	}
 	if o.Store, err = resolve(dir); err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	if o.Store == o.Root || strings.HasPrefix(o.Store, strings.TrimSuffix(o.Root, "/")+"/") {
-		return fmt.Errorf("the store %s is inside the directory to publish, %s", o.Store, o.Root)
+	if o.isDir() {
+		if o.Root, err = resolve(o.Root); err != nil {
+			return fmt.Errorf("directory to publish: %w", err)
+		}
+		if o.Store == o.Root || strings.HasPrefix(o.Store, strings.TrimSuffix(o.Root, "/")+"/") {
+			return fmt.Errorf("the store %s is inside the directory to publish, %s", o.Store, o.Root)
+		}
+	}
+	if o.As != AsDir {
+		o.State = ""
 	}
 	if o.Workers == 0 {
 		o.Workers = max(minWorkers, 2*runtime.GOMAXPROCS(0))
@@ -127,9 +132,9 @@ func resolve(path string) (string, error) {
 	}
 }
 
-// Run publishes a directory. Whatever the error, the tree is as it was before,
+// Run publishes a tree. Whatever the error, the tree is as it was before,
 // unless it is the list of trees alone that could not be written. A *TreeError
-// tells what in the directory could not be read.
+// tells what in it could not be read.
 func Run(ctx context.Context, o Options) (Result, error) {
 	m := &meter{start: time.Now()}
 	if err := o.complete(); err != nil {
@@ -175,7 +180,11 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 		}
 	}()
 
-	stop := m.report(ctx, o.Root, o.Progress)
+	scan := ""
+	if o.As == AsDir {
+		scan = o.Root
+	}
+	stop := m.report(ctx, scan, o.Progress)
 	defer stop()
 	r := &reader{
 		root: o.Root, oneFS: o.OneFS, keepSetuid: o.KeepSetuid, workers: o.Workers,
@@ -185,7 +194,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	key := stateKey{o.Store, o.Tree.Dir(), o.Domain}
 	r.state = o.openOldState(key)
 	defer r.state.close()
-	root, err := r.read(ctx)
+	root, err := r.readRoot(ctx, &o)
 	if err != nil {
 		return res, err
 	}

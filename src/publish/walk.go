@@ -276,10 +276,12 @@ func (r *reader) mode(path string, st *unix.Stat_t) uint16 {
 	return all &^ (unix.S_ISUID | unix.S_ISGID)
 }
 
-// mtime is t in nanoseconds since 1970. Times before that are rounded down to
-// whole seconds, and times that 64 bits can't hold are as near as they can be.
-func mtime(t unix.Timespec) int64 {
-	sec, nsec := t.Unix()
+// mtime is t as nanos has it.
+func mtime(t unix.Timespec) int64 { return nanos(t.Unix()) }
+
+// nanos is a time in nanoseconds since 1970. Times before that are rounded down
+// to whole seconds, and times that 64 bits can't hold are as near as they can be.
+func nanos(sec, nsec int64) int64 {
 	switch {
 	case sec > math.MaxInt64/int64(time.Second)-1:
 		return math.MaxInt64

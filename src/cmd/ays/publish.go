@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -48,6 +49,9 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
 	fs.StringVar(&o.State, "state", "", "`file` that remembers what files were, so that the next publish reads only those that changed; \"none\" for none (default one for the store and the tree in the user's cache directory)")
 	fs.BoolVar(&o.Full, "full", false, "read all files, whatever the state file says")
+	fs.StringVar(&o.As, "as", "", "what TREE is: dir, tar, oci or flist (default found out)")
+	fs.StringVar(&o.Image, "image", "", "which `image` of an OCI layout: OS/ARCHITECTURE[/VARIANT], a reference name or a digest (default the one for -platform, or the only one)")
+	fs.StringVar(&o.Files, "files", "", "`directory` with the files that a .flist names (default ../files beside the list)")
 	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
 	rest, code, ok := c.parse(fs, args)
@@ -55,6 +59,7 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 		return code
 	}
 	o.Tree, o.Root, o.Whole = *tree, rest[0], !*allow
+	o.Stdin = os.Stdin
 	if o.Store == "" || o.Tree.ID == "" {
 		return c.fail(errors.New("-store and -id are needed"))
 	}
