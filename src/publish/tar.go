@@ -91,7 +91,7 @@ func (r *reader) readArchive(ctx context.Context, o *Options) (*dir, error) {
 // still waits ends with r.
 func interruptible(ctx context.Context, r io.Reader) io.ReadCloser {
 	pr, pw := io.Pipe()
-	context.AfterFunc(ctx, func() { pr.CloseWithError(context.Cause(ctx)) })
+	context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) })
 	go func() {
 		_, err := io.CopyBuffer(pw, struct{ io.Reader }{r}, make([]byte, 256<<10))
 		pw.CloseWithError(err)
@@ -141,30 +141,38 @@ func (r *reader) spool(in io.Reader) (*os.File, error) {
 
 // counter counts what is read.
 type counter struct {
-	r io.Reader
-	n int64
+	r     io.Reader
+	n     int64
+	zeros int64 // bytes of zero that were read last
 }
 
 func (c *counter) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
 	c.n += int64(n)
+	rest := bytes.TrimRight(b[:n], "\x00")
+	if len(rest) > 0 {
+		c.zeros = 0
+	}
+	c.zeros += int64(n - len(rest))
 	return n, err
 }
 
-// tar reads an archive to its end. Whiteouts, if they are to be looked for, hide
-// what lower layers have told of.
-func (t *importer) tar(ctx context.Context, in io.Reader, whiteouts bool) error {
+// tar reads an archive to its end. In that of a layer, whiteouts hide what lower
+// layers have told of, and the end mark may be missing: its digest tells whether
+// it is whole.
+func (t *importer) tar(ctx context.Context, in io.Reader, layer bool) error {
 	counted := &counter{r: in}
 	archive := tar.NewReader(counted)
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		before := counted.n
+		counted.zeros = 0
 		h, err := archive.Next()
 		if err == io.EOF {
-			// Behind the last file there may be padding, of less than a block.
-			if counted.n-before < tarBlock {
+			// The mark is two blocks of zeros. The padding of what comes before it
+			// is less than one.
+			if counted.zeros < 2*tarBlock && !layer {
 				return errCutOff
 			}
 			break
@@ -172,7 +180,7 @@ func (t *importer) tar(ctx context.Context, in io.Reader, whiteouts bool) error 
 		if err != nil {
 			return fmt.Errorf("read tar archive at byte %d: %w", counted.n, err)
 		}
-		err = t.entry(ctx, h, archive, whiteouts)
+		err = t.entry(ctx, h, archive, layer)
 		if err == nil {
 			_, err = io.Copy(io.Discard, archive)
 		}
@@ -190,7 +198,7 @@ func (t *importer) tar(ctx context.Context, in io.Reader, whiteouts bool) error 
 
 // entry takes one entry of an archive. What is wrong with it alone goes to the
 // problems.
-func (t *importer) entry(ctx context.Context, h *tar.Header, in io.Reader, whiteouts bool) error {
+func (t *importer) entry(ctx context.Context, h *tar.Header, in io.Reader, layer bool) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
@@ -198,7 +206,7 @@ func (t *importer) entry(ctx context.Context, h *tar.Header, in io.Reader, white
 	if err != nil {
 		return t.problem(ctx, h.Name, err)
 	}
-	if whiteouts {
+	if layer {
 		if dir, name := splitPath(path); strings.HasPrefix(name, whiteout) {
 			t.whiteout(dir, name)
 			return nil

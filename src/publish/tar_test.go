@@ -297,6 +297,11 @@ func TestTarCutOff(t *testing.T) {
 	for _, cut := range []int{end, end - 512, end - 513} {
 		refused(fmt.Sprintf("cut off at %d of %d", cut, len(plain)), plain[:cut])
 	}
+	withPAX := tarOf(t, craftedTree(t)) // two blocks more for every file
+	for n := range 12 {
+		refused(fmt.Sprintf("with PAX cut off after %d blocks", n), withPAX[:n*512])
+		refused("with PAX cut off within a block", withPAX[:n*512+488])
+	}
 	for name, packed := range map[string][]byte{"gzip": gzipped(t, plain), "zstd": zstded(t, plain)} {
 		for _, cut := range []int{10, len(packed) / 2, len(packed) - 9, len(packed) - 1} {
 			refused(fmt.Sprintf("of %s cut off at %d of %d", name, cut, len(packed)), packed[:cut])
