@@ -30,7 +30,7 @@ func (d *aysfs) prepare(ctx context.Context, t *tree) error {
 }
 
 func (s *site) publish(ctx context.Context, store, dir, id string) error {
-	return runQuietly(ctx, 10*time.Minute, filepath.Join(s.bin, "ays"), "publish", "-store", store, "-id", id, "-state", store+".state", dir)
+	return runQuietly(ctx, 10*time.Minute, filepath.Join(s.bin, "ays"), "publish", "-store", store, "-id", id, "-state", "none", dir)
 }
 
 // aysfsConfig has the defaults in all that matters. The disk is often fuller than

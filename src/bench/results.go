@@ -70,6 +70,7 @@ func newResults(ctx context.Context, o *options, s *site) *results {
 		"aysfs": {filepath.Join(s.bin, "aysfs"), "-version"}, "nginx": {nginx, "-v"}, "go": {"go", "version"},
 		"python": {"python3", "--version"}, "squashfuse": {"squashfuse_ll", "--version"},
 		"mksquashfs": {"mksquashfs", "-version"}, "rclone": {"rclone", "version"},
+		"restic": {"restic", "version"}, "desync": {"desync", "--version"},
 	} {
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		// Some say it on stderr, or call it a failure.

@@ -185,31 +185,54 @@ func (r *results) serving() [][]string {
 	return rows
 }
 
+// publishing has a row for each step and two columns for each program: what it
+// took, and how many times what a copy took. Sizes are next to the tree's own.
 func (r *results) publishing() [][]string {
-	rows := [][]string{{"", "time", ""}}
 	if len(r.Publish) == 0 {
 		return nil
 	}
-	of := func(get func(published) float64) float64 {
+	var programs []string
+	for _, p := range r.Publish {
+		if !slices.Contains(programs, p.Program) {
+			programs = append(programs, p.Program)
+		}
+	}
+	of := func(program string, get func(published) float64) float64 {
 		var values []float64
 		for _, p := range r.Publish {
-			values = append(values, get(p))
+			if p.Program == program {
+				values = append(values, get(p))
+			}
 		}
 		return median(values)
 	}
-	copied := of(func(p published) float64 { return p.Copy })
-	for _, step := range []struct {
-		name string
-		took float64
-	}{
-		{"copy", copied},
-		{"first", of(func(p published) float64 { return p.First })},
-		{"unchanged", of(func(p published) float64 { return p.Unchanged })},
-		{fmt.Sprintf("%d files changed", r.Publish[0].Files), of(func(p published) float64 { return p.Changed })},
-	} {
-		rows = append(rows, []string{step.name, seconds(step.took), ratio(step.took, copied)})
+	head := []string{""}
+	for _, program := range programs {
+		head = append(head, program, "")
 	}
-	return rows
+	rows := [][]string{head}
+	for _, s := range []struct {
+		name string
+		took func(published) float64
+	}{
+		{"copy", func(p published) float64 { return p.Copy }},
+		{"first", func(p published) float64 { return p.First }},
+		{"unchanged", func(p published) float64 { return p.Unchanged }},
+		{fmt.Sprintf("%d files changed", r.Publish[0].Files), func(p published) float64 { return p.Changed }},
+	} {
+		row := []string{s.name}
+		for _, program := range programs {
+			took := of(program, s.took)
+			row = append(row, seconds(took), ratio(took, of(program, func(p published) float64 { return p.Copy })))
+		}
+		rows = append(rows, row)
+	}
+	row := []string{"stored"}
+	for _, program := range programs {
+		stored := of(program, func(p published) float64 { return float64(p.Stored) })
+		row = append(row, mib(int64(stored)), ratio(stored, of(program, func(p published) float64 { return float64(p.Tree) })))
+	}
+	return append(rows, row)
 }
 
 // seconds writes a time with three digits that count.

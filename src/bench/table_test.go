@@ -78,7 +78,10 @@ func TestPrint(t *testing.T) {
 	r.Samples[5].Client = &usage{RssAnon: 2048}
 	r.Samples[6].Net = &netUse{Requests: 7, OneGet: 3}
 	r.Samples[6].Net.Down = 2e6
-	r.Publish = []published{{Copy: 2, First: 3}}
+	r.Publish = []published{
+		{Program: "aysfs", Copy: 2, First: 3, Stored: 1 << 20, Tree: 2 << 20},
+		{Program: "peer", Copy: 2, First: 8, Stored: 4 << 20, Tree: 2 << 20},
+	}
 	r.Skipped = []string{"squashfs: the kernel has none"}
 	var out strings.Builder
 	r.print(&out)
@@ -89,7 +92,8 @@ func TestPrint(t *testing.T) {
 		{"tar", "disk", "failed"},
 		{"find", "disk", "aysfs", "2.0", "0.0", "0.0", "0.00"},
 		{"find", "cold", "aysfs", "6.00 s", "3.00 s", "2.00×", "7", "0", "2.0", "0.0"},
-		{"first", "3.00 s", "1.50×"},
+		{"first", "3.00 s", "1.50×", "8.00 s", "4.00×"},
+		{"stored", "1.0 MiB", "0.50×", "4.0 MiB", "2.00×"},
 		{"skipped: squashfs: the kernel has none"},
 	} {
 		text := strings.Join(want, " ")
