@@ -26,6 +26,7 @@ const (
 )
 
 const (
+	sniffed       = 64 << 10  // bytes at the start of an archive
 	maxManifest   = 4 << 20   // bytes of JSON, as registries have it
 	maxNested     = 8         // indexes in indexes
 	maxCandidates = 10_000    // images in a layout
@@ -49,17 +50,25 @@ func openLayoutDir(dir string) (*layout, error) {
 	}, nil
 }
 
-// looksLikeLayout guesses from the first name in a tar archive. Whether it is the
-// archive of a layout shows when all names are known.
+// looksLikeLayout guesses from the first name in a tar archive, but for that of the
+// root. Whether it is the archive of a layout shows when all names are known.
 func looksLikeLayout(b *bufio.Reader) bool {
-	start, err := b.Peek(100) // the field for the name
-	if err != nil {
-		return false
+	start, _ := b.Peek(sniffed)
+	archive := tar.NewReader(bytes.NewReader(start))
+	for {
+		h, err := archive.Next()
+		if err != nil {
+			return false
+		}
+		name, err := cleanName(h.Name)
+		if err != nil {
+			return false
+		}
+		if name != "" {
+			first, _, _ := strings.Cut(name, "/")
+			return name == layoutFile || name == indexFile || name == "manifest.json" || first == blobsDir
+		}
 	}
-	field, _, _ := bytes.Cut(start, []byte{0})
-	name := strings.TrimSuffix(strings.TrimPrefix(string(field), "./"), "/")
-	first, _, _ := strings.Cut(name, "/")
-	return name == layoutFile || name == indexFile || name == "manifest.json" || first == blobsDir
 }
 
 // readLayoutTar reads the archive of a layout, or of a tree after all.

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"crypto/md5"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -106,4 +107,44 @@ func TestPublishFlist(t *testing.T) {
 	}
 	must(t, os.Remove(dir+"/"+sum))
 	contains(t, ays(t, 2, "publish", "-store", store, "-id", id, list).stderr, `"bin/mongod": no file `+sum[:2]+"/"+sum[2:4]+"/"+sum, "nothing was published")
+}
+
+// An image whose second layer hides what the first has, as a directory and as an
+// archive of that.
+func TestPublishImage(t *testing.T) {
+	tree, store, layout := someTree(t), t.TempDir(), t.TempDir()
+	must(t, os.MkdirAll(layout+"/blobs/sha256", 0o755))
+	blob := func(content []byte) (desc string) {
+		sum := fmt.Sprintf("%x", sha256.Sum256(content))
+		must(t, os.WriteFile(layout+"/blobs/sha256/"+sum, content, 0o644))
+		return fmt.Sprintf(`"digest":"sha256:%s","size":%d`, sum, len(content))
+	}
+	layer := func(dir string, flags ...string) string {
+		b, err := os.ReadFile(archive(t, dir, flags...))
+		must(t, err)
+		return `{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip",` + blob(b) + `}`
+	}
+	second := t.TempDir()
+	must(t, os.WriteFile(second+"/.wh.README", nil, 0o644))
+	must(t, os.WriteFile(second+"/new", []byte("new"), 0o644))
+	config := blob([]byte(`{"os":"linux","architecture":"amd64"}`))
+	manifest := blob([]byte(`{"schemaVersion":2,"config":{` + config + `},"layers":[` + layer(tree, "--gzip") + `,` + layer(second) + `]}`))
+	index := `{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json",` + manifest + `}]}`
+	must(t, os.WriteFile(layout+"/index.json", []byte(index), 0o644))
+	must(t, os.WriteFile(layout+"/oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644))
+
+	s := publishJSON(t, 0, store, "-platform", "linux-amd64", layout)
+	if s.Files != 2 || s.Dirs != 2 || s.Symlinks != 1 {
+		t.Errorf("got %+v", s)
+	}
+	name := archive(t, layout)
+	if s := publishJSON(t, 0, store, "-platform", "linux-amd64", name); !s.Unchanged {
+		t.Errorf("got %+v", s)
+	}
+	contains(t, ays(t, 2, "publish", "-store", store, "-id", id, "-platform", "linux-arm64", name).stderr, "no image for platform linux-arm64", "linux/amd64")
+	contains(t, ays(t, 2, "publish", "-store", store, "-id", id, "-image", "v2", layout).stderr, `no image "v2"`)
+	contains(t, ays(t, 0, "verify", "-store", store).stdout, "all right")
+	if s := publishJSON(t, 0, store, "-as", "tar", name); s.Files != 6 {
+		t.Errorf("as it is, got %+v", s)
+	}
 }
