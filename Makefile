@@ -2,6 +2,7 @@
 # make demo     the whole way, with this machine's Go toolchain (root)
 # make test     everything that CI checks (root)
 # make bench    measurements (root)
+# make release-snapshot   tarballs and packages in dist/
 
 VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
 COMMIT  := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
@@ -11,7 +12,7 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TESTFLAGS   ?=
 SHELL       := /bin/bash
 
-.PHONY: build demo test lint cross unit bench deps clean
+.PHONY: build demo test lint cross unit bench release-snapshot deps clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./src/cmd/...
@@ -25,6 +26,7 @@ lint:
 	@files=$$(gofmt -l src); [ -z "$$files" ] || { echo "run gofmt -w on:" $$files; exit 1; }
 	go vet ./src/...
 	$(STATICCHECK) ./src/...
+	shellcheck -s sh init/aysfs init/ays_cache init/package/* src/e2e/testdata/init.sh
 
 # What runs on small machines must at least compile for them, tests included.
 cross:
@@ -37,12 +39,17 @@ cross:
 unit:
 	go test -race -count=1 -timeout 12m $(TESTFLAGS) ./src/...
 
+# Tarballs and packages of what is committed, in dist/; goreleaser is not
+# installed by this: go install github.com/goreleaser/goreleaser/v2@v2.16.0
+release-snapshot:
+	goreleaser release --snapshot --clean
+
 bench: build
 	go run ./src/bench
 
 # Programs that the tests use, from Debian. Nothing happens where all are there.
 deps:
-	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl; do \
+	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck; do \
 		PATH=$$PATH:/usr/sbin command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \

@@ -11,7 +11,10 @@ import (
 )
 
 // aysfs is the subject.
-type aysfs struct{ *site }
+type aysfs struct {
+	*site
+	debug bool // on a debug mount, of which nothing matches
+}
 
 func (d *aysfs) absent() string {
 	return missing(filepath.Join(d.bin, "aysfs"), filepath.Join(d.bin, "ays"))
@@ -30,7 +33,7 @@ func (d *aysfs) prepare(ctx context.Context, t *tree) error {
 }
 
 func (s *site) publish(ctx context.Context, store, dir, id string) error {
-	return runQuietly(ctx, 10*time.Minute, filepath.Join(s.bin, "ays"), "publish", "-store", store, "-id", id, "-state", "none", dir)
+	return runQuietly(ctx, 10*time.Minute, filepath.Join(s.bin, "ays"), "publish", "-store", store, "-id", id, dir)
 }
 
 // aysfsConfig has the defaults in all that matters. The disk is often fuller than
@@ -53,6 +56,16 @@ ays.id = %q
 stor.name = "store"
 `
 
+// debugConfig makes the mount one whose files can be changed. It does without the
+// redis, which nothing of what is measured would ask.
+const debugConfig = `debug = "bench"
+debug_filter = ['etc/.*\.conf']
+[[debug]]
+name = "bench"
+redis.addr = "127.0.0.1"
+redis.port = 1
+`
+
 func (d *aysfs) mount(ctx context.Context, t *tree, keep bool) (*mounted, error) {
 	cache := d.path("cache", "aysfs", t.name)
 	if !keep {
@@ -73,6 +86,9 @@ func (d *aysfs) mount(ctx context.Context, t *tree, keep bool) (*mounted, error)
 	}
 	file := d.path("aysfs.toml")
 	text := fmt.Sprintf(aysfsConfig, d.path("aysfs.sock"), cache, d.server.url+"/"+storeDir, ca, t.name, dir, treeID(t))
+	if d.debug {
+		text += debugConfig
+	}
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

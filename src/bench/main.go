@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/aysfs/aysfs/src/bench/link"
 )
 
 // options are what the command line says.
@@ -26,7 +28,7 @@ type options struct {
 	limit   time.Duration
 	bin     string
 	out     string
-	link    linkConfig
+	link    link.Config
 }
 
 func main() { os.Exit(run()) }
@@ -62,8 +64,8 @@ func readFlags(args []string) (*options, error) {
 	fs.DurationVar(&o.limit, "limit", 40*time.Second, "longest time of a work, then it is given up; build has ten times that")
 	fs.StringVar(&o.bin, "bin", "bin", "`directory` with aysfs and ays")
 	fs.StringVar(&o.out, "out", ".bench", "`directory` for results, and for trees and caches meanwhile")
-	fs.DurationVar(&o.link.roundTrip, "rtt", 10*time.Millisecond, "round trip of the link")
-	fs.Float64Var(&o.link.mbits, "mbits", 1000, "rate of the link each way, in Mbit/s")
+	fs.DurationVar(&o.link.RoundTrip, "rtt", 10*time.Millisecond, "round trip of the link")
+	fs.Float64Var(&o.link.Mbits, "mbits", 1000, "rate of the link each way, in Mbit/s")
 	list := func(name string, all []string, standard, what string) *string {
 		return fs.String(name, standard, what+", of "+strings.Join(all, ","))
 	}

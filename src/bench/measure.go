@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/bench/link"
 )
 
 // sample is one measurement.
@@ -30,7 +32,7 @@ type sample struct {
 
 // netUse is what a work took from the network.
 type netUse struct {
-	traffic
+	link.Traffic
 	Requests int64 `json:"requests"`
 	// OneGet is how long a single download of Down bytes takes; cold only.
 	OneGet float64 `json:"one_get_seconds,omitempty"`
@@ -41,7 +43,7 @@ type bencher struct {
 	o      *options
 	res    *results
 	site   *site
-	link   *link
+	link   *link.Link
 	trees  map[string]*tree
 	works  []work
 	lineup []*contender
@@ -66,9 +68,9 @@ func newBench(ctx context.Context, o *options, dir string) (b *bencher, err erro
 	if b.site.bin, err = filepath.Abs(o.bin); err != nil {
 		return b, err
 	}
-	near := newThread()
-	defer near.end()
-	if b.link, err = newLink(o.link, near); err != nil {
+	near := link.NewThread()
+	defer near.End()
+	if b.link, err = link.New(o.link, near); err != nil {
 		return b, err
 	}
 	root := filepath.Join(dir, "served")
@@ -82,7 +84,7 @@ func newBench(ctx context.Context, o *options, dir string) (b *bencher, err erro
 			return b, fmt.Errorf("mount tmpfs for the server: %w", err)
 		}
 	}
-	if b.site.server, err = startServer(ctx, filepath.Join(dir, "nginx"), root, b.link.far, o.h2); err != nil {
+	if b.site.server, err = startServer(ctx, filepath.Join(dir, "nginx"), root, b.link.Far(), o.h2); err != nil {
 		return b, err
 	}
 	if err := b.site.server.makeZeros(); err != nil {
@@ -99,7 +101,7 @@ func (b *bencher) close() {
 		b.site.server.stop()
 	}
 	if b.link != nil {
-		b.link.close()
+		b.link.Close()
 	}
 }
 
@@ -266,7 +268,7 @@ func (s *series) mounted(keep bool, do func(dir string)) {
 }
 
 func (s *series) net() netUse {
-	return netUse{traffic: s.link.traffic(), Requests: s.site.server.requests()}
+	return netUse{Traffic: s.link.Traffic(), Requests: s.site.server.requests()}
 }
 
 // measure does the work once and keeps the sample, if it is asked for.

@@ -51,7 +51,7 @@ type machine struct {
 func newResults(ctx context.Context, o *options, s *site) *results {
 	r := &results{
 		Time: time.Now(), Args: os.Args[1:], Trees: make(map[string]*tree), Versions: make(map[string]string),
-		Link:    linkInfo{float64(o.link.roundTrip) / 1e6, o.link.mbits, "HTTP/1.1"},
+		Link:    linkInfo{float64(o.link.RoundTrip) / 1e6, o.link.Mbits, "HTTP/1.1"},
 		Machine: machine{CPUs: runtime.NumCPU(), Arch: runtime.GOARCH, Memory: memory("MemTotal"), LoadBefore: loadAverage()},
 	}
 	if o.h2 {

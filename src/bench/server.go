@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/aysfs/aysfs/src/bench/link"
 )
 
 // server is an nginx of our own at the far end of the link. It serves files as
@@ -66,7 +68,7 @@ http {
 }
 `
 
-func startServer(ctx context.Context, dir, root string, far *thread, h2 bool) (*server, error) {
+func startServer(ctx context.Context, dir, root string, far *link.Thread, h2 bool) (*server, error) {
 	nginx, err := findNginx()
 	if err != nil {
 		return nil, err
@@ -74,20 +76,20 @@ func startServer(ctx context.Context, dir, root string, far *thread, h2 bool) (*
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s := &server{root: root, url: "http://" + serverIP, log: filepath.Join(dir, "requests")}
+	s := &server{root: root, url: "http://" + link.FarIP, log: filepath.Join(dir, "requests")}
 	cert := filepath.Join(dir, "cert.pem")
 	if err := makeCertificate(cert, filepath.Join(dir, "key.pem")); err != nil {
 		return nil, err
 	}
 	if h2 {
-		s.url, s.ca = "https://"+serverIP, cert
+		s.url, s.ca = "https://"+link.FarIP, cert
 	}
 	conf := filepath.Join(dir, "nginx.conf")
-	text := strings.NewReplacer("DIR", dir, "ROOT", root, "IP", serverIP).Replace(nginxConf)
+	text := strings.NewReplacer("DIR", dir, "ROOT", root, "IP", link.FarIP).Replace(nginxConf)
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	err = far.do(func() (err error) {
+	err = far.Do(func() (err error) {
 		s.process, err = startProcess(dir, exec.Command(nginx, "-c", conf, "-e", filepath.Join(dir, "error.log")))
 		return err
 	})
@@ -95,7 +97,7 @@ func startServer(ctx context.Context, dir, root string, far *thread, h2 bool) (*
 		return nil, err
 	}
 	err = s.until(ctx, "listening", func() bool {
-		c, err := net.DialTimeout("tcp", serverIP+":80", time.Second)
+		c, err := net.DialTimeout("tcp", link.FarIP+":80", time.Second)
 		if err == nil {
 			c.Close()
 		}
@@ -135,7 +137,7 @@ func (s *server) get(ctx context.Context, n int64) (time.Duration, error) {
 	defer cancel()
 	tr := &http.Transport{ReadBufferSize: 256 << 10}
 	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+serverIP+"/"+zeros, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+link.FarIP+"/"+zeros, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -161,7 +163,7 @@ func makeCertificate(certFile, keyFile string) error {
 	}
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.ParseIP(serverIP)}, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.ParseIP(link.FarIP)}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)

@@ -79,7 +79,7 @@ func TestPrint(t *testing.T) {
 	r.Samples[6].Net = &netUse{Requests: 7, OneGet: 3}
 	r.Samples[6].Net.Down = 2e6
 	r.Publish = []published{
-		{Program: "aysfs", Copy: 2, First: 3, Stored: 1 << 20, Tree: 2 << 20},
+		{Program: "aysfs", Copy: 2, First: 3, Stored: 1 << 20, Grown: 1 << 19, Tree: 2 << 20},
 		{Program: "peer", Copy: 2, First: 8, Stored: 4 << 20, Tree: 2 << 20},
 	}
 	r.Skipped = []string{"squashfs: the kernel has none"}
@@ -93,6 +93,7 @@ func TestPrint(t *testing.T) {
 		{"find", "disk", "aysfs", "2.0", "0.0", "0.0", "0.00"},
 		{"find", "cold", "aysfs", "6.00 s", "3.00 s", "2.00×", "7", "0", "2.0", "0.0"},
 		{"first", "3.00 s", "1.50×", "8.00 s", "4.00×"},
+		{"more with the changed files", "0.5 MiB", "0.25×", "0.0 MiB", "0.00×"},
 		{"stored", "1.0 MiB", "0.50×", "4.0 MiB", "2.00×"},
 		{"skipped: squashfs: the kernel has none"},
 	} {
@@ -130,33 +131,5 @@ func TestParseProc(t *testing.T) {
 	}
 	if got := parseStat([]byte("7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 150 50 0 0 20 0")); got != 2 {
 		t.Errorf("got %v s, want 2", got)
-	}
-}
-
-// What the kernel joined is counted as what the wire would carry.
-func TestMeasure(t *testing.T) {
-	const header = 20 + 32 // IP, TCP with time stamps
-	packet := func(gso byte, each, payload int, flags byte) []byte {
-		b := make([]byte, vnetHeader+header+payload)
-		b[1] = gso
-		b[4], b[5] = byte(each), byte(each>>8)
-		b[vnetHeader], b[vnetHeader+9] = 4<<4|5, 6
-		b[vnetHeader+20+12], b[vnetHeader+20+13] = 32/4<<4, flags
-		return b
-	}
-	for _, c := range []struct {
-		b    []byte
-		size int
-		syn  bool
-	}{
-		{packet(0, 0, 0, 2), header + 38, true},
-		{packet(0, 0, 0, 2|16), header + 38, false},
-		{packet(1, 1448, 2896, 16), 2896 + 2*header + 2*38, false},
-		{packet(1, 1448, 2897, 16), 2897 + 3*header + 3*38, false},
-		{make([]byte, 12), 12, false},
-	} {
-		if size, syn := measure(c.b); size != c.size || syn != c.syn {
-			t.Errorf("packet of %d bytes: got %d, %v, want %d, %v", len(c.b), size, syn, c.size, c.syn)
-		}
 	}
 }

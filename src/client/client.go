@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,40 +17,52 @@ import (
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tier/disk"
-	"github.com/aysfs/aysfs/src/tier/store"
 	"github.com/aysfs/aysfs/src/tree"
 )
 
+// Options are what a client is made of.
+type Options struct {
+	Config  *config.Client
+	File    string // of the config, to be read again
+	Version string
+	Log     *slog.Logger
+	Level   *slog.LevelVar // of Log
+}
+
 // Client is a running client.
 type Client struct {
-	cfg     *config.Client
 	file    string // of the config
 	version string
 	log     *slog.Logger
+	level   *slog.LevelVar
 	since   time.Time
 
 	cache    *disk.Cache // nil: without
 	noCache  string      // why without, if it should be with
+	heads    *keptHeads
 	metadata *tree.Cache
-	stores   map[string]*chain
-	local    []localCache
-	grid     []*gridCache
+	codec    *object.Codec
 	pins     pins
 	control  *control.Server
-	mounts   []*mount // outer ones before those in them
+	looks    chan struct{} // asks for a look at the heads; holds one
+
+	// What follows from the config. Only a reload changes it, one at a time.
+	mu      sync.Mutex
+	cfg     *config.Client     // GUARDED_BY(mu); in force
+	loaded  loaded             // GUARDED_BY(mu)
+	origins map[string]*origin // GUARDED_BY(mu); by name of the store
+	front   front              // GUARDED_BY(mu)
+	mounts  []*mount           // GUARDED_BY(mu); outer ones before those in them
 
 	life context.Context // ends when the client stops
 	end  context.CancelFunc
 	work sync.WaitGroup
 }
 
-// chain is one store and the tiers before it.
-type chain struct {
-	cfg    config.Store
-	source store.Store
-	grid   []*gridSource
-	blobs  *tier.Chain
-	heads  *tree.Heads
+// front is the tiers before the stores that all of them share.
+type front struct {
+	local []localCache
+	grid  []*gridCache
 }
 
 // Shares of [main] memory, in percent.
@@ -65,29 +76,41 @@ const (
 )
 
 // New makes what a client needs and touches nothing but the disk cache.
-func New(cfg *config.Client, file, version string, log *slog.Logger) (*Client, error) {
-	c := &Client{cfg: cfg, file: file, version: version, log: log, since: time.Now(), stores: make(map[string]*chain)}
+func New(opts Options) (*Client, error) {
+	cfg := opts.Config
+	c := &Client{
+		cfg: cfg, loaded: loaded{at: time.Now()}, file: opts.File, version: opts.Version, log: opts.Log, level: opts.Level, since: time.Now(),
+		heads: &keptHeads{}, looks: make(chan struct{}, 1), origins: make(map[string]*origin),
+	}
 	c.life, c.end = context.WithCancel(context.Background())
 	limitMemory(cfg.Main.Memory)
 	c.metadata = tree.NewCache(share(cfg.Main.Memory, metadataShare))
 	c.openCache()
-	codec, err := object.NewCodec(max(2, runtime.NumCPU()))
-	if err != nil {
+	var err error
+	if c.codec, err = object.NewCodec(max(2, runtime.NumCPU())); err != nil {
 		return nil, err
 	}
-	c.openLocal()
-	for _, g := range cfg.Grid {
-		c.grid = append(c.grid, newGridCache(g, cfg.Main.IOTimeout))
-	}
+	c.front = newFront(cfg, front{}, &config.Client{}, c.log)
 	for _, s := range cfg.Stores {
-		if err := c.addStore(s, codec); err != nil {
+		ch, err := c.newChain(chainConfigOf(cfg, s), c.front)
+		if err != nil {
 			c.Stop()
 			return nil, err
 		}
+		c.origins[s.Name] = &origin{name: s.Name, now: ch}
 	}
-	c.unusedKeys()
 	c.mounts = arrange(cfg.Mounts)
+	for _, m := range c.mounts {
+		c.prepare(m)
+	}
 	return c, nil
+}
+
+// config is the config in force.
+func (c *Client) config() *config.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cfg
 }
 
 func share(memory int64, percent int64) int64 { return memory * percent / 100 }
@@ -102,13 +125,12 @@ func limitMemory(memory int64) {
 
 // openCache opens the disk cache. Without one the client serves all the same.
 func (c *Client) openCache() {
-	d := c.cfg.Disk
-	if d == nil {
+	if c.cfg.Disk == nil {
 		return
 	}
+	l := diskLimits(c.cfg)
 	cache, err := disk.Open(disk.Options{
-		Path: d.Path, MaxSize: d.MaxSize, MinFree: d.MinFree.Of, Expiration: d.Expiration,
-		Queue: share(c.cfg.Main.Memory, queueShare), Log: c.log,
+		Path: c.cfg.Disk.Path, MaxSize: l.MaxSize, MinFree: l.MinFree, Expiration: l.Expiration, Queue: l.Queue, Log: c.log,
 	})
 	if err != nil {
 		c.noCache = err.Error()
@@ -116,79 +138,20 @@ func (c *Client) openCache() {
 		return
 	}
 	cache.SetPinned(c.pins.has)
-	c.cache = cache
+	c.cache, c.heads.disk = cache, cache
 }
 
-func (c *Client) addStore(s config.Store, codec *object.Codec) error {
-	keys, err := object.ParseKeys(s.Keys)
-	if err != nil {
-		return fmt.Errorf("key of store %s: %w", s.Name, err)
-	}
-	src, err := store.New(store.Config{
-		Name: s.Name, URL: s.URL, Login: s.Login, Secret: s.Secret.Reveal(), CA: s.CA,
-		Timeout: c.cfg.Main.IOTimeout, Version: c.version,
-	})
-	if err != nil {
-		return fmt.Errorf("store %s: %w", s.Name, err)
-	}
-	st := &chain{cfg: s, source: src}
-	grid, err := c.gridFor(st)
-	if err != nil {
-		return err
-	}
-	caches, local := c.localFor(s)
-	n := int64(len(c.cfg.Stores))
-	cfg := tier.ChainConfig{
-		Groups: append(append(local, grid...), tier.One(tier.Retry(src, tier.RetryPolicy{Patience: c.cfg.Main.IOTimeout}))),
-		Codec:  codec, Timeout: c.cfg.Main.IOTimeout, Log: c.log.With("store", s.Name),
-		Budget: max(share(c.cfg.Main.Memory, fetchShare)/n, 4<<20),
-		Recent: max(share(c.cfg.Main.Memory, recentShare)/n, 2<<20),
-	}
-	heads := &tree.Heads{Store: s.Name, Source: headChain{st.grid, src}, Keys: keys, Log: c.log}
-	if c.cache != nil {
-		cfg.Cache, heads.Kept = c.cache, c.cache
-	}
-	if len(caches) > 0 && len(keys) > 0 {
-		heads.Near = localHeads{caches: caches, store: s.URL.String(), life: c.life, log: c.log}
-	}
-	st.blobs, st.heads = tier.NewChain(cfg), heads
-	c.stores[s.Name] = st
-	return nil
+func diskLimits(cfg *config.Client) disk.Limits {
+	d := cfg.Disk
+	return disk.Limits{MaxSize: d.MaxSize, MinFree: d.MinFree.Of, Expiration: d.Expiration, Queue: share(cfg.Main.Memory, queueShare)}
 }
 
-// gridFor is the group of grid caches that a store's blobs are asked from. A
-// directory on this machine needs none.
-func (c *Client) gridFor(st *chain) ([]tier.Group, error) {
-	if len(c.grid) == 0 || st.cfg.URL.Scheme == "file" {
-		return nil, nil
-	}
-	var group tier.Group
-	for _, g := range c.grid {
-		src, err := g.source(st.cfg, c.cfg.Main.IOTimeout, c.version)
-		if err != nil {
-			return nil, fmt.Errorf("grid cache %s: %w", g.name, err)
-		}
-		st.grid = append(st.grid, src)
-		group.Sources = append(group.Sources, src)
-	}
-	return []tier.Group{group}, nil
-}
-
-// unusedKeys says plainly which parts of the config this version does not act on.
-func (c *Client) unusedKeys() {
-	var parts []string
-	if slices.ContainsFunc(c.cfg.Mounts, func(m config.Mount) bool { return m.Debug != "" }) {
-		parts = append(parts, "debug (its mounts are read-only)")
-	}
-	if len(parts) > 0 {
-		c.log.Warn("this version does not act on some of the config", "op", "start", "keys", strings.Join(parts, ", "))
-	}
-}
-
-// Start mounts everything. A mount that can't be made is tried again in the
-// background; the error is that of the first round if no mount came up and
-// waiting won't help.
-func (c *Client) Start(ctx context.Context) error {
+// Start mounts everything, and keeps to the config from then on: a signal on
+// reload, or a change of its file, has it read again. It returns when each mount is
+// there or has waited for as long as its config says; what is missing then is
+// tried again in the background. The error is that of the first round if no mount
+// came up and waiting won't help.
+func (c *Client) Start(ctx context.Context, reload <-chan os.Signal) error {
 	srv, err := control.Listen(c.cfg.Main.Control, c.Status, c.log)
 	if err != nil {
 		c.log.Warn("going on without the control socket", "op", "start", "err", err)
@@ -196,34 +159,29 @@ func (c *Client) Start(ctx context.Context) error {
 		c.control = srv
 	}
 	c.introduceAll(ctx)
-	var wg sync.WaitGroup
-	for _, m := range c.mounts {
-		first := make(chan error, 1)
-		m.first = first
-		c.work.Go(func() { c.keep(m) })
-		wg.Go(func() {
-			select {
-			case err := <-first:
-				m.firstErr = err
-			case <-ctx.Done():
-			}
-		})
-	}
-	wg.Wait()
-	if ctx.Err() != nil {
-		return nil
-	}
 	var errs []error
 	up := 0
-	for _, m := range c.mounts {
-		switch {
-		case m.firstErr == nil:
-			up++
-		case !errors.Is(m.firstErr, tier.ErrUnavailable):
-			errs = append(errs, m.firstErr)
+	first := slices.Clone(c.mounts)
+	for _, m := range first {
+		c.begin(m)
+	}
+	c.work.Go(func() { c.follow(reload) })
+	c.work.Go(c.refresh)
+	for _, m := range first {
+		select {
+		case err := <-m.first:
+			switch {
+			case err == nil:
+				up++
+			case m.life.Err() != nil: // another config doesn't have it
+			case !errors.Is(err, tier.ErrUnavailable):
+				errs = append(errs, err)
+			}
+		case <-ctx.Done():
+			return nil
 		}
 	}
-	if up == 0 && len(errs) == len(c.mounts) {
+	if up == 0 && len(errs) == len(first) {
 		return errors.Join(errs...)
 	}
 	return nil
@@ -236,7 +194,7 @@ const introduceWait = 2 * time.Second
 // find them ready; one that is slow or away is not waited for.
 func (c *Client) introduceAll(ctx context.Context) {
 	var wg sync.WaitGroup
-	for _, g := range c.grid {
+	for _, g := range c.front.grid {
 		wg.Add(1)
 		c.work.Go(func() { c.introduce(g, wg.Done) })
 	}
@@ -258,22 +216,18 @@ func (c *Client) Stop() {
 	c.end()
 	c.work.Wait()
 	for _, m := range slices.Backward(c.mounts) {
-		m.unmount(c.log)
+		if c.detach(m, "stop") {
+			c.await(m, "stop")
+		}
 	}
 	if c.control != nil {
 		c.control.Close()
 	}
-	for _, s := range c.stores {
-		s.blobs.Close()
-		s.source.Close()
-		for _, g := range s.grid {
-			g.Close()
-		}
+	for _, o := range c.origins {
+		o.now.close()
 	}
-	for _, l := range c.local {
-		if err := l.Close(); err != nil {
-			c.log.Debug("close a local cache", "op", "stop", "tier", l.Name(), "err", err)
-		}
+	for _, l := range c.front.local {
+		c.closeLocal(l)
 	}
 	if c.cache != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -284,28 +238,47 @@ func (c *Client) Stop() {
 	}
 }
 
+func (c *Client) closeLocal(l localCache) {
+	if err := l.Close(); err != nil {
+		c.log.Debug("close a local cache", "op", "stop", "tier", l.Name(), "err", err)
+	}
+}
+
 // pins are the blobs that the disk cache keeps before all others: what a start
 // without network needs.
 type pins struct {
 	mu   sync.RWMutex
-	refs map[tier.Ref]bool
+	refs map[tier.Ref]int // by how many mounts
 }
 
-func (p *pins) add(ref tier.Ref) {
-	ref.Limit = 0
+// swap has one mount pin add instead of drop.
+func (p *pins) swap(drop, add []tier.Ref) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.refs == nil {
-		p.refs = make(map[tier.Ref]bool)
+		p.refs = make(map[tier.Ref]int)
 	}
-	p.refs[ref] = true
+	for _, ref := range add {
+		p.refs[pinOf(ref)]++
+	}
+	for _, ref := range drop {
+		if k := pinOf(ref); p.refs[k] > 1 {
+			p.refs[k]--
+		} else {
+			delete(p.refs, k)
+		}
+	}
+}
+
+func pinOf(ref tier.Ref) tier.Ref {
+	ref.Limit = 0
+	return ref
 }
 
 func (p *pins) has(ref tier.Ref) bool {
-	ref.Limit = 0
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.refs[ref]
+	return p.refs[pinOf(ref)] > 0
 }
 
 // resident is the process's resident memory, by proc(5), or 0.

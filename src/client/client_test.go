@@ -1,11 +1,16 @@
 package client
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/aysfs/aysfs/src/config"
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
 )
 
 func TestArrange(t *testing.T) {
@@ -70,5 +75,150 @@ stor.name = "s"
 	}
 	if strings.Contains(b.String(), "hush") {
 		t.Error("the secret is shown")
+	}
+}
+
+// TestRearrange goes from one config to the next, and looks at which mounts stay.
+func TestRearrange(t *testing.T) {
+	cfg := func(path, id string) config.Mount { return config.Mount{Path: path, ID: id, Prefetch: 1} }
+	before := []config.Mount{cfg("/a", "1"), cfg("/a/in", "2"), cfg("/a/in/deep", "3"), cfg("/b", "4"), cfg("/c", "5")}
+	quiet := cfg("/b", "4")
+	quiet.Prefetch, quiet.Wait, quiet.Line, quiet.Config = 2, 5, 99, true
+	for name, c := range map[string]struct {
+		now               []config.Mount
+		added, gone, kept []string
+	}{
+		"nothing": {now: before, kept: []string{"/a", "/a/in", "/a/in/deep", "/b", "/c"}},
+		"another order": {
+			now:  []config.Mount{before[4], before[2], before[3], before[1], before[0]},
+			kept: []string{"/a", "/a/in", "/a/in/deep", "/b", "/c"},
+		},
+		"keys that act on a mount that is there": {
+			now:  []config.Mount{before[0], before[1], before[2], quiet, before[4]},
+			kept: []string{"/a", "/a/in", "/a/in/deep", "/b", "/c"},
+		},
+		"another tree: what lies in it is mounted anew": {
+			now:   []config.Mount{cfg("/a", "9"), before[1], before[2], before[3], before[4]},
+			added: []string{"/a", "/a/in", "/a/in/deep"}, gone: []string{"/a", "/a/in", "/a/in/deep"}, kept: []string{"/b", "/c"},
+		},
+		"one in the middle goes": {
+			now:   []config.Mount{before[0], before[2], before[3], before[4]},
+			added: []string{"/a/in/deep"}, gone: []string{"/a/in", "/a/in/deep"}, kept: []string{"/a", "/b", "/c"},
+		},
+		"one around others comes": {
+			now:   append([]config.Mount{cfg("/", "0")}, before...),
+			added: []string{"/", "/a", "/a/in", "/a/in/deep", "/b", "/c"}, gone: []string{"/a", "/a/in", "/a/in/deep", "/b", "/c"},
+		},
+		"none": {gone: []string{"/a", "/a/in", "/a/in/deep", "/b", "/c"}},
+	} {
+		if name == "one around others comes" {
+			c.now[0].Path = "" // the root itself can't be configured; its paths begin like this
+			c.added[0] = ""
+		}
+		p := rearrange(arrange(before), c.now)
+		paths := func(ms []*mount) (all []string) {
+			for _, m := range ms {
+				all = append(all, m.cfg.Path)
+			}
+			return all
+		}
+		var kept []*mount
+		for _, u := range p.kept {
+			kept = append(kept, u.mount)
+			if u.mount.path != u.cfg.Path {
+				t.Errorf("%s: %s becomes %s", name, u.mount.path, u.cfg.Path)
+			}
+		}
+		if !slices.Equal(paths(p.added), c.added) || !slices.Equal(paths(p.gone), c.gone) || !slices.Equal(paths(kept), c.kept) {
+			t.Errorf("%s: added %q, gone %q, kept %q", name, paths(p.added), paths(p.gone), paths(kept))
+		}
+		seen := map[*mount]bool{nil: true}
+		for _, m := range p.all {
+			if !seen[m.outer] {
+				t.Errorf("%s: %s lies in a mount that is no more, or comes later", name, m.path)
+			}
+			seen[m] = true
+		}
+		if len(p.all) != len(c.now) {
+			t.Errorf("%s: %d mounts of %d", name, len(p.all), len(c.now))
+		}
+	}
+}
+
+// TestLive names what a running client can't change, and keeps that.
+func TestLive(t *testing.T) {
+	was := &config.Client{Main: config.Main{ID: "a", Control: "/c", Log: "text"}, Disk: &config.Disk{Path: "/d", MaxSize: 1}}
+	now := &config.Client{Main: config.Main{ID: "b", Control: "/e", Log: "json", Xattr: true, Refresh: 5}, Disk: &config.Disk{Path: "/f", MaxSize: 2}}
+	cfg, keys := live(was, now)
+	if !slices.Equal(keys, []string{"main.id", "main.control", "main.log", "main.xattr", "cache.disk.path"}) {
+		t.Errorf("refused: %q", keys)
+	}
+	if cfg.Main.ID != "a" || cfg.Main.Control != "/c" || cfg.Main.Log != "text" || cfg.Main.Xattr || cfg.Disk.Path != "/d" {
+		t.Errorf("changed: %+v", cfg)
+	}
+	if cfg.Main.Refresh != 5 || cfg.Disk.MaxSize != 2 || now.Disk.Path != "/f" {
+		t.Errorf("not taken: %+v", cfg)
+	}
+	if cfg, keys := live(was, &config.Client{Main: was.Main}); cfg.Disk == nil || len(keys) != 1 {
+		t.Errorf("a disk cache turned off: %v, %q", cfg.Disk, keys)
+	}
+	if _, keys := live(was, was); keys != nil {
+		t.Errorf("nothing differs: %q", keys)
+	}
+}
+
+// TestOlder: a cache that has not heard of the newest head is passed over.
+func TestOlder(t *testing.T) {
+	note := func(serial int64) []byte {
+		d := digest.Of(nil)
+		h := object.Head{Tree: object.TreeName{ID: "d|app(1)"}, Serial: serial, Time: time.Unix(1, 0).UTC(), Domain: "default",
+			Root: d, RootSize: 1, RootMode: 0o755, Index: d, IndexSize: 1, Catalog: d, Catalogs: 1, MaxSize: 1}
+		b, err := h.Sign(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := object.OpenHead(b, nil); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if !older(note(1), note(2)) || older(note(2), note(2)) || older(note(3), note(2)) || older(note(1), nil) || older([]byte("x"), note(1)) {
+		t.Error("older heads are not told")
+	}
+}
+
+// TestKeptHeads: the last head is known where the disk can't keep it.
+func TestKeptHeads(t *testing.T) {
+	var k keptHeads
+	if _, err := k.Head("t"); !errors.Is(err, tier.ErrAbsent) {
+		t.Error(err)
+	}
+	k.disk = brokenHeads{}
+	if err := k.PutHead("t", []byte("note")); !errors.Is(err, tier.ErrUnavailable) {
+		t.Error(err)
+	}
+	if b, err := k.Head("t"); string(b) != "note" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+type brokenHeads struct{}
+
+func (brokenHeads) Head(string) ([]byte, error)  { return nil, tier.ErrAbsent }
+func (brokenHeads) PutHead(string, []byte) error { return tier.ErrUnavailable }
+
+func TestPins(t *testing.T) {
+	var p pins
+	a, b := tier.Ref{Domain: "d", Limit: 1}, tier.Ref{Domain: "e", Limit: 2}
+	p.swap(nil, []tier.Ref{a, b})
+	p.swap(nil, []tier.Ref{a})
+	p.swap([]tier.Ref{a, b}, nil)
+	a.Limit = 9
+	if !p.has(a) || p.has(b) {
+		t.Error("what another mount needs is pinned, and nothing else")
+	}
+	p.swap([]tier.Ref{a}, nil)
+	if p.has(a) || len(p.refs) != 0 {
+		t.Errorf("left: %v", p.refs)
 	}
 }

@@ -36,6 +36,7 @@ type gridCache struct {
 	http http.Client
 
 	again chan struct{} // asks for another announcement; holds one
+	gone  chan struct{} // closed once the config does not have it any more
 
 	mu     sync.Mutex
 	tokens map[string]string // by name of the store
@@ -43,7 +44,7 @@ type gridCache struct {
 
 func newGridCache(cfg config.Grid, timeout time.Duration) *gridCache {
 	return &gridCache{
-		cfg: cfg, name: cfg.URL.Host + cfg.URL.Path, again: make(chan struct{}, 1),
+		cfg: cfg, name: cfg.URL.Host + cfg.URL.Path, again: make(chan struct{}, 1), gone: make(chan struct{}),
 		http:   http.Client{Timeout: min(timeout, 10*time.Second), Transport: &http.Transport{Proxy: nil, IdleConnTimeout: time.Minute}},
 		tokens: make(map[string]string),
 	}
@@ -81,12 +82,17 @@ func (s *gridSource) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	if errors.Is(err, tier.ErrUnavailable) || errors.Is(err, tier.ErrDenied) || errors.Is(err, tier.ErrAbsent) && !ref.Here {
 		// Also a cache that could have fetched it, and says that there is no such
 		// thing, may only have forgotten that we may read it.
-		select {
-		case s.cache.again <- struct{}{}:
-		default:
-		}
+		s.cache.askAgain()
 	}
 	return b, err
+}
+
+// askAgain has the cache told again soon.
+func (g *gridCache) askAgain() {
+	select {
+	case g.again <- struct{}{}:
+	default:
+	}
 }
 
 // How often a cache is told: at the least, and between two tries.
@@ -96,19 +102,29 @@ const (
 	announceLast  = time.Minute
 )
 
-// introduce keeps a cache told until the client stops. first is called after
-// the first try.
+// introduce keeps a cache told until the client stops or the config no longer has
+// it. first is called after the first try.
 func (c *Client) introduce(g *gridCache, first func()) {
+	life, end := context.WithCancel(c.life)
+	defer end()
+	defer g.http.CloseIdleConnections()
+	go func() {
+		select {
+		case <-g.gone:
+			end()
+		case <-life.Done():
+		}
+	}()
 	pause := announceFirst
 	for {
-		ctx, cancel := context.WithTimeout(c.life, 3*g.http.Timeout)
-		err := g.announce(ctx, c.cfg, c.version)
+		ctx, cancel := context.WithTimeout(life, 3*g.http.Timeout)
+		err := g.announce(ctx, c.config(), c.version)
 		cancel()
 		if first != nil {
 			first()
 			first = nil
 		}
-		if c.life.Err() != nil {
+		if life.Err() != nil {
 			return
 		}
 		if err != nil {
@@ -119,7 +135,7 @@ func (c *Client) introduce(g *gridCache, first func()) {
 		// A cache that often fails is told again after growing pauses only.
 		select {
 		case <-time.After(pause):
-		case <-c.life.Done():
+		case <-life.Done():
 			return
 		}
 		pause = min(2*pause, announceLast)
@@ -130,7 +146,7 @@ func (c *Client) introduce(g *gridCache, first func()) {
 		select {
 		case <-g.again:
 		case <-time.After(announceEvery):
-		case <-c.life.Done():
+		case <-life.Done():
 			return
 		}
 		if time.Since(began) > announceLast {
@@ -227,6 +243,17 @@ func (g *gridCache) post(ctx context.Context, segments []string, values map[stri
 	return reply, nil
 }
 
+// older tells whether a cache has not heard yet of the head that is known here.
+// Who signed the two is for others to look at.
+func older(note, since []byte) bool {
+	got, err := object.OpenHead(note, nil)
+	if err != nil {
+		return false
+	}
+	known, err := object.OpenHead(since, nil)
+	return err == nil && got.Serial < known.Serial
+}
+
 // headChain asks the grid's caches for heads before the store, so that a machine
 // that only reaches them can mount, too, and the store is not asked by each.
 type headChain struct {
@@ -245,10 +272,10 @@ func (h headChain) Head(ctx context.Context, tree object.TreeName, since []byte)
 		gctx, cancel := context.WithTimeout(ctx, gridHeadWait)
 		note, err := g.Head(gctx, tree, since)
 		cancel()
-		if err == nil {
+		if err == nil && !older(note, since) {
 			return note, nil
 		}
-		if !errors.Is(err, tier.ErrAbsent) {
+		if err != nil && !errors.Is(err, tier.ErrAbsent) {
 			failed = append(failed, err)
 		}
 	}

@@ -22,30 +22,31 @@ type localCache struct {
 }
 
 // openLocal makes the tiers of [[cache.local]]. They connect when they are asked.
-func (c *Client) openLocal() {
-	n := int64(len(c.cfg.Local))
-	for _, l := range c.cfg.Local {
-		cfg := ledis.Config{
+func openLocal(cfg *config.Client, log *slog.Logger) (all []localCache) {
+	n := int64(len(cfg.Local))
+	for _, l := range cfg.Local {
+		t := ledis.Config{
 			Name: "local", Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Port)), Passwd: l.Passwd.Reveal(),
-			Expiration: l.Expiration, Queue: max(share(c.cfg.Main.Memory, localShare)/n, 2*object.MaxBlob), Log: c.log,
+			Expiration: l.Expiration, Queue: max(share(cfg.Main.Memory, localShare)/n, 2*object.MaxBlob), Log: log,
 		}
 		if n > 1 {
-			cfg.Name += fmt.Sprintf(" %d", l.Port)
+			t.Name += fmt.Sprintf(" %d", l.Port)
 		}
-		c.local = append(c.local, localCache{ledis.New(cfg), l.Passwd.Reveal() != ""})
+		all = append(all, localCache{ledis.New(t), l.Passwd.Reveal() != ""})
 	}
+	return all
 }
 
 // localFor are the local caches that hold blobs of a store, each in a group of
 // its own. A directory on this machine needs none, and what a store gives for
 // credentials only doesn't lie where anybody can read it.
-func (c *Client) localFor(s config.Store) (caches []localCache, groups []tier.Group) {
+func localFor(s config.Store, all []localCache, log *slog.Logger) (caches []localCache, groups []tier.Group) {
 	if s.URL.Scheme == "file" {
 		return nil, nil
 	}
-	for _, l := range c.local {
+	for _, l := range all {
 		if s.Login != "" && !l.passwd {
-			c.log.Info("not used for a store with a login: it has no passwd", "op", "start", "tier", l.Name(), "store", s.Name)
+			log.Info("not used for a store with a login: it has no passwd", "op", "start", "tier", l.Name(), "store", s.Name)
 			continue
 		}
 		caches = append(caches, l)

@@ -11,16 +11,13 @@ import (
 // TestLocalFor: what a store gives to those with a login only is not put where
 // everybody on the machine can read it.
 func TestLocalFor(t *testing.T) {
-	c := &Client{
-		cfg: &config.Client{
-			Main:  config.Main{Memory: 64 << 20},
-			Local: []config.Local{{Port: 1}, {Port: 2, Passwd: config.NewSecret("secret")}},
-		},
-		log: slog.New(slog.DiscardHandler),
-	}
-	c.openLocal()
+	log := slog.New(slog.DiscardHandler)
+	local := openLocal(&config.Client{
+		Main:  config.Main{Memory: 64 << 20},
+		Local: []config.Local{{Port: 1}, {Port: 2, Passwd: config.NewSecret("secret")}},
+	}, log)
 	t.Cleanup(func() {
-		for _, l := range c.local {
+		for _, l := range local {
 			if err := l.Close(); err != nil {
 				t.Error(err)
 			}
@@ -38,7 +35,7 @@ func TestLocalFor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		caches, groups := c.localFor(config.Store{Name: "s", URL: u, Login: test.login})
+		caches, groups := localFor(config.Store{Name: "s", URL: u, Login: test.login}, local, log)
 		if len(caches) != len(test.want) || len(groups) != len(test.want) {
 			t.Errorf("%s, login %q: %d caches in %d groups, want %q", test.url, test.login, len(caches), len(groups), test.want)
 			continue

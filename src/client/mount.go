@@ -2,43 +2,71 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
+	"math/rand/v2"
 	"path"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/fs"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tree"
 )
 
 // mount is one configured mount, and what became of it.
 type mount struct {
+	path   string
+	outer  *mount // the innermost mount that its path lies in, or nil
+	origin *origin
+
+	life  context.Context // ends when the mount is to go
+	end   context.CancelFunc
+	ended chan struct{} // closed when nothing works for it any more
+	first chan error    // gets the result of the first try
+	up    chan struct{} // closed once it shows a tree
+	moved chan struct{} // tells that it shows another one; holds one
+
+	turn     sync.Mutex // held by who has it show another tree
+	mounting sync.Mutex // held by who mounts it
+
+	mu     sync.Mutex
 	cfg    config.Mount
-	outer  *mount   // the innermost mount that its path lies in, or nil
 	grafts []string // paths in it, relative, where other mounts need a directory
+	fs     *fs.FS   // nil until it is mounted
+	shown  shown
+	pinned []tier.Ref
+	since  time.Time
+	err    error // why it shows no tree
+	note   string
+	look   look
+}
 
-	first    chan<- error // gets the result of the first try
-	firstErr error
-	up       chan struct{} // closed once it is mounted
+// shown is what a mount shows.
+type shown struct {
+	head   *object.Head // nil: nothing yet
+	grafts []string
+	fresh  bool
+}
 
-	mu    sync.Mutex
-	fs    *fs.FS // nil until it is mounted
-	since time.Time
-	fresh bool
-	err   error // of the last try
-	note  string
+// newMount has the config's part of a mount alone.
+func newMount(cfg config.Mount) *mount {
+	return &mount{
+		path: cfg.Path, cfg: cfg, ended: make(chan struct{}), first: make(chan error, 1), up: make(chan struct{}), moved: make(chan struct{}, 1),
+	}
 }
 
 // arrange puts outer mounts before those that lie in them.
 func arrange(cfgs []config.Mount) []*mount {
 	var all []*mount
 	for _, c := range cfgs {
-		all = append(all, &mount{cfg: c, up: make(chan struct{})})
+		all = append(all, newMount(c))
 	}
 	slices.SortStableFunc(all, func(a, b *mount) int { return object.ComparePaths(a.cfg.Path, b.cfg.Path) })
 	for i, m := range all {
@@ -53,124 +81,234 @@ func arrange(cfgs []config.Mount) []*mount {
 	return all
 }
 
-const (
-	firstPause = time.Second
-	lastPause  = time.Minute
-)
-
-// keep makes a mount, however often that takes.
-func (c *Client) keep(m *mount) {
-	if m.outer != nil {
-		select {
-		case <-m.outer.up:
-		case <-c.life.Done():
-			return
-		case <-time.After(c.cfg.Main.IOTimeout):
-			// What it lies in is not there: say so, and go on waiting.
-			m.tried(fmt.Errorf("mount %s: waiting for the mount at %s that it lies in", m.cfg.Path, m.outer.cfg.Path))
-			select {
-			case <-m.outer.up:
-			case <-c.life.Done():
-				return
-			}
-		}
-	}
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		err := c.make(m)
-		if c.life.Err() != nil {
-			return
-		}
-		m.tried(err)
-		if err == nil {
-			close(m.up)
-			break
-		}
-		c.log.Error("a mount could not be made", "op", "mount", "mount", m.cfg.Path, "err", err, "again_in", pause)
-		select {
-		case <-time.After(pause):
-		case <-c.life.Done():
-			return
-		}
-	}
-	if err := c.prefetch(m); err != nil && c.life.Err() == nil {
-		c.log.Warn("prefetch ended early", "op", "prefetch", "mount", m.cfg.Path, "err", err)
-	}
+// prepare gives a mount its store and its life. c.mu is held, or nobody else
+// knows c yet.
+func (c *Client) prepare(m *mount) {
+	m.origin = c.origins[m.cfg.Store]
+	m.life, m.end = context.WithCancel(c.life)
 }
 
-// tried notes how a try went, and lets Start know of the first.
-func (m *mount) tried(err error) {
+// config is what the mount's config says now.
+func (m *mount) config() (config.Mount, []string) {
 	m.mu.Lock()
-	m.err = err
-	m.mu.Unlock()
-	if m.first != nil {
-		m.first <- err
-		m.first = nil
-	}
+	defer m.mu.Unlock()
+	return m.cfg, m.grafts
 }
 
-// make finds the newest head of a mount's tree and mounts it.
-func (c *Client) make(m *mount) error {
-	ctx, cancel := context.WithTimeout(c.life, c.cfg.Main.IOTimeout)
-	defer cancel()
-	s := c.stores[m.cfg.Store]
+func (m *mount) showsNothing() bool {
+	_, s := m.showing()
+	return s.head == nil
+}
+
+func (m *mount) showing() (*fs.FS, shown) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.fs, m.shown
+}
+
+// treeName is what a mount looks for.
+func treeName(cfg config.Mount) object.TreeName {
+	return object.TreeName{ID: cfg.ID, RepoID: cfg.RepoID, Platform: cfg.Platform}
+}
+
+// show has a mount show the tree of a head, and mounts it if need be. Where it
+// shows another one already, that stays until all metadata of the new one is here.
+func (c *Client) show(ctx context.Context, m *mount, head *object.Head, fresh bool) error {
+	m.turn.Lock()
+	defer m.turn.Unlock()
 	began := time.Now()
-	head, fresh, err := s.heads.Newest(ctx, object.TreeName{ID: m.cfg.ID, RepoID: m.cfg.RepoID, Platform: m.cfg.Platform})
-	if err != nil {
-		return fmt.Errorf("mount %s: %w", m.cfg.Path, err)
+	cfg, grafts := m.config()
+	f, was := m.showing()
+	if want := cfg.Domain; want != "" && want != head.Domain {
+		return fmt.Errorf("mount %s: the tree is in dedupe domain %s, the config says %s", cfg.Path, head.Domain, want)
 	}
-	if want := m.cfg.Domain; want != "" && want != head.Domain {
-		return fmt.Errorf("mount %s: the tree is in dedupe domain %s, the config says %s", m.cfg.Path, head.Domain, want)
+	t := tree.New(head, m.origin, c.metadata)
+	if was.head != nil && was.head.Text() != head.Text() {
+		if err := c.complete(ctx, t, cfg.Prefetch); err != nil {
+			return fmt.Errorf("mount %s: %w", cfg.Path, err)
+		}
+		if err := probe(ctx, f.View().Tree, t, m.origin); err != nil {
+			return fmt.Errorf("mount %s: %w", cfg.Path, err)
+		}
 	}
-	// Who waited in vain for the store has time left for what is nearer.
-	ctx, cancel = context.WithTimeout(c.life, c.cfg.Main.IOTimeout)
-	defer cancel()
-	view, err := tree.NewView(ctx, tree.New(head, s.blobs, c.metadata), m.cfg.Remote, m.grafts)
+	view, err := tree.NewView(ctx, t, cfg.Remote, grafts)
 	if err != nil {
-		return fmt.Errorf("mount %s: %w", m.cfg.Path, err)
+		return fmt.Errorf("mount %s: %w", cfg.Path, err)
 	}
-	f, err := fs.New(fs.Config{
-		Path: m.cfg.Path, Name: m.cfg.Name, IOTimeout: c.cfg.Main.IOTimeout, Xattr: c.cfg.Main.Xattr,
-		Window: share(c.cfg.Main.Memory, windowShare), Nested: m.outer != nil, Log: c.log,
-	}, view, s.blobs)
+	var made bool
+	if f, made, err = c.mountWith(m, cfg, view); err != nil {
+		return err
+	}
+	if !made {
+		if err := f.Show(ctx, view, m.origin); err != nil && f.View() != view {
+			return err
+		}
+	}
+	m.mu.Lock()
+	m.shown, m.err = shown{head, grafts, fresh}, nil
+	if m.since.IsZero() {
+		m.since = time.Now()
+	}
+	m.mu.Unlock()
+	if was.head == nil {
+		c.log.Info("mounted", "op", "mount", "mount", cfg.Path, "tree", head.Tree.String(), "serial", head.Serial,
+			"root", head.Root.String(), "store", cfg.Store, "fresh", fresh, "ms", time.Since(began).Milliseconds())
+	}
+	select {
+	case m.moved <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// mountWith makes a mount that shows view, or, without a view, has no tree yet. One
+// that is there already is returned as it is.
+func (c *Client) mountWith(m *mount, cfg config.Mount, view *tree.View) (f *fs.FS, made bool, err error) {
+	m.mounting.Lock()
+	defer m.mounting.Unlock()
+	if f, _ := m.showing(); f != nil {
+		return f, false, nil
+	}
+	main := c.config().Main
+	f, err = fs.New(fs.Config{
+		Path: cfg.Path, Name: cfg.Name, IOTimeout: main.IOTimeout, Xattr: main.Xattr,
+		Window: share(main.Memory, windowShare), Nested: m.outer != nil, Debug: c.layer(cfg, main), Log: c.log,
+	}, view, m.origin)
 	if err != nil {
-		return fmt.Errorf("mount %s: %w", m.cfg.Path, err)
+		return nil, false, fmt.Errorf("mount %s: %w", cfg.Path, err)
 	}
 	if err := f.Mount(); err != nil {
 		f.Abandon()
+		return nil, false, err
+	}
+	m.origin.mounts.Add(1)
+	go func() {
+		<-f.Done()
+		m.origin.mounts.Done()
+	}()
+	m.mu.Lock()
+	m.fs = f
+	m.mu.Unlock()
+	return f, true, nil
+}
+
+// sideBySide is how many objects of a new tree are fetched at once.
+const sideBySide = 8
+
+// complete brings all metadata of a tree near, so that one whose objects a store
+// does not have yet is not shown. Without a disk cache there is no place for it:
+// then what a move compares is all.
+func (c *Client) complete(ctx context.Context, t *tree.Tree, prefetch int) error {
+	if c.cache == nil || prefetch < prefetchMetadata {
+		_, err := t.Index(ctx)
 		return err
 	}
-	m.mu.Lock()
-	m.fs, m.since, m.fresh = f, time.Now(), fresh
-	m.mu.Unlock()
-	c.log.Info("mounted", "op", "mount", "mount", m.cfg.Path, "tree", head.Tree.String(), "serial", head.Serial,
-		"root", head.Root.String(), "store", m.cfg.Store, "fresh", fresh, "ms", time.Since(began).Milliseconds())
-	return nil
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(sideBySide)
+	if err := t.Metadata(ctx, func(ref tier.Ref) {
+		if c.cache.Has(ref) || ctx.Err() != nil {
+			return
+		}
+		g.Go(func() error { return t.Fetch(ctx, ref) })
+	}); err != nil {
+		return errors.Join(err, g.Wait())
+	}
+	return g.Wait()
+}
+
+// probes is how many new files are tried before a move: all of a small change,
+// and enough of a large one to find out a store that is still being filled.
+const probes = 16
+
+// probe brings near some of the files that a move would make appear, so that a tree
+// whose metadata came first is not shown.
+func probe(ctx context.Context, older, newer *tree.Tree, blobs *origin) error {
+	var sample []object.Entry
+	seen := 0
+	err := tree.Diff(ctx, older, newer, func(c tree.Change) error {
+		if c.New == nil || c.New.Kind != object.File || c.New.Size == 0 || c.Old != nil && c.Old.Digest == c.New.Digest {
+			return nil
+		}
+		seen++
+		if len(sample) < probes {
+			sample = append(sample, *c.New)
+		} else if i := rand.IntN(seen); i < probes {
+			sample[i] = *c.New
+		}
+		return nil
+	})
+	if err != nil {
+		return nil // what is shown now can't be read: that is no reason to keep it
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(sideBySide)
+	for _, e := range sample {
+		g.Go(func() error {
+			if e.Chunked {
+				_, err := newer.Chunks(ctx, e.Digest, e.Size)
+				return err
+			}
+			b, err := blobs.Get(ctx, newer.BlobRef(e.Digest, e.Size))
+			if err == nil {
+				b.Release()
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// pend mounts without a tree: every access is answered with EIO, rather than by
+// the empty directory below.
+func (c *Client) pend(m *mount) error {
+	cfg, _ := m.config()
+	_, made, err := c.mountWith(m, cfg, nil)
+	if made {
+		c.log.Warn("no tree yet: the path answers with errors until there is one", "op", "mount", "mount", m.path)
+	}
+	return err
+}
+
+// regraft has a mount show the directories that other mounts now need in it.
+func (c *Client) regraft(ctx context.Context, m *mount) error {
+	_, grafts := m.config()
+	_, s := m.showing()
+	if s.head == nil || slices.Equal(s.grafts, grafts) {
+		return nil
+	}
+	return c.show(ctx, m, s.head, s.fresh)
+}
+
+// detach takes a mount away from its path. It is true where a request may still
+// be under way.
+func (c *Client) detach(m *mount, op string) bool {
+	f, _ := m.showing()
+	if f == nil {
+		return false
+	}
+	lazy, err := f.Unmount()
+	switch {
+	case err != nil:
+		c.log.Error("can't unmount", "op", op, "err", err)
+		return false
+	case lazy:
+		c.log.Warn("unmounted lazily: files are open or somebody works in it", "op", op, "mount", m.path)
+		return false
+	}
+	return true
 }
 
 // unmountWait is how long a mount that nobody uses may take to end.
 const unmountWait = 5 * time.Second
 
-func (m *mount) unmount(log *slog.Logger) {
-	m.mu.Lock()
-	f := m.fs
-	m.mu.Unlock()
-	if f == nil {
-		return
-	}
-	lazy, err := f.Unmount()
-	switch {
-	case err != nil:
-		log.Error("can't unmount", "op", "stop", "err", err)
-		return
-	case lazy:
-		log.Warn("unmounted lazily: files are open or somebody works in it", "op", "stop", "mount", m.cfg.Path)
-		return
-	}
+// await waits until a mount that nobody uses any more has ended.
+func (c *Client) await(m *mount, op string) {
+	f, _ := m.showing()
 	select {
 	case <-f.Done():
-		log.Info("unmounted", "op", "stop", "mount", m.cfg.Path)
+		c.log.Info("unmounted", "op", op, "mount", m.path)
 	case <-time.After(unmountWait):
-		log.Warn("unmounted, but a request is still under way", "op", "stop", "mount", m.cfg.Path)
+		c.log.Warn("unmounted, but a request is still under way", "op", op, "mount", m.path)
 	}
 }
 

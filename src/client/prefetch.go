@@ -16,27 +16,58 @@ const (
 	prefetchTree     = 2
 )
 
+// prefetchAll brings near what a mount shows, and again with each tree that it
+// moves to, until the mount is to go.
+func (c *Client) prefetchAll(m *mount) {
+	defer func() { m.pin(&c.pins, nil) }()
+	for {
+		select {
+		case <-m.moved:
+		case <-m.life.Done():
+			return
+		}
+		if err := c.prefetch(m); err != nil && m.life.Err() == nil {
+			c.log.Warn("prefetch ended early", "op", "prefetch", "mount", m.path, "err", err)
+		}
+	}
+}
+
 // prefetch brings near what the mount's config asks for. Without a disk cache
 // there is no place to keep it.
 func (c *Client) prefetch(m *mount) error {
-	s, v := c.stores[m.cfg.Store], m.fs.View()
-	if c.cache == nil || m.cfg.Prefetch < prefetchMetadata {
-		return v.Metadata(c.life, c.pins.add)
-	}
-	p := prefetcher{ctx: c.life, blobs: s.blobs}
-	n := 0
-	if err := v.Metadata(c.life, func(ref tier.Ref) {
-		c.pins.add(ref)
-		p.bring(ref)
-		n++
+	f, _ := m.showing()
+	cfg, _ := m.config()
+	v := f.View()
+	near := c.cache != nil && cfg.Prefetch >= prefetchMetadata
+	p := prefetcher{ctx: m.life, blobs: m.origin, moved: m.moved}
+	var refs []tier.Ref
+	if err := v.Metadata(m.life, func(ref tier.Ref) {
+		refs = append(refs, ref)
+		if near {
+			p.bring(ref)
+		}
 	}); err != nil {
 		return err
 	}
-	m.say(fmt.Sprintf("%d objects", n))
-	if m.cfg.Prefetch < prefetchTree {
+	m.pin(&c.pins, refs)
+	if !near {
 		return nil
 	}
-	return p.tree(v, "", v.Root(), func() { m.say(fmt.Sprintf("%d objects, %d files prefetched", n, p.files)) })
+	m.say(fmt.Sprintf("%d objects", len(refs)))
+	if cfg.Prefetch < prefetchTree {
+		return nil
+	}
+	return p.tree(v, "", v.Root(), func() { m.say(fmt.Sprintf("%d objects, %d files prefetched", len(refs), p.files)) })
+}
+
+// pin has the disk cache keep what this mount needs to start without network,
+// and no longer what it needed before.
+func (m *mount) pin(p *pins, refs []tier.Ref) {
+	m.mu.Lock()
+	was := m.pinned
+	m.pinned = refs
+	m.mu.Unlock()
+	p.swap(was, refs)
 }
 
 func (m *mount) say(note string) {
@@ -48,7 +79,8 @@ func (m *mount) say(note string) {
 // prefetcher brings blobs near one after the other, as the chain has room.
 type prefetcher struct {
 	ctx   context.Context
-	blobs *tier.Chain
+	blobs *origin
+	moved <-chan struct{}
 	files int
 }
 
@@ -69,8 +101,8 @@ func (p *prefetcher) tree(v *tree.View, path string, dir object.Entry, progress 
 		return err
 	}
 	for i := range l.Len() {
-		if p.ctx.Err() != nil {
-			return p.ctx.Err()
+		if p.ctx.Err() != nil || len(p.moved) > 0 {
+			return p.ctx.Err() // the next tree comes first
 		}
 		e := l.At(i)
 		switch {

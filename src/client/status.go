@@ -1,8 +1,10 @@
 package client
 
 import (
+	"errors"
 	"os"
 	"runtime"
+	"slices"
 
 	"github.com/aysfs/aysfs/src/control"
 )
@@ -11,19 +13,26 @@ import (
 func (c *Client) Status() control.Status {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	s := control.Status{
-		ID: c.cfg.Main.ID, Version: c.version, Since: c.since, Config: c.file, PID: os.Getpid(),
+		ID: c.cfg.Main.ID, Version: c.version, Since: c.since, Config: c.file, Loaded: c.loaded.at,
+		NeedRestart: slices.Clone(c.loaded.refused), PID: os.Getpid(),
 		Memory: control.Memory{
 			Limit: c.cfg.Main.Memory, Heap: int64(mem.HeapAlloc), Metadata: c.metadata.Size(),
 			Resident: resident(), Routines: runtime.NumGoroutine(),
 		},
 	}
+	if err := c.loaded.err; err != nil {
+		s.ConfigError = err.Error()
+	}
 	for _, m := range c.mounts {
-		s.Mounts = append(s.Mounts, c.mountStatus(m))
+		s.Mounts = append(s.Mounts, m.status())
 	}
 	for _, cfg := range c.cfg.Stores {
-		st := c.stores[cfg.Name]
-		t := st.blobs.Status()
+		ch := c.origins[cfg.Name].use()
+		t := ch.blobs.Status()
+		ch.users.Done()
 		s.Stores = append(s.Stores, control.Store{Name: cfg.Name, URL: cfg.URL.Redacted(), Tier: t})
 		s.Cache.HitBytes += t.Near.CacheBytes
 	}
@@ -39,23 +48,38 @@ func (c *Client) Status() control.Status {
 	return s
 }
 
-func (c *Client) mountStatus(m *mount) control.Mount {
+func (m *mount) status() control.Mount {
+	ch := m.origin.use()
+	source := ch.made.Store.URL.Redacted()
+	ch.users.Done()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := control.Mount{
-		Name: m.name(), Path: m.cfg.Path, Store: m.cfg.Store, Source: c.stores[m.cfg.Store].cfg.URL.Redacted(),
-		Tree: m.cfg.ID, Remote: m.cfg.Remote, Catalog: m.note,
+		Name: m.name(), Path: m.cfg.Path, Store: m.cfg.Store, Source: source,
+		Tree: m.cfg.ID, Remote: m.cfg.Remote, Catalog: m.note, Checked: m.look.at,
 	}
-	if m.fs == nil {
-		s.Error = "not tried yet"
-		if m.err != nil {
-			s.Error = m.err.Error()
+	if m.look.err != nil {
+		s.Problem = m.look.err.Error()
+	}
+	if m.shown.head == nil {
+		err := m.err
+		if err == nil {
+			err = errors.New("not tried yet")
 		}
+		s.Error, s.Pending = err.Error(), m.fs != nil
 		return s
 	}
-	h := m.fs.View().Head()
-	s.Since, s.Fresh, s.Inodes = m.since, m.fresh, m.fs.Inodes()
+	h, moves := m.shown.head, m.fs.Moves()
+	s.Since, s.Fresh, s.Inodes = m.since, m.shown.fresh, m.fs.Inodes()
 	s.Tree, s.Serial, s.Root, s.Time = h.Tree.String(), h.Serial, h.Root.String(), h.Time
 	s.Files, s.Bytes = h.Counts.Files, h.Counts.Bytes
+	s.Moves, s.Moved = moves.Count, moves.Last
+	if l := m.fs.Layer(); l != nil {
+		d := l.Status()
+		s.Debug = &control.Debug{Changed: d.Changed, Scratch: d.Scratch, Unsent: d.Unsent}
+		if d.Err != nil {
+			s.Debug.Error = d.Err.Error()
+		}
+	}
 	return s
 }

@@ -23,6 +23,9 @@ type Client struct {
 	Debug  []Debug
 }
 
+// DefaultControl is where the control socket is unless the config says otherwise.
+const DefaultControl = "/run/aysfs/aysfs.sock"
+
 // Main is [main].
 type Main struct {
 	ID        string
@@ -33,6 +36,7 @@ type Main struct {
 	Control   string // path of the control socket
 	Log       string // text or json
 	LogLevel  slog.Level
+	LogFile   string // where the log goes when an init script starts the daemon
 }
 
 // LoadClient reads a client's config from a file and checks it as ParseClient
@@ -92,6 +96,7 @@ var clientSchema = slices.Concat(
 		{"main.control", text},
 		{"main.log", text},
 		{"main.log_level", text},
+		{"main.log_file", text},
 		{"cache.disk", table},
 		{"cache.disk.path", text},
 		{"cache.disk.max_size", text},
@@ -112,6 +117,7 @@ var clientSchema = slices.Concat(
 	schema{
 		{"debug", tables},
 		{"debug.name", text},
+		{"debug.max_size", text},
 		{"debug.redis.addr", text},
 		{"debug.redis.port", whole},
 		{"debug.redis.passwd", secret},
@@ -149,9 +155,10 @@ func readMain(n node) Main {
 		IOTimeout: parsed(n, "io_timeout", "30s", interval(time.Second)),
 		Memory:    parsed(n, "memory", "64MiB", sizeFrom(16)),
 		Xattr:     n.flag("xattr", false),
-		Control:   parsed(n, "control", "/run/aysfs/aysfs.sock", parseSocketPath),
+		Control:   parsed(n, "control", DefaultControl, parseSocketPath),
 		Log:       parsed(n, "log", "text", oneOf("text", "json")),
 		LogLevel:  parsed(n, "log_level", "info", parseLogLevel),
+		LogFile:   parsed(n, "log_file", "/var/log/aysfs.log", parsePath),
 	}
 	if n.has("id", `"web-17"`) {
 		m.ID = parsed(n, "id", "", parseName)

@@ -57,20 +57,20 @@ func TestSample(t *testing.T) {
 	m.DebugFilter = nil
 	files := Mount{
 		Name: "mongodb", Path: "/opt/jumpscale7/apps/mongodb", Platform: "ubuntu64", ID: "jumpscale|mongodb(10.1.888)",
-		Store: "jumpscale", Debug: "kdsdebug", Prefetch: 1, Line: lineOf(sample, "[[mount_files]]"),
+		Store: "jumpscale", Debug: "kdsdebug", Redis: &c.Debug[0], Prefetch: 1, Wait: 30 * time.Second, Line: lineOf(sample, "[[mount_files]]"),
 	}
 	if !reflect.DeepEqual(m, files) {
 		t.Errorf("mount_files: got %+v, want %+v", m, files)
 	}
 	conf := Mount{
 		Name: "opt-jumpscale7-apps-mongodb-cfg", Path: "/opt/jumpscale7/apps/mongodb/cfg", Remote: "cfg",
-		ID: "jumpscale|mongodb!main", RepoID: "1SdY294", Store: "customerx", Prefetch: 1, Config: true,
+		ID: "jumpscale|mongodb!main", RepoID: "1SdY294", Store: "customerx", Prefetch: 1, Wait: 30 * time.Second, Config: true,
 		Line: lineOf(sample, "[[mount_config]]"),
 	}
 	if !reflect.DeepEqual(c.Mounts[1], conf) {
 		t.Errorf("mount_config: got %+v, want %+v", c.Mounts[1], conf)
 	}
-	if want := []Debug{{Name: "kdsdebug", Addr: "127.0.0.1", Port: 555}}; !reflect.DeepEqual(c.Debug, want) {
+	if want := []Debug{{Name: "kdsdebug", Addr: "127.0.0.1", Port: 555, MaxSize: 64 << 20}}; !reflect.DeepEqual(c.Debug, want) {
 		t.Errorf("debug: got %+v, want %+v", c.Debug, want)
 	}
 }
@@ -121,7 +121,7 @@ func TestDefaults(t *testing.T) {
 		if c.Local != nil || c.Grid != nil || c.Debug != nil || c.Stores[0].URL.String() != "http://h" {
 			t.Errorf("%s: got %+v", name, c)
 		}
-		if m := c.Mounts[0]; m.Prefetch != 1 || m.Domain != "" || m.ID != "d|n(1)" || m.Store != "s" {
+		if m := c.Mounts[0]; m.Prefetch != 1 || m.Wait != 30*time.Second || m.Domain != "" || m.ID != "d|n(1)" || m.Store != "s" {
 			t.Errorf("%s: mount: got %+v", name, m)
 		}
 	}
@@ -129,6 +129,7 @@ func TestDefaults(t *testing.T) {
 
 func TestValues(t *testing.T) {
 	c, err := ParseClient("f", []byte(strings.Replace(minimal, `"me"`, "\"me\"\nrefresh = \"0\"\nlog_level = \"warn\"", 1)+`prefetch = 0
+wait = "0"
 [cache.disk]
 max_size = "0"
 [[cache.local]]
@@ -151,6 +152,9 @@ stor.name = "s"
 	}
 	if want := []Local{{Port: 1}}; !reflect.DeepEqual(c.Local, want) {
 		t.Errorf("local: got %+v, want %+v", c.Local, want)
+	}
+	if w := c.Mounts[0].Wait; w != 0 {
+		t.Errorf("wait: got %v", w)
 	}
 	if c.Mounts[0].Prefetch != 0 {
 		t.Errorf("prefetch: got %d", c.Mounts[0].Prefetch)

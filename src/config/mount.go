@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/aysfs/aysfs/src/object"
@@ -22,9 +23,11 @@ type Mount struct {
 	RepoID      string           // ays.repoid
 	Store       string           // the Name of a Store
 	Debug       string           // the Name of a Debug; empty: read-only
+	Redis       *Debug           // that Debug; nil: read-only
 	DebugFilter []*regexp.Regexp // each matches whole paths only
 	Domain      string           // empty: the one that the head names
 	Prefetch    int              // 0 to 2
+	Wait        time.Duration    // most that a start waits for its first head; 0 or 1s and more
 	Config      bool             // it is a [[mount_config]]
 	Line        int              // of its header, for messages
 }
@@ -35,6 +38,8 @@ type Debug struct {
 	Addr   string // host name or IP address
 	Port   int
 	Passwd Secret
+	// MaxSize is the most bytes that a changed file can have; redis takes 512 MiB.
+	MaxSize int64
 }
 
 func mountSchema(at string) schema {
@@ -51,11 +56,12 @@ func mountSchema(at string) schema {
 		{at + ".debug_filter", texts},
 		{at + ".dedupe_domain", text},
 		{at + ".prefetch", whole},
+		{at + ".wait", text},
 	}
 }
 
 func readDebug(n node, names named) Debug {
-	d := Debug{Passwd: n.secret("redis.passwd")}
+	d := Debug{Passwd: n.secret("redis.passwd"), MaxSize: parsed(n, "max_size", "64MiB", parseMaxSize)}
 	if n.has("name", `"mydebug"`) {
 		d.Name = parsed(n, "name", "", parseName)
 		names.add(n, "name", d.Name)
@@ -67,6 +73,16 @@ func readDebug(n node, names named) Debug {
 		d.Port = n.port("redis.port")
 	}
 	return d
+}
+
+// parseMaxSize reads the size of a value of redis.
+func parseMaxSize(s string) (int64, error) {
+	const most = 512 << 20
+	n, err := sizeFrom(1)(s)
+	if err == nil && n > most {
+		return n, fmt.Errorf("%s is more than redis takes: write \"512MiB\" or less", quote(s))
+	}
+	return n, err
 }
 
 func parseHost(s string) (string, error) {
@@ -112,6 +128,7 @@ func readMount(n node) Mount {
 		DebugFilter: readFilter(n),
 		Domain:      parsed(n, "dedupe_domain", "", parseDomain),
 		Prefetch:    n.whole("prefetch", 1, 0, 2),
+		Wait:        parsed(n, "wait", "30s", intervalOrZero(time.Second)),
 		Config:      n.path == "mount_config",
 		Line:        n.line,
 	}
@@ -191,7 +208,7 @@ func (m Mount) checkPath(n node, c *Client) {
 func within(dir, path string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
 // checkUses reports a store or a debug that isn't there.
-func (m Mount) checkUses(n node, c *Client) {
+func (m *Mount) checkUses(n node, c *Client) {
 	var stores, debugs []string
 	for _, s := range c.Stores {
 		stores = append(stores, s.Name)
@@ -203,7 +220,9 @@ func (m Mount) checkUses(n node, c *Client) {
 	if m.Store != "" && len(stores) > 0 && !slices.Contains(stores, m.Store) {
 		n.problem("stor.name", "no [[ays.stor]] is named %s: there are %s", quote(m.Store), quoteAll(stores))
 	}
-	if m.Debug != "" && !slices.Contains(debugs, m.Debug) {
+	if i := slices.Index(debugs, m.Debug); i >= 0 {
+		m.Redis = &c.Debug[i]
+	} else if m.Debug != "" {
 		what := "write one"
 		if len(debugs) > 0 {
 			what = "there are " + quoteAll(debugs)

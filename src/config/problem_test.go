@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -152,6 +153,14 @@ control = "/`+strings.Repeat("x", 107)+`"`, 1), []string{
 			`37: ays.stor.url: this is not a URL`, `40: ays.stor.url: "/" can't be used`, `43: ays.stor.url: this is not a URL`}},
 		{"keys", "+" + stores("http://a", "http://b") + "key = \"PRIVATE+KEY+x\"\n[[ays.stor]]\nname = \"z\"\nurl = \"http://z\"\nkey = \"x+1+y\"\n", []string{
 			`17: ays.stor.key: this is the private key`, `21: ays.stor.key: this is not a public key`}},
+		{"list of keys", "+" + stores("http://a") + "key = [\n  \"" + testKey + "\",\n  \"x+1+y\",\n  'PRIVATE+KEY+x', # of the other\n  \"" + testKey + " until 3\",\n  \"\"]\n", []string{
+			`16: ays.stor.key: this is not a public key`, `17: ays.stor.key: this is the private key, which belongs to the publisher alone: write the public key`,
+			`18: ays.stor.key: this key is on line 15 already: write it once`, `19: ays.stor.key: this is not a public key (it is empty)`}},
+		{"last serials", "+" + stores("http://a") + "key = [\"" + testKey + " until\"]\n" + strings.Replace(stores("http://b"), `"t`, `"u`, 1) + "key = \"" + testKey + " until 0\"\n", []string{
+			`14: ays.stor.key: this is not a public key ("until" follows the key: want "until SERIAL"`, `18: ays.stor.key: this is not a public key ("until 0" follows the key`}},
+		{"no list of keys", "+" + stores("http://a") + "key = []\n" + strings.Replace(stores("http://b"), `"t`, `"u`, 1) + "key = 5\n" + strings.Replace(stores("http://c"), `"t`, `"v`, 1) + "key = ['x',\n 5]\n", []string{
+			`14: ays.stor.key: the list is empty: write a public key into it, or leave the line out`,
+			`18: ays.stor.key: wants a string, or a list of strings: write each in quotes`, `23: ays.stor.key: wants a string, or a list of strings`}},
 		{"ca", "+" + stores("http://a") + "ca = \"/nowhere/ca.pem\"\n" + strings.Replace(stores("http://b"), `"t`, `"u`, 1) + "ca = \"ca.pem\"\n" + strings.Replace(stores("http://c"), `"t`, `"v`, 1) + "ca = \"/\"\n", []string{
 			`14: ays.stor.ca: no such file`, `18: ays.stor.ca: "ca.pem" is not a whole path`, `22: ays.stor.ca: "/" can't be used`}},
 		{"store twice", "+[[ays.stor]]\nurl = \"http://h\"\nname = \"s\"\n", []string{`13: ays.stor.name: "s" is on line 4 already`}},
@@ -162,6 +171,8 @@ control = "/`+strings.Repeat("x", 107)+`"`, 1), []string{
 		{"unknown stores", strings.Replace(minimal, `stor.name = "s"`, `stor.name = "S"`, 1) + stores("http://h"), []string{
 			`10: mount_files.stor.name: no [[ays.stor]] is named "S": there are "s", "t0"`}},
 		{"unknown debug", "+debug = \"x\"\n", []string{`11: mount_files.debug: no [[debug]] is named "x": write one`}},
+		{"debug size", "+[[debug]]\nname = \"d\"\nredis.addr = \"h\"\nredis.port = 1\nmax_size = \"1GiB\"\n[[debug]]\nname = \"e\"\nredis.addr = \"h\"\nredis.port = 1\nmax_size = \"1B\"\n", []string{
+			`15: debug.max_size: "1GiB" is more than redis takes: write "512MiB" or less`, `20: debug.max_size: "1B" is too little: write "1MiB" or more`}},
 		{"unknown debug among others", "+debug = \"x\"\n[[debug]]\nname = \"d\"\nredis.addr = \"h\"\nredis.port = 1\n", []string{`11: mount_files.debug: there are "d"`}},
 		{"debug", "+[[debug]]\nname = \"d\"\nredis.addr = \"h:5\"\nredis.port = 70000\n[[debug]]\nname = \"d\"\nredis.addr = \"a b\"\nredis.port = 1\n", []string{
 			`13: debug.redis.addr: write "h" here, and the port as redis.port`, `14: debug.redis.port: 70000 is out of range`,
@@ -169,9 +180,9 @@ control = "/`+strings.Repeat("x", 107)+`"`, 1), []string{
 		{"filter", "+debug_filter = ['a',\n 'b(',\n \"\\bx\",\n 'a)|(b']\n", []string{
 			`12: mount_files.debug_filter: "b(" is not a regular expression`, `13: mount_files.debug_filter: write it in single quotes`,
 			`14: mount_files.debug_filter: "a)|(b" is not a regular expression`}},
-		{"tree", "+dedupe_domain = \"md\"\nplatform = \"a/b\"\nays.repoid = \"-\"\nprefetch = 3\nremote = \"/cfg\"\n", []string{
+		{"tree", "+dedupe_domain = \"md\"\nplatform = \"a/b\"\nays.repoid = \"-\"\nprefetch = 3\nremote = \"/cfg\"\nwait = \"10ms\"\n", []string{
 			`11: mount_files.dedupe_domain: "md" can't be a dedupe domain`, `12: mount_files.platform: platform "a/b"`, `13: mount_files.ays.repoid: repo id "-"`,
-			`14: mount_files.prefetch: 3 is out of range: write 0 to 2`, `15: mount_files.remote: write such as "cfg"`}},
+			`14: mount_files.prefetch: 3 is out of range: write 0 to 2`, `15: mount_files.remote: write such as "cfg"`, `16: mount_files.wait: "10ms" is too short`}},
 		{"ays.id", strings.Replace(minimal, `"d|n(1)"`, `"d|n"`, 1), []string{`9: mount_files.ays.id: want domain|name(version)`}},
 		{"mount paths", "+" + mount("a", "/", "") + mount("b", "opt/x", "") + mount("c", "/opt/c/", "") + mount("d", "/opt/c", "") + mount("e", "/opt//m", ""), []string{
 			`13: mount_files.path: "/" can't be used`, `18: mount_files.path: "opt/x" is not a whole path`,
@@ -248,8 +259,59 @@ func TestPublicKey(t *testing.T) {
 	if err != nil || len(c.Stores[1].Keys) != 1 || c.Stores[1].Keys[0] != public {
 		t.Errorf("public: %v", err)
 	}
+	c, err = ParseClient("f", []byte(minimal+stores("http://h")+"key = [\""+testKey+"\", '"+public+" until 17']\n"))
+	if err != nil || len(c.Stores[1].Keys) != 2 || c.Stores[1].Keys[1] != public+" until 17" {
+		t.Errorf("a list: %v", err)
+	}
+	for text, want := range map[string]string{
+		"17":                                    "wants a string, or a list of strings",
+		"[1, 2]":                                "wants a string, or a list of strings",
+		"['" + public + "', 'garbage']":         "this is not a public key",
+		"['" + public + " until']":              "until SERIAL",
+		"['" + public + "', '" + private + "']": "this is the private key",
+	} {
+		_, err := ParseClient("f", []byte(minimal+stores("http://h")+"key = "+text+"\n"))
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), private[20:]) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
 	if _, err := parsePublicKey(private); err == nil || strings.Contains(err.Error(), private[20:]) {
 		t.Errorf("private: got %v", err)
+	}
+}
+
+// testKey and otherKey are public keys that nothing uses.
+const (
+	testKey  = "first+760b6a60+AWULv5I9Pm3ZYdjKJGRH30iIZfSm0+IaOTyBrR9LfRin"
+	otherKey = "second+98bb0ed9+Ab/oh2HB0TG62AdR/EK6JwPpL2bmXOPUcFcqxCtEeRb+"
+)
+
+// A store has no key, one or some; both configs read them alike.
+func TestKeys(t *testing.T) {
+	for name, test := range map[string]struct {
+		text string
+		want []string
+	}{
+		"none":       {"", nil},
+		"empty":      {`key = ""`, nil},
+		"one":        {`key = "` + testKey + `"`, []string{testKey}},
+		"one, ended": {`key = "` + testKey + ` until 17"`, []string{testKey + " until 17"}},
+		"list":       {`key = ["` + testKey + `"]`, []string{testKey}},
+		"some":       {`key = [" ` + testKey + ` until 17", '` + otherKey + `']`, []string{testKey + " until 17", otherKey}},
+	} {
+		store := stores("http://h") + test.text + "\n"
+		c, err := ParseClient("f", []byte(minimal+store))
+		if err != nil || !slices.Equal(c.Stores[1].Keys, test.want) {
+			t.Errorf("%s, client: %v", name, err)
+		}
+		s, err := ParseServer("f", []byte(store))
+		if err != nil || !slices.Equal(s.Stores[0].Keys, test.want) {
+			t.Errorf("%s, cache: %v", name, err)
+		}
+	}
+	_, err := ParseServer("f", []byte(stores("http://h")+"key = [\n'"+testKey+"',\n'PRIVATE+KEY+x+hunter2']\n"))
+	if err == nil || !strings.Contains(err.Error(), "f:6: ays.stor.key: this is the private key") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("a private key in the cache's list: %v", err)
 	}
 }
 

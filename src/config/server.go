@@ -16,6 +16,9 @@ type Server struct {
 	Stor   Stor
 }
 
+// DefaultServerControl is DefaultControl for ays_cache.
+const DefaultServerControl = "/run/aysfs/ays_cache.sock"
+
 // ServerMain is [main].
 type ServerMain struct {
 	ID       string // empty: the host name
@@ -24,6 +27,7 @@ type ServerMain struct {
 	Memory   int64  // bytes of fetches under way and decoded metadata, 16 MiB or more
 	Log      string // text or json
 	LogLevel slog.Level
+	LogFile  string // where the log goes when an init script starts the daemon
 }
 
 // Stor is [stor]: what is done with stores.
@@ -70,6 +74,7 @@ var serverSchema = slices.Concat(
 		{"main.memory", text},
 		{"main.log", text},
 		{"main.log_level", text},
+		{"main.log_file", text},
 		{"http", table},
 		{"http.listen", text},
 		{"http.tls_cert", text},
@@ -121,10 +126,11 @@ func readServerMain(n node) ServerMain {
 	return ServerMain{
 		ID:       parsed(n, "id", "", parseName),
 		Data:     parsed(n, "data", "/var/lib/ays_cache", parsePath),
-		Control:  parsed(n, "control", "/run/aysfs/ays_cache.sock", parseSocketPath),
+		Control:  parsed(n, "control", DefaultServerControl, parseSocketPath),
 		Memory:   parsed(n, "memory", "128MiB", sizeFrom(16)),
 		Log:      parsed(n, "log", "text", oneOf("text", "json")),
 		LogLevel: parsed(n, "log_level", "info", parseLogLevel),
+		LogFile:  parsed(n, "log_file", "/var/log/ays_cache.log", parsePath),
 	}
 }
 

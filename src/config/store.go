@@ -41,7 +41,7 @@ func readStore(n node, names named) Store {
 	s := Store{
 		Login:      n.text("login", ""),
 		Secret:     n.secret("secret"),
-		Keys:       readKeys(n.some("key")),
+		Keys:       readKeys(n),
 		CA:         parsed(n, "ca", "", parseCA),
 		Expiration: n.hours("cache.expiration", 0),
 	}
@@ -68,27 +68,44 @@ func ParseName(s string) (string, error) {
 	return parseName(s)
 }
 
-func readKeys(nodes []node) []string {
+// readKeys reads one key or a list of them.
+func readKeys(n node) []string {
+	if n.text("key", "?") == "" {
+		return nil // as if it were not there
+	}
+	c, _ := n.get("key", some)
+	nodes := n.some("key")
+	if len(nodes) == 0 && c.is(some) {
+		c.problem("", "the list is empty: write a public key into it, or leave the line out where heads need no signature")
+	}
 	var keys []string
-	for _, n := range nodes {
-		s := n.value.(string)
-		if s == "" && len(nodes) == 1 {
-			return nil // as if it were not there
+	lines := make(map[string]int)
+	for _, e := range nodes {
+		s, err := parsePublicKey(e.value.(string))
+		if err != nil {
+			e.problem("", "%v", err)
+			continue
 		}
-		if _, err := parsePublicKey(s); err != nil {
-			n.problem("", "%v", err)
+		// With an end for one and none for the other, there would be none.
+		key := strings.Fields(s)[0]
+		if line, twice := lines[key]; twice {
+			e.problem("", "this key is on line %d already: write it once", line)
+			continue
 		}
+		lines[key] = e.line
 		keys = append(keys, s)
 	}
 	return keys
 }
 
 func parsePublicKey(s string) (string, error) {
-	if strings.HasPrefix(s, "PRIVATE+KEY+") {
-		return "", errors.New("this is the private key, which belongs to the publisher alone: write the public key")
-	}
-	if _, err := object.ParseKey(s); err != nil {
-		return "", fmt.Errorf("this is not a public key (%w): write it as the publisher has it, name+hash+key, or so and 'until' with the last serial it is good for", err)
+	s = strings.TrimSpace(s)
+	_, err := object.ParseKey(s)
+	switch {
+	case errors.Is(err, object.ErrPrivateKey):
+		return "", fmt.Errorf("%w: write the public key", err)
+	case err != nil:
+		return "", fmt.Errorf("this is not a public key (%w): write it as the publisher has it, name+hash+key, or with the last serial it is good for, name+hash+key until 17", err)
 	}
 	return s, nil
 }

@@ -19,6 +19,15 @@ func writeMetrics(w io.Writer, s Status) {
 	m.head("aysfs_start_time_seconds", gauge, "When the client started, since 1970.")
 	m.value("aysfs_start_time_seconds", s.Since.Unix())
 
+	usable := 1
+	if s.ConfigError != "" {
+		usable = 0
+	}
+	m.head("aysfs_config_ok", gauge, "Whether the config's file can be used.")
+	m.value("aysfs_config_ok", usable)
+	m.head("aysfs_config_loaded_time_seconds", gauge, "When the config in force was read, since 1970.")
+	m.value("aysfs_config_loaded_time_seconds", s.Loaded.Unix())
+
 	m.head("aysfs_mount_up", gauge, "Whether the mount is there.")
 	for _, v := range s.Mounts {
 		up := 0
@@ -30,6 +39,18 @@ func writeMetrics(w io.Writer, s Status) {
 	m.head("aysfs_mount_serial", gauge, "Serial of the tree that the mount shows.")
 	for _, v := range s.Mounts {
 		m.value("aysfs_mount_serial", v.Serial, "mount", v.Path, "tree", v.Tree)
+	}
+	m.head("aysfs_mount_current", gauge, "Whether the mount shows its store's newest head, as far as is known.")
+	for _, v := range s.Mounts {
+		current := 0
+		if v.Error == "" && v.Problem == "" {
+			current = 1
+		}
+		m.value("aysfs_mount_current", current, "mount", v.Path)
+	}
+	m.head("aysfs_mount_moves_total", counter, "Moves from one tree to the next.")
+	for _, v := range s.Mounts {
+		m.value("aysfs_mount_moves_total", v.Moves, "mount", v.Path)
 	}
 	m.head("aysfs_mount_inodes", gauge, "Inodes of the mount that the kernel holds.")
 	for _, v := range s.Mounts {

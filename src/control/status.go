@@ -12,12 +12,17 @@ type Status struct {
 	ID      string    `json:"id"`
 	Version string    `json:"version"`
 	Since   time.Time `json:"since"`
-	Config  string    `json:"config"` // the file in force
-	PID     int       `json:"pid"`
-	Mounts  []Mount   `json:"mounts"`
-	Cache   Cache     `json:"cache"`
-	Stores  []Store   `json:"stores"`
-	Memory  Memory    `json:"memory"`
+	Config  string    `json:"config"` // its file
+	Loaded  time.Time `json:"loaded"` // when the config in force was read
+	// ConfigError says why what the file has now is not in force.
+	ConfigError string   `json:"config_error,omitempty"`
+	NeedRestart []string `json:"need_restart,omitempty"` // keys that the file has changed in vain
+
+	PID    int     `json:"pid"`
+	Mounts []Mount `json:"mounts"`
+	Cache  Cache   `json:"cache"`
+	Stores []Store `json:"stores"`
+	Memory Memory  `json:"memory"`
 }
 
 // Mount is one configured mount.
@@ -27,8 +32,15 @@ type Mount struct {
 	Store  string    `json:"store"`
 	Source string    `json:"source"` // the store's URL
 	Since  time.Time `json:"since,omitzero"`
-	// Error says why it is not mounted, and is empty once it is.
-	Error string `json:"error,omitempty"`
+	// Error says why it shows no tree, and is empty once it does.
+	Error   string `json:"error,omitempty"`
+	Pending bool   `json:"pending,omitempty"` // without a tree, its path answers EIO
+
+	Checked time.Time `json:"checked,omitzero"` // when the store was last asked for a newer head, and answered
+	// Problem says why the store's newest head is not what is shown.
+	Problem string    `json:"problem,omitempty"`
+	Moves   int64     `json:"moves"` // from one tree to the next
+	Moved   time.Time `json:"moved,omitzero"`
 
 	Tree    string    `json:"tree"`
 	Serial  int64     `json:"serial,omitempty"`
@@ -40,6 +52,15 @@ type Mount struct {
 	Bytes   int64     `json:"bytes"`
 	Inodes  int       `json:"inodes"` // that the kernel holds
 	Catalog string    `json:"metadata"`
+	Debug   *Debug    `json:"debug,omitempty"` // nil: read-only
+}
+
+// Debug is what was changed in a mount.
+type Debug struct {
+	Changed int    `json:"changed"`         // paths, in redis
+	Scratch int    `json:"scratch"`         // files and directories on this machine only
+	Unsent  int    `json:"unsent"`          // written, and not in redis yet
+	Error   string `json:"error,omitempty"` // why redis can't be asked
 }
 
 // Cache is the disk cache.

@@ -305,7 +305,7 @@ func readPast(t *testing.T, dir string) {
 
 // readDirect reads the first 512 KiB of a file past what the kernel has of it.
 func readDirect(file string) ([]byte, error) {
-	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_DIRECT, 0)
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}

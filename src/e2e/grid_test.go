@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -15,44 +13,6 @@ import (
 	"testing"
 	"time"
 )
-
-// gridCache is a cache server that runs.
-type gridCache struct {
-	url  string
-	proc *process
-}
-
-func startGridCache(t *testing.T) *gridCache {
-	t.Helper()
-	dir := shortDir(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	file := filepath.Join(dir, "ays_cache.toml")
-	// A [[ledis]] without a port is not served.
-	config := fmt.Sprintf("[main]\ndata = %q\ncontrol = %q\n[http]\nlisten = %q\n[[ledis]]\nmax_size = \"1GiB\"\n",
-		filepath.Join(dir, "data"), filepath.Join(dir, "control"), addr)
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	g := &gridCache{url: "http://" + addr, proc: startProcess(t, exec.Command(aysCache, "-config", file))}
-	t.Cleanup(func() {
-		g.proc.Process.Kill()
-		g.proc.endsWithin(10 * time.Second)
-	})
-	eventually(t, 20*time.Second, "the cache answers", func() bool {
-		resp, err := http.Get(g.url + "/healthz")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
-	return g
-}
 
 // behind is a client that asks the caches before the store.
 func behind(t *testing.T, store *webStore, caches ...*gridCache) (*client, string) {

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/aysfs/aysfs/src/bench/link"
 	"github.com/aysfs/aysfs/src/control"
 )
 
@@ -50,6 +51,10 @@ type webStore struct {
 	dir  string
 	addr string
 	http *http.Server
+	// listener is closed apart: http may not know of it yet.
+	listener net.Listener
+	// namespace is where it listens; nil: here.
+	namespace *link.Thread
 
 	heads, blobs atomic.Int64 // requests
 	delay        atomic.Int64 // of each answer, in nanoseconds
@@ -67,7 +72,13 @@ func newStore(t *testing.T, id, tree string, flags ...string) *webStore {
 
 func serveStore(t *testing.T, dir string) *webStore {
 	t.Helper()
-	s := &webStore{t: t, dir: dir, addr: "127.0.0.1:0"}
+	return serveStoreAt(t, dir, freeAddr(t), nil)
+}
+
+// serveStoreAt serves at an address of a network namespace; nil is this one.
+func serveStoreAt(t *testing.T, dir, addr string, ns *link.Thread) *webStore {
+	t.Helper()
+	s := &webStore{t: t, dir: dir, addr: addr, namespace: ns}
 	s.up()
 	t.Cleanup(s.down)
 	return s
@@ -76,17 +87,24 @@ func serveStore(t *testing.T, dir string) *webStore {
 // up begins to serve, again at the same address.
 func (s *webStore) up() {
 	s.t.Helper()
-	l, err := net.Listen("tcp", s.addr)
+	var l net.Listener
+	err := inside(s.namespace, func() (err error) {
+		l, err = net.Listen("tcp", s.addr)
+		return err
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.addr = l.Addr().String()
+	s.addr, s.listener = l.Addr().String(), l
 	s.http = &http.Server{Handler: http.HandlerFunc(s.serve)}
 	go s.http.Serve(l)
 }
 
 // down drops all connections; new ones are refused.
-func (s *webStore) down() { s.http.Close() }
+func (s *webStore) down() {
+	s.http.Close()
+	s.listener.Close()
+}
 
 func (s *webStore) serve(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, "/md/") {
@@ -131,7 +149,8 @@ type client struct {
 	main, disk, stor string
 	storeURL         string
 	mounts           strings.Builder
-	proc             *process // the last one
+	namespace        *link.Thread // where it runs; nil: here
+	proc             *process     // the last one
 }
 
 // newClient is a machine that knows the store at url as "s".
@@ -210,7 +229,7 @@ func (c *client) begin(env ...string) *process {
 	cmd := exec.Command(c.program, "-config", c.writeConfig())
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	c.proc = startProcess(c.t, cmd)
+	c.proc = startIn(c.t, c.namespace, cmd)
 	return c.proc
 }
 
@@ -218,14 +237,21 @@ func (c *client) begin(env ...string) *process {
 // service manager.
 func (c *client) start() {
 	c.t.Helper()
-	addr := &net.UnixAddr{Name: filepath.Join(c.dir, "notify"), Net: "unixgram"}
+	untilReady(c.t, c.dir, func(env string) *process { return c.begin(env) })
+}
+
+// untilReady waits until the daemon that begin starts tells that it is ready, as
+// it tells a service manager. dir is for the socket that it tells so.
+func untilReady(t *testing.T, dir string, begin func(env string) *process) {
+	t.Helper()
+	addr := &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"}
 	os.Remove(addr.Name)
 	conn, err := net.ListenUnixgram("unixgram", addr)
 	if err != nil {
-		c.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer conn.Close()
-	p := c.begin("NOTIFY_SOCKET=" + addr.Name)
+	p := begin("NOTIFY_SOCKET=" + addr.Name)
 	go func() {
 		<-p.ended
 		conn.Close()
@@ -233,7 +259,7 @@ func (c *client) start() {
 	buf := make([]byte, 100)
 	conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 	if n, err := conn.Read(buf); err != nil || string(buf[:n]) != "READY=1\n" {
-		c.t.Fatalf("aysfs is not ready: %q, %v", buf[:n], err)
+		t.Fatalf("%s is not ready: %q, %v", p, buf[:n], err)
 	}
 }
 

@@ -226,7 +226,9 @@ func TestKilledWhileReading(t *testing.T) {
 	c.stop()
 }
 
-// TestAppearsWhenTheStoreDoes: a machine may boot before its network is there.
+// TestAppearsWhenTheStoreDoes: a machine may boot before its network is there. Its
+// start is not held up for longer than it should, and the path answers quickly,
+// with an error, until there is a tree: without a restart.
 func TestAppearsWhenTheStoreDoes(t *testing.T) {
 	t.Parallel()
 	tree, names := smallTree(t)
@@ -234,14 +236,25 @@ func TestAppearsWhenTheStoreDoes(t *testing.T) {
 	store.down()
 	c := newClient(t, store.url())
 	c.main = `io_timeout = "2s"`
-	mount := c.mount("e2e|app(1)")
+	mount := c.mount("e2e|app(1)", `wait = "1s"`)
 	c.start() // ready: what can be done is done
-	if left := mountsUnder(c.dir); len(left) != 0 {
-		t.Errorf("mounted without a store: %q", left)
+	eventually(t, 20*time.Second, "the path is there, without a tree", func() bool { return len(mountsUnder(c.dir)) == 1 })
+	wantError(t, 2*time.Second, filepath.Join(mount, names[0]), syscall.EIO)
+	if m := c.status().Mounts[0]; !m.Pending || m.Error == "" || m.Serial != 0 {
+		t.Errorf("status: %+v", m)
+	}
+	out, err := try(t, 10*time.Second, exec.Command(ays, "status", "-socket", c.socket()))
+	if exitCode(err) != 1 || !strings.Contains(out, "NO TREE YET") {
+		t.Errorf("status: %v, want exit 1:\n%s", err, out)
 	}
 	store.up()
-	eventually(t, 20*time.Second, "mounted once the store is there", func() bool { return len(mountsUnder(c.dir)) == 1 })
-	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	eventually(t, 30*time.Second, "a tree is there once the store is", func() bool {
+		b, err := os.ReadFile(filepath.Join(mount, names[0]))
+		return err == nil && string(b) == string(content(100_000))
+	})
+	if m := c.status().Mounts[0]; m.Pending || m.Error != "" || m.Serial != 1 {
+		t.Errorf("status: %+v", m)
+	}
 	c.stop()
 }
 

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aysfs/aysfs/src/bench/link"
 )
 
 // The programs under test. TestMain builds them.
@@ -46,7 +48,6 @@ func runAll(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	os.Setenv("TMPDIR", dir)
-	os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache")) // for ays's state files
 	code = m.Run()
 	if left := mountsUnder(dir); len(left) > 0 {
 		return 1, fmt.Errorf("left mounted: %q", left)
@@ -120,7 +121,26 @@ type process struct {
 
 func startProcess(t *testing.T, cmd *exec.Cmd) *process {
 	t.Helper()
-	if err := spawn(cmd); err != nil {
+	return startIn(t, nil, cmd)
+}
+
+// inside runs f in a network namespace; nil is this one.
+func inside(ns *link.Thread, f func() error) error {
+	if ns == nil {
+		return f()
+	}
+	return ns.Do(f)
+}
+
+// startIn is startProcess in a network namespace; nil is this one.
+func startIn(t *testing.T, ns *link.Thread, cmd *exec.Cmd) *process {
+	t.Helper()
+	start := func() error { return spawn(cmd) }
+	if ns != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		start = func() error { return ns.Do(cmd.Start) }
+	}
+	if err := start(); err != nil {
 		t.Fatal(err)
 	}
 	p := &process{Cmd: cmd, ended: make(chan struct{})}

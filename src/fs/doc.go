@@ -6,10 +6,46 @@
 // it is asked for, and errno.go what the kernel is told of an error. inode.go
 // is the table of what the kernel holds.
 //
+// # Moving to another tree
+//
+// Show (show.go) moves a mount. difference.go compares the two views before
+// anything changes, in directories that the kernel holds; then the records of the
+// directories that stay turn to their new listings, all at once; then the kernel is
+// told, by name, what to look up anew, from a goroutine that holds no lock. An
+// answer that the kernel remembers is made and given under mover.turn, so what was
+// answered from the old tree has reached the kernel before the notices do, which
+// wait in the kernel for lookups under way.
+//
+// A directory that stays keeps its inode. A file with other content, mode or time is
+// another inode, and the old one keeps answering whoever has it open. A directory
+// that left keeps its record and its listing; one of its name that comes back later
+// is another inode. A directory that stays gets no notice of its own name: the kernel
+// would take away what is mounted below it.
+//
+// Past trees are kept for a while (past.go) for three who need them: inodes that
+// left; who was in the middle of a directory, and reads on in the listing in which the
+// reading began, as its offsets say; and a thread that reads one directory after the
+// other, which finds names that it may have been told of, for walkGrace after they
+// left, while everybody else finds them gone. Directories are opened for that reason:
+// the opening tells who reads what the kernel then answers out of its own pages.
+//
+// # Debug mounts
+//
+// A debug mount has a layer over its tree (package overlay). debug.go asks it
+// first, for requests that it may have to do with, and leaves the rest to the tree,
+// as on any mount; debug_change.go has what changes something. Inodes of the layer
+// are Node values, their ids beyond those of the tree's; which directory of the
+// tree is where, which the layer must know, is remembered while the kernel holds it.
+// What may change in redis the kernel believes for half a second only, and is told
+// of at once besides. Opens tell who writes, closes of files that were not written
+// are not asked for (openflags.go): one round trip is what such a mount costs per
+// opened file. What a layer knows lies in this process alone: a debug mount does not
+// outlive it.
+//
 // # Replacing the process
 //
 // Nothing that the kernel may ask for lies in this process alone: an inode's id
 // follows from its parent's id, its name and its content; the table that
 // resolves ids lies in a memory file that another process can map; there are no
-// file or directory handles.
+// file handles, and those of directories say nothing.
 package fs

@@ -5,9 +5,15 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/jacobsa/fuse"
+	"github.com/jacobsa/fuse/fuseops"
+
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/overlay"
 	"github.com/aysfs/aysfs/src/tree"
 )
 
@@ -21,17 +27,26 @@ type Config struct {
 	// Nested is set where the path lies in another mount, which may show a
 	// directory there that is not empty.
 	Nested bool
-	Log    *slog.Logger
+	// Debug lets files be changed, over the tree; nil: nothing can be. Lower
+	// and Changed of it are set here.
+	Debug *overlay.Options
+	Log   *slog.Logger
 }
 
-// FS is one mounted view.
+// FS is one mount. Which view it shows changes by Show.
 type FS struct {
-	cfg   Config
-	log   *slog.Logger
-	view  *tree.View
-	blobs Blobs
-	table *inodes
+	cfg Config
+	log *slog.Logger
+	now atomic.Pointer[shown]
 
+	ioTimeout, window atomic.Int64 // of Config, as they are now
+
+	table *inodes
+	debug *layered // nil: read-only
+
+	mover      mover
+	notifier   *fuse.Notifier
+	walkers    walkers
 	streams    streams
 	walks      walks
 	losses     losses
@@ -43,24 +58,39 @@ type FS struct {
 	complaints complaints
 }
 
-// New returns a file system that shows view; Mount makes it visible.
+// New returns a file system that shows view; Mount makes it visible. Without a
+// view, nil, it is an empty directory in which every lookup fails at once with EIO,
+// until Show gives it one.
 func New(cfg Config, view *tree.View, blobs Blobs) (*FS, error) {
-	table, err := newInodes(view.Root())
+	root := object.Entry{Kind: object.Dir, Mode: 0o755, Mtime: time.Now().UnixNano()}
+	log := cfg.Log.With("mount", cfg.Path)
+	if view != nil {
+		root = view.Root()
+		log = log.With("tree", view.Head().Tree.String())
+	}
+	table, err := newInodes(root)
 	if err != nil {
 		return nil, err
 	}
-	f := &FS{
-		cfg: cfg, view: view, blobs: blobs, table: table, done: make(chan struct{}),
-		log: cfg.Log.With("mount", cfg.Path, "tree", view.Head().Tree.String()),
-	}
+	f := &FS{cfg: cfg, table: table, done: make(chan struct{}), log: log, notifier: fuse.NewNotifier()}
+	f.SetLimits(cfg.IOTimeout, cfg.Window)
 	f.life, f.end = context.WithCancel(context.Background())
+	s := &shown{view: view, blobs: blobs}
+	s.over, s.end = context.WithCancel(f.life)
+	f.now.Store(s)
 	f.streams.fs = f
 	f.walks.fs, f.walks.ctx = f, f.life
+	if cfg.Debug != nil {
+		if f.debug, err = newLayered(f, *cfg.Debug); err != nil {
+			f.Abandon()
+			return nil, err
+		}
+	}
 	return f, nil
 }
 
-// View is what is shown.
-func (f *FS) View() *tree.View { return f.view }
+// View is what is shown, nil where there is no tree yet.
+func (f *FS) View() *tree.View { return f.now.Load().view }
 
 // Inodes is how many inodes the kernel holds.
 func (f *FS) Inodes() int { return f.table.held() }
@@ -71,8 +101,12 @@ func (f *FS) Done() <-chan struct{} { return f.done }
 // ended follows the last answer.
 func (f *FS) ended() {
 	f.end()
+	f.mover.mu.Lock()
+	f.mover.ended = true
+	f.mover.mu.Unlock()
 	f.background.Wait()
 	f.table.close()
+	f.closeDebug()
 	close(f.done)
 }
 
@@ -87,8 +121,12 @@ type complaints struct {
 // failed logs an error that a program is about to be told of, where it isn't an
 // ordinary answer.
 func (f *FS) failed(op any, err error) {
-	if e := errno(err); e != syscall.EIO && e != syscall.ESTALE || err == errLost {
+	e := errno(err)
+	if e != syscall.EIO && e != syscall.ESTALE || err == errLost || err == errPending {
 		return
+	}
+	if _, open := op.(*fuseops.OpenFileOp); open && e == syscall.ESTALE {
+		return // the kernel looks again
 	}
 	c := &f.complaints
 	c.mu.Lock()
@@ -107,4 +145,22 @@ func (f *FS) failed(op any, err error) {
 func (f *FS) Abandon() {
 	f.end()
 	f.table.close()
+	f.closeDebug()
+}
+
+func (f *FS) closeDebug() {
+	if f.debug == nil {
+		return
+	}
+	if err := f.debug.layer.Close(); err != nil {
+		f.log.Warn("can't remove what was changed on this machine only", "op", "unmount", "err", err)
+	}
+}
+
+// Layer is what can be changed over the tree; nil on a mount without debug.
+func (f *FS) Layer() *overlay.Layer {
+	if f.debug == nil {
+		return nil
+	}
+	return f.debug.layer
 }

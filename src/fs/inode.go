@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"sync"
@@ -96,19 +97,36 @@ func (t *inodes) close() {
 	unix.Close(t.fd)
 }
 
+// gone is set in the mode of a directory that left the tree. Should one of its
+// name come back, that is another inode: what the kernel remembers below this one
+// would show through else.
+const gone = 1 << 15
+
 func (r *record) set(e *object.Entry) {
-	r.size, r.mtime, r.digest = e.Size, e.Mtime, e.Digest
-	r.mode, r.kind, r.chunked = e.Mode, e.Kind, e.Chunked
+	r.size, r.mtime, r.digest = e.Size, e.Mtime, content(e)
+	r.mode, r.kind, r.chunked = e.Mode|r.mode&gone, e.Kind, e.Chunked
+}
+
+// content is a digest of all that an entry shows: a symlink's is its target's.
+func content(e *object.Entry) digest.Digest {
+	if e.Kind == object.Symlink {
+		return digest.Of(e.Target)
+	}
+	return e.Digest
 }
 
 // shows tells whether r is the inode of entry e, named name, in parent. A
-// directory stays itself when what is in it changes; a file whose content
-// changes is another one, so that who has it open keeps its bytes.
-func (r *record) shows(parent, name uint64, e *object.Entry) bool {
+// directory stays itself when what is in it changes, for as long as it is in the
+// tree, which state tells (gone, or 0). A file whose content changes is another
+// one, so that who has it open keeps its bytes.
+func (r *record) shows(parent, name uint64, e *object.Entry, state uint16) bool {
 	if r.parent != parent || r.name != name || r.kind != e.Kind {
 		return false
 	}
-	return e.Kind == object.Dir || r.digest == e.Digest && r.size == e.Size && r.mtime == e.Mtime && r.mode == e.Mode
+	if e.Kind == object.Dir {
+		return r.mode&gone == state
+	}
+	return r.digest == content(e) && r.size == e.Size && r.mtime == e.Mtime && r.mode == e.Mode
 }
 
 // mix spreads a hash over all its bits (the finalizer of MurmurHash3).
@@ -131,8 +149,9 @@ func idOf(parent, name uint64, e *object.Entry) uint64 {
 	h := mix(parent) ^ name
 	if e.Kind != object.Dir {
 		h ^= uint64(e.Mode)<<48 ^ mix(uint64(e.Mtime)+uint64(e.Size))
+		d := content(e)
 		for i := 0; i < digest.Size; i += 8 {
-			h ^= *(*uint64)(unsafe.Pointer(&e.Digest[i]))
+			h ^= binary.NativeEndian.Uint64(d[i:])
 		}
 	}
 	return max(mix(h)&(1<<idBits-1), rootID+1)
@@ -170,6 +189,18 @@ func (t *inodes) get(id uint64) (inode, bool) {
 // acquire returns the inode of entry e, which is number pos in parent's
 // listing, and counts one more lookup of it.
 func (t *inodes) acquire(parent uint64, pos int, e *object.Entry) (uint64, error) {
+	return t.acquireAs(parent, pos, e, 0)
+}
+
+// acquireGone is acquire for an entry that is no longer in the tree.
+func (t *inodes) acquireGone(parent uint64, pos int, e *object.Entry) (uint64, error) {
+	if e.Kind == object.Dir {
+		return t.acquireAs(parent, pos, e, gone)
+	}
+	return t.acquireAs(parent, pos, e, 0)
+}
+
+func (t *inodes) acquireAs(parent uint64, pos int, e *object.Entry, state uint16) (uint64, error) {
 	name := hashName(e.Name)
 	id := idOf(parent, name, e)
 	t.mu.Lock()
@@ -179,7 +210,7 @@ func (t *inodes) acquire(parent uint64, pos int, e *object.Entry) (uint64, error
 		if r == nil {
 			break
 		}
-		if r.shows(parent, name, e) {
+		if r.shows(parent, name, e, state) {
 			r.set(e)
 			r.pos = uint32(pos)
 			if r.lookups < maxLookups {
@@ -188,9 +219,73 @@ func (t *inodes) acquire(parent uint64, pos int, e *object.Entry) (uint64, error
 			return id, nil
 		}
 	}
-	r := record{id: id, parent: parent, name: name, pos: uint32(pos), lookups: 1}
+	r := record{id: id, parent: parent, name: name, pos: uint32(pos), lookups: 1, mode: state}
 	r.set(e)
 	return id, t.insert(&r)
+}
+
+// directory returns the id of a directory that is in the tree, or 0 where the
+// kernel does not hold it. The root is its own parent, and has no name.
+func (t *inodes) directory(parent, name uint64) uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if r := t.directoryLocked(parent, name); r != nil {
+		return r.id
+	}
+	return 0
+}
+
+// directoryLocked is directory's record. t.mu is held.
+func (t *inodes) directoryLocked(parent, name uint64) *record {
+	if parent == rootID && name == 0 {
+		_, r := t.find(rootID)
+		return r
+	}
+	e := object.Entry{Kind: object.Dir}
+	for id := idOf(parent, name, &e); ; id = max((id+1)&(1<<idBits-1), rootID+1) {
+		_, r := t.find(id)
+		if r == nil || r.shows(parent, name, &e, 0) {
+			return r
+		}
+	}
+}
+
+// awaited takes those of the skipped directories that stay, and that the kernel
+// has come to hold, out of skipped.
+func (t *inodes) awaited(skipped []change) (held, rest []change) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, c := range skipped {
+		if !c.gone && t.directoryLocked(c.parent, c.name) != nil {
+			held = append(held, c)
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	return held, rest
+}
+
+// turn moves the records of directories to what d says of them, and puts the
+// listings that they had in lists.
+func (t *inodes) turn(d *difference, lists map[uint64]digest.Digest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range d.changes {
+		c := &d.changes[i]
+		if _, r := t.find(c.id); r != nil {
+			if lists != nil && r.digest != c.is.Digest {
+				lists[c.id] = r.digest
+			}
+			r.set(&c.is)
+		}
+	}
+	for _, c := range d.skipped {
+		if c.gone {
+			if r := t.directoryLocked(c.parent, c.name); r != nil {
+				r.mode |= gone
+			}
+		}
+	}
 }
 
 // forget takes n lookups back, and the inode with the last.

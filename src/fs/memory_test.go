@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -25,10 +27,20 @@ type memory struct {
 	gets  int
 	ahead []digest.Digest // prefetched, in order
 	gate  chan struct{}   // if not nil, Get waits for it
+	slow  time.Duration   // each Get takes up to this long
+	local int             // how often a piece of a blob was asked for
+
+	cache  *tree.Cache
+	serial int64  // of the last tree published
+	domain string // of the trees that are published
+	absent string // a domain that has nothing
 }
 
 func newMemory() *memory {
-	return &memory{blobs: make(map[digest.Digest][]byte), far: make(map[digest.Digest]bool)}
+	return &memory{
+		blobs: make(map[digest.Digest][]byte), far: make(map[digest.Digest]bool),
+		cache: tree.NewCache(16 << 20), domain: "default",
+	}
 }
 
 func (m *memory) put(b []byte) digest.Digest {
@@ -69,7 +81,11 @@ func (m *memory) lend(b []byte) tier.Blob {
 
 func (m *memory) Get(ctx context.Context, ref tier.Ref) (tier.Blob, error) {
 	var gate chan struct{}
-	m.change(func() { gate = m.gate })
+	var slow time.Duration
+	m.change(func() { gate, slow = m.gate, m.slow })
+	if slow > 0 {
+		time.Sleep(rand.N(slow))
+	}
 	if gate != nil {
 		select {
 		case <-gate:
@@ -81,7 +97,7 @@ func (m *memory) Get(ctx context.Context, ref tier.Ref) (tier.Blob, error) {
 	defer m.mu.Unlock()
 	m.gets++
 	b, ok := m.blobs[ref.Digest]
-	if !ok {
+	if !ok || ref.Domain == m.absent {
 		return tier.Blob{}, fmt.Errorf("get %v: %w", ref, tier.ErrAbsent)
 	}
 	delete(m.far, ref.Digest)
@@ -100,6 +116,7 @@ func (m *memory) Copy(ctx context.Context, ref tier.Ref) ([]byte, error) {
 func (m *memory) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.local++
 	b, ok := m.blobs[ref.Digest]
 	if !ok || m.far[ref.Digest] || off+n > int64(len(b)) {
 		return tier.Blob{}, false
@@ -132,7 +149,10 @@ type dir map[string]any
 
 type link string
 
-func (m *memory) listing(t *testing.T, d dir, path string, cat *[]object.DirListing) (digest.Digest, int64) {
+// program is a file that is executable.
+type program string
+
+func (m *memory) listing(t testing.TB, d dir, path string, cat *[]object.DirListing) (digest.Digest, int64) {
 	t.Helper()
 	at := len(*cat)
 	*cat = append(*cat, object.DirListing{Path: path})
@@ -150,6 +170,8 @@ func (m *memory) listing(t *testing.T, d dir, path string, cat *[]object.DirList
 			} else {
 				e.Digest, e.Chunked = m.chunk([]byte(v)), true
 			}
+		case program:
+			e.Size, e.Mode, e.Digest = int64(len(v)), 0o755, m.put([]byte(v))
 		case link:
 			e.Kind, e.Mode, e.Target, e.Size = object.Symlink, 0o777, []byte(v), int64(len(v))
 		}
@@ -176,8 +198,18 @@ func (m *memory) chunk(b []byte) digest.Digest {
 }
 
 // view publishes d into m.
-func (m *memory) view(t *testing.T, d dir) *tree.View {
+func (m *memory) view(t testing.TB, d dir) *tree.View {
 	t.Helper()
+	v, err := tree.NewView(t.Context(), m.tree(t, d), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func (m *memory) tree(t testing.TB, d dir) *tree.Tree {
+	t.Helper()
+	m.serial++
 	var cat []object.DirListing
 	root, size := m.listing(t, d, "", &cat)
 	sortDirs(cat)
@@ -185,36 +217,32 @@ func (m *memory) view(t *testing.T, d dir) *tree.View {
 	var x object.Index
 	x.Add("", m.put(raw))
 	h := &object.Head{
-		Tree: object.TreeName{ID: "test|tree(1)"}, Serial: 1, Time: time.Now(), Domain: "default",
+		Tree: object.TreeName{ID: "test|tree(1)"}, Serial: m.serial, Time: time.Now(), Domain: m.domain,
 		Root: root, RootSize: size, RootMode: 0o755, RootMtime: 987654321,
 		Index: m.put(x.Encode()), IndexSize: int64(len(x.Encode())),
 		Catalog: digest.Of(raw), Catalogs: 1, MaxSize: int64(len(raw)),
 		Counts: object.Counts{Files: 7, Bytes: 1 << 20},
 	}
-	v, err := tree.NewView(t.Context(), tree.New(h, m, tree.NewCache(1<<20)), "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return tree.New(h, m, m.cache)
 }
 
 func sortDirs(c []object.DirListing) {
-	for i := range c {
-		for j := i; j > 0 && object.ComparePaths(c[j-1].Path, c[j].Path) > 0; j-- {
-			c[j-1], c[j] = c[j], c[j-1]
-		}
-	}
+	slices.SortFunc(c, func(a, b object.DirListing) int { return object.ComparePaths(a.Path, b.Path) })
 }
 
-// mount serves d at a directory until the test ends, and then looks for what
+// mount serves d, or without d a mount with no tree, at a directory until the test ends, and then looks for what
 // was not given back.
-func (m *memory) mount(t *testing.T, d dir, change func(*Config)) (*FS, string) {
+func (m *memory) mount(t testing.TB, d dir, change func(*Config)) (*FS, string) {
 	t.Helper()
 	cfg := Config{Path: t.TempDir(), Name: "test", IOTimeout: 5 * time.Second, Xattr: true, Window: 4 << 20, Log: m.log(t)}
 	if change != nil {
 		change(&cfg)
 	}
-	f, err := New(cfg, m.view(t, d), m)
+	var view *tree.View
+	if d != nil {
+		view = m.view(t, d)
+	}
+	f, err := New(cfg, view, m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,6 +267,6 @@ func (m *memory) mount(t *testing.T, d dir, change func(*Config)) (*FS, string) 
 	return f, cfg.Path
 }
 
-func (m *memory) log(t *testing.T) *slog.Logger {
+func (m *memory) log(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }

@@ -38,13 +38,12 @@ func (f *FS) Mount() error {
 	if err := makeMountPoint(path, f.cfg.Nested); err != nil {
 		return err
 	}
-	_, err := fuse.Mount(path, f, &fuse.MountConfig{
+	cfg := &fuse.MountConfig{
 		FSName: f.cfg.Name, Subtype: fsType, ReadOnly: true,
 		Options:                 map[string]string{"allow_other": ""},
 		DisableWritebackCaching: true,
 		EnableSymlinkCaching:    true,
 		EnableNoOpenSupport:     true,
-		EnableNoOpendirSupport:  true,
 		EnableAsyncReads:        true, // not EnableAsyncDIO: nothing could interrupt a direct read then
 		EnableParallelDirOps:    true,
 		EnableReaddirplus:       true,
@@ -52,11 +51,19 @@ func (f *FS) Mount() error {
 		// The library sizes every request's buffer by MaxWrite.
 		MaxWrite: 4096, MaxPages: 256,
 		ErrorLogger: log.New(debugWriter{f.log}, "", 0),
-	})
+	}
+	if f.debug != nil {
+		// What is read-only there says so itself, and opens tell of writers.
+		cfg.ReadOnly, cfg.EnableNoOpenSupport, cfg.MaxWrite = false, false, debugWrite
+	}
+	_, err := fuse.Mount(path, fuse.NewServerWithNotifier(f.notifier, f), cfg)
 	if err != nil {
 		return fmt.Errorf("mount at %s: %w%s", path, err, mountHint())
 	}
 	f.tune()
+	if f.debug != nil {
+		f.debug.run()
+	}
 	return nil
 }
 
@@ -133,9 +140,12 @@ func (f *FS) tune() {
 // statTimeout is how long the path may take to answer before a mount.
 const statTimeout = 5 * time.Second
 
+// maxStale is how many dead mounts one on the other are taken away.
+const maxStale = 16
+
 // clearStale takes away what a killed predecessor left at path.
 func clearStale(path string, log *slog.Logger) error {
-	for range 16 {
+	for range maxStale {
 		err := statWithin(path, statTimeout)
 		switch {
 		case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED):

@@ -2,9 +2,9 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -13,7 +13,9 @@ import (
 	"github.com/jacobsa/fuse/fuseops"
 	"github.com/jacobsa/fuse/fuseutil"
 
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/overlay"
 )
 
 // forever is when the kernel may stop believing what it was told: a tree that
@@ -22,16 +24,28 @@ const forever = 100 * 365 * 24 * time.Hour
 
 // answer does what op asks for. Where that takes more than memory, and wait is
 // nil, it does nothing and returns errWait.
-func (f *FS) answer(wait context.Context, op any) error {
+func (f *FS) answer(wait context.Context, t *turn, op any) error {
+	if f.debug != nil {
+		switch err := f.debug.answer(wait, t, op); {
+		case errors.Is(err, overlay.ErrStale):
+			return syscall.ESTALE // the kernel looks again
+		case err != errTree:
+			return err
+		}
+	}
 	switch op := op.(type) {
 	case *fuseops.LookUpInodeOp:
-		return f.lookUp(wait, op)
+		return f.lookUp(wait, t, op)
 	case *fuseops.GetInodeAttributesOp:
-		return f.getAttributes(op)
+		return f.getAttributes(t, op)
 	case *fuseops.ReadDirPlusOp:
-		return f.readDir(wait, &op.ReadDirOp, f.writeDirentPlus)
+		return f.readDir(wait, t, &op.ReadDirOp, f.writeDirentPlus, writeDirentPlusBare)
 	case *fuseops.ReadDirOp:
-		return f.readDir(wait, op, f.writeDirent)
+		return f.readDir(wait, t, op, writeDirent, writeDirent)
+	case *fuseops.OpenDirOp:
+		return f.openDir(op)
+	case *fuseops.ReleaseDirHandleOp:
+		return nil
 	case *fuseops.ReadFileOp:
 		if wait == nil {
 			return errWait
@@ -58,72 +72,55 @@ func (f *FS) answer(wait context.Context, op any) error {
 		*fuseops.WriteFileOp, *fuseops.SetXattrOp, *fuseops.RemoveXattrOp, *fuseops.FallocateOp:
 		return syscall.EROFS
 	}
-	// Opens, releases and flushes among them: ENOSYS tells the kernel not to
+	// Opens, releases and flushes of files among them: ENOSYS tells the kernel not to
 	// ask again. Nothing is kept for a handle.
 	return syscall.ENOSYS
 }
 
-// listing returns the listing of a directory that the kernel holds.
-func (f *FS) listing(wait context.Context, id uint64) (*object.Listing, error) {
-	r, ok := f.table.get(id)
-	if !ok {
-		return nil, syscall.ESTALE
-	}
-	if r.kind != object.Dir {
-		return nil, syscall.ENOTDIR
-	}
-	if l, ok := f.view.Cached(r.digest); ok {
-		return l, nil
-	}
-	if wait == nil {
-		return nil, errWait
-	}
-	path, err := f.path(wait, r)
-	if err != nil {
-		return nil, err
-	}
-	return f.view.Listing(wait, path, r.digest)
-}
-
-// path is where a directory is, from the view's root. Records hold hashes of
-// names; the names are found in the listings on the way down.
-func (f *FS) path(ctx context.Context, r inode) (string, error) {
-	var up []inode
-	for r.id != rootID {
-		up = append(up, r)
-		var ok bool
-		if r, ok = f.table.get(r.parent); !ok {
-			return "", syscall.ESTALE
+// listing returns the listing of a directory that the kernel holds, and the
+// directory. With them it takes the request's turn: until that ends, both are what
+// is shown.
+func (f *FS) listing(wait context.Context, t *turn, id uint64) (*object.Listing, inode, error) {
+	var loaded *object.Listing
+	var of digest.Digest
+	for {
+		t.begin(&f.mover.turn)
+		s := f.now.Load()
+		r, ok := f.table.get(id)
+		switch {
+		case !ok:
+			return nil, r, syscall.ESTALE
+		case r.kind != object.Dir:
+			return nil, r, syscall.ENOTDIR
+		case s.view == nil:
+			return nil, r, errPending
+		case loaded != nil && of == r.digest:
+			return loaded, r, nil
 		}
-	}
-	path := ""
-	for _, child := range slices.Backward(up) {
-		l, err := f.view.Listing(ctx, path, r.digest)
-		if err != nil {
-			return "", err
+		if l, ok := s.cached(r.digest); ok {
+			return l, r, nil
 		}
-		i, ok := position(l, &child)
-		if !ok {
-			return "", syscall.ESTALE
+		t.end()
+		if wait == nil {
+			return nil, r, errWait
 		}
-		path = object.Join(path, string(l.At(i).Name))
-		r = child
+		var err error
+		if loaded, err = f.load(wait, s, r); err != nil {
+			if now, ok := f.table.get(id); wait.Err() == nil && ok && now.digest != r.digest {
+				continue
+			}
+			return nil, r, err
+		}
+		of = r.digest
 	}
-	return path, nil
 }
 
 // nameOf tells people which file r is: by its path, if that is known quickly.
 func (f *FS) nameOf(r inode) string {
 	ctx, cancel := context.WithTimeout(f.life, 100*time.Millisecond)
 	defer cancel()
-	if dir, ok := f.table.get(r.parent); ok {
-		if path, err := f.path(ctx, dir); err == nil {
-			if l, ok := f.view.Cached(dir.digest); ok {
-				if i, ok := position(l, &r); ok {
-					return strconv.Quote(object.Join(path, string(l.At(i).Name)))
-				}
-			}
-		}
+	if _, path, _, err := f.whereShown(ctx, f.now.Load(), r); err == nil {
+		return strconv.Quote(path)
 	}
 	return fmt.Sprintf("inode %d, digest %s", r.id, r.digest)
 }
@@ -141,22 +138,70 @@ func position(l *object.Listing, r *inode) (int, bool) {
 	return 0, false
 }
 
-func (f *FS) lookUp(wait context.Context, op *fuseops.LookUpInodeOp) error {
+func (f *FS) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeOp) error {
 	if len(op.Name) > object.MaxName {
 		return syscall.ENAMETOOLONG // the kernel itself lets longer ones through
 	}
-	l, err := f.listing(wait, uint64(op.Parent))
+	l, dir, err := f.listing(wait, t, uint64(op.Parent))
 	if err != nil {
 		return err
 	}
+	name := unsafe.Slice(unsafe.StringData(op.Name), len(op.Name))
+	i, ok := l.Find(name)
+	if s := f.now.Load(); !ok && len(s.past) > 0 {
+		if found, err := f.lookUpPast(wait, t, s, dir, op, name); found || err != nil {
+			return err
+		}
+		t.begin(&f.mover.turn)
+		if f.now.Load().number != s.number {
+			return f.lookUp(wait, t, op)
+		}
+	}
 	op.Entry.EntryExpiration = time.Now().Add(forever)
-	i, ok := l.Find(unsafe.Slice(unsafe.StringData(op.Name), len(op.Name)))
 	if !ok {
 		// An answer without an inode lets the kernel remember that there is none.
 		return nil
 	}
 	e := l.At(i)
 	return f.enter(&op.Entry, uint64(op.Parent), i, &e)
+}
+
+// lookUpPast answers a thread that looks up what it was told of when it listed
+// the directory, and what has left the tree since. The kernel is not to remember that.
+func (f *FS) lookUpPast(wait context.Context, t *turn, s *shown, dir inode, op *fuseops.LookUpInodeOp, name []byte) (found bool, err error) {
+	number, walks := f.walkers.since(op.OpContext.Pid, dir.id)
+	if !walks {
+		return false, nil
+	}
+	for _, p := range s.past {
+		if p.number < number || time.Since(p.ended) > walkGrace {
+			break
+		}
+		d, ok := p.lists[dir.id]
+		if !ok {
+			continue
+		}
+		t.end() // it may take long, and is not remembered
+		l, err := f.loadPast(wait, s, dir, d)
+		if err == errWait {
+			return false, err
+		}
+		if err != nil {
+			return false, nil // what is gone can't be said to fail
+		}
+		if i, ok := l.Find(name); ok {
+			e := l.At(i)
+			id, err := f.table.acquireGone(dir.id, i, &e)
+			if err != nil {
+				return false, err
+			}
+			op.Entry.Child = fuseops.InodeID(id)
+			op.Entry.Attributes = attributes(e.Kind, e.Mode, e.Size, e.Mtime)
+			op.Entry.AttributesExpiration = time.Now().Add(forever)
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // enter tells the kernel of an entry, which counts as a lookup of it.
@@ -172,7 +217,8 @@ func (f *FS) enter(out *fuseops.ChildInodeEntry, parent uint64, pos int, e *obje
 	return nil
 }
 
-func (f *FS) getAttributes(op *fuseops.GetInodeAttributesOp) error {
+func (f *FS) getAttributes(t *turn, op *fuseops.GetInodeAttributesOp) error {
+	t.begin(&f.mover.turn)
 	r, ok := f.table.get(uint64(op.Inode))
 	if !ok {
 		return syscall.ESTALE
@@ -205,20 +251,60 @@ func attributes(kind object.Kind, mode uint16, size, mtime int64) fuseops.InodeA
 	return a
 }
 
-// firstEntry is the offset of a listing's first entry in a directory: the
-// offset tells what comes next, and "." and ".." come before.
-const firstEntry = 2
+// openDir lets the kernel answer from the pages in which it keeps listings, and
+// takes note of who reads.
+func (f *FS) openDir(op *fuseops.OpenDirOp) error {
+	op.CacheDir, op.KeepCache = true, true
+	s, dir := f.now.Load(), uint64(op.Inode)
+	f.walkers.read(op.OpContext.Pid, dir, f.mover.told.Load(), s.changed(dir))
+	return nil
+}
 
-// readDir fills op.Dst from op.Offset on. What it says of an entry is up to
-// write, which returns 0 when the entry does not fit.
-func (f *FS) readDir(wait context.Context, op *fuseops.ReadDirOp, write func([]byte, uint64, int, *object.Entry, fuseutil.Dirent) (int, error)) error {
-	l, err := f.listing(wait, uint64(op.Inode))
+// An offset in a directory tells what comes next, and in the low digits of the
+// number of the tree that was shown when the reading began. It takes 31 bits:
+// programs built for 32 may have no room for more.
+const (
+	firstEntry = 2 // "." and ".." come before
+	tagShift   = 24
+	tags       = 1 << 7
+)
+
+// begun is the number of the tree in which the reading that has come to off began,
+// or of what is shown where that is no longer remembered.
+func (s *shown) begun(off uint64) uint64 {
+	ago := (s.number - off>>tagShift) % tags
+	if off == 0 || ago == 0 || len(s.past) == 0 || s.number-ago < s.past[len(s.past)-1].number || ago > s.number {
+		return s.number
+	}
+	return s.number - ago
+}
+
+// direntWriter says one entry of a directory. It returns 0 when that does not fit,
+// and less where the entry is not to be said.
+type direntWriter func(buf []byte, dir uint64, pos int, e *object.Entry, d fuseutil.Dirent) (int, error)
+
+// readDir fills op.Dst from op.Offset on by write. Entries of a listing that is no
+// longer shown are said by bare, which the kernel remembers nothing of.
+func (f *FS) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, write, bare direntWriter) error {
+	l, r, err := f.listing(wait, t, uint64(op.Inode))
 	if err != nil {
 		return err
 	}
-	dir := uint64(op.Inode)
-	for off := uint64(op.Offset); ; off++ {
-		d := fuseutil.Dirent{Offset: fuseops.DirOffset(off + 1)}
+	dir, s := uint64(op.Inode), f.now.Load()
+	// Who reads on does so in the listing in which the reading began.
+	number := s.begun(uint64(op.Offset))
+	if d := s.listAt(number, &r); d != r.digest {
+		t.end()
+		if l, err = f.loadPast(wait, s, r, d); err != nil {
+			return err
+		}
+		write = bare
+	} else {
+		number = s.number
+	}
+	f.walkers.read(op.OpContext.Pid, dir, number, s.changed(dir))
+	for off := uint64(op.Offset) & (1<<tagShift - 1); ; off++ {
+		d := fuseutil.Dirent{Offset: fuseops.DirOffset((off + 1) | number%tags<<tagShift)}
 		var n int
 		switch i := off - firstEntry; {
 		case off < firstEntry:
@@ -239,27 +325,36 @@ func (f *FS) readDir(wait context.Context, op *fuseops.ReadDirOp, write func([]b
 		if err != nil || n == 0 {
 			return err
 		}
-		op.BytesRead += n
+		op.BytesRead += max(n, 0)
 	}
 }
 
-func (f *FS) writeDirent(buf []byte, dir uint64, _ int, e *object.Entry, d fuseutil.Dirent) (int, error) {
+func writeDirent(buf []byte, dir uint64, _ int, e *object.Entry, d fuseutil.Dirent) (int, error) {
 	if e != nil {
 		d.Inode = fuseops.InodeID(idOf(dir, hashName(e.Name), e))
 	}
 	return fuseutil.WriteDirent(buf, d), nil
 }
 
-func (f *FS) writeDirentPlus(buf []byte, dir uint64, pos int, e *object.Entry, d fuseutil.Dirent) (int, error) {
+// writeDirentPlusBare leaves it to the kernel to look the entry up.
+func writeDirentPlusBare(buf []byte, dir uint64, _ int, e *object.Entry, d fuseutil.Dirent) (int, error) {
+	if e != nil {
+		d.Inode = fuseops.InodeID(idOf(dir, hashName(e.Name), e))
+	}
 	p := fuseutil.DirentPlus{Dirent: d}
+	t := time.Unix(0, 0)
+	p.Entry.Attributes = fuseops.InodeAttributes{Mode: os.ModeDir, Atime: t, Mtime: t, Ctime: t, Crtime: t}
+	return fuseutil.WriteDirentPlus(buf, p), nil
+}
+
+func (f *FS) writeDirentPlus(buf []byte, dir uint64, pos int, e *object.Entry, d fuseutil.Dirent) (int, error) {
 	if e == nil {
-		t := time.Unix(0, 0)
-		p.Entry.Attributes = fuseops.InodeAttributes{Mode: os.ModeDir, Atime: t, Mtime: t, Ctime: t, Crtime: t}
-		return fuseutil.WriteDirentPlus(buf, p), nil
+		return writeDirentPlusBare(buf, dir, pos, e, d)
 	}
 	if len(buf) < direntPlusSize(len(d.Name)) {
 		return 0, nil
 	}
+	p := fuseutil.DirentPlus{Dirent: d}
 	if err := f.enter(&p.Entry, dir, pos, e); err != nil {
 		return 0, err
 	}
@@ -285,19 +380,27 @@ func direntType(k object.Kind) fuseutil.DirentType {
 
 // undo takes back the lookups of an answer that the kernel did not take.
 func (f *FS) undo(op any) {
+	if f.debug != nil {
+		f.debug.undo(op)
+		return
+	}
 	switch op := op.(type) {
 	case *fuseops.LookUpInodeOp:
 		if op.Entry.Child != 0 {
 			f.table.forget(uint64(op.Entry.Child), 1)
 		}
 	case *fuseops.ReadDirPlusOp:
-		for b := op.Dst[:op.BytesRead]; len(b) >= direntPlusHeader; {
-			if id := *(*uint64)(unsafe.Pointer(&b[0])); id != 0 {
-				f.table.forget(id, 1)
-			}
-			name := int(*(*uint32)(unsafe.Pointer(&b[direntPlusHeader-8])))
-			b = b[min(direntPlusSize(name), len(b)):]
+		undoDirents(op, f.table.forget)
+	}
+}
+
+func undoDirents(op *fuseops.ReadDirPlusOp, forget func(id, n uint64)) {
+	for b := op.Dst[:op.BytesRead]; len(b) >= direntPlusHeader; {
+		if id := *(*uint64)(unsafe.Pointer(&b[0])); id != 0 {
+			forget(id, 1)
 		}
+		name := int(*(*uint32)(unsafe.Pointer(&b[direntPlusHeader-8])))
+		b = b[min(direntPlusSize(name), len(b)):]
 	}
 }
 
@@ -309,21 +412,35 @@ func (f *FS) readSymlink(wait context.Context, op *fuseops.ReadSymlinkOp) error 
 	if r.kind != object.Symlink {
 		return syscall.EINVAL
 	}
-	l, err := f.listing(wait, r.parent)
+	s := f.now.Load()
+	if dir, ok := f.table.get(r.parent); ok {
+		if l, ok := s.cached(dir.digest); ok {
+			if i, ok := position(l, &r); ok {
+				if e := l.At(i); e.Kind == object.Symlink && content(&e) == r.digest {
+					op.Target = string(e.Target)
+					return nil
+				}
+			}
+		}
+	}
+	if wait == nil {
+		return errWait
+	}
+	_, _, e, err := f.whereShown(wait, s, r)
 	if err != nil {
 		return err
 	}
-	i, ok := position(l, &r)
-	if !ok {
-		return syscall.ESTALE
-	}
-	op.Target = string(l.At(i).Target)
+	op.Target = string(e.Target)
 	return nil
 }
 
 func (f *FS) statFS(op *fuseops.StatFSOp) error {
-	c := f.view.Head().Counts
 	op.BlockSize, op.IoSize = 4096, 1<<20
+	s := f.now.Load()
+	if s.view == nil {
+		return nil
+	}
+	c := s.view.Head().Counts
 	op.Blocks = uint64(c.Bytes+4095) / 4096
 	op.Inodes = uint64(c.Files + c.Dirs + c.Symlinks)
 	return nil

@@ -58,9 +58,15 @@ func (r *reply) release() {
 // callback, which the library runs after errors too.
 func (f *FS) readFile(ctx context.Context, op *fuseops.ReadFileOp) error {
 	r, ok := f.table.get(uint64(op.Inode))
-	switch {
-	case !ok:
+	if !ok {
 		return syscall.ESTALE
+	}
+	return f.readInode(ctx, &r, op)
+}
+
+// readInode is readFile for a file of the tree that need not be in the table.
+func (f *FS) readInode(ctx context.Context, r *inode, op *fuseops.ReadFileOp) error {
+	switch {
 	case r.kind != object.File:
 		return syscall.EISDIR
 	case op.Offset < 0:
@@ -72,28 +78,29 @@ func (f *FS) readFile(ctx context.Context, op *fuseops.ReadFileOp) error {
 	if f.losses.fresh(r.id, op.Offset, n) {
 		return errLost
 	}
+	s := f.now.Load()
 	out := &reply{}
 	op.Callback = out.release
 	var err error
 	if r.chunked {
-		err = f.readChunks(ctx, &r, op.Offset, n, out)
+		err = f.readChunks(ctx, s, r, op.Offset, n, out)
 	} else {
-		f.walks.read(&r, op.Offset)
-		err = f.readPiece(ctx, f.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
+		f.walks.read(r, op.Offset)
+		err = f.readPiece(ctx, s, s.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
 		f.note(ctx, r.id, 0, r.size, err)
 	}
 	if err != nil {
-		return fmt.Errorf("read %s: %w", f.nameOf(r), err)
+		return fmt.Errorf("read %s: %w", f.nameOf(*r), err)
 	}
 	op.Data, op.BytesRead = out.data[:out.n], int(n)
 	return nil
 }
 
 // readPiece adds n bytes at off of a blob of size bytes.
-func (f *FS) readPiece(ctx context.Context, ref tier.Ref, size, off, n int64, out *reply) error {
-	b, ok := f.blobs.Local(ref, off, n)
+func (f *FS) readPiece(ctx context.Context, s *shown, ref tier.Ref, size, off, n int64, out *reply) error {
+	b, ok := s.blobs.Local(ref, off, n)
 	if !ok {
-		whole, err := f.blobs.Get(ctx, ref)
+		whole, err := s.get(ctx, ref)
 		if err != nil {
 			return err
 		}
@@ -110,8 +117,8 @@ func (f *FS) readPiece(ctx context.Context, ref tier.Ref, size, off, n int64, ou
 	return nil
 }
 
-func (f *FS) readChunks(ctx context.Context, r *inode, off, n int64, out *reply) error {
-	list, err := f.view.Chunks(ctx, r.digest, r.size)
+func (f *FS) readChunks(ctx context.Context, s *shown, r *inode, off, n int64, out *reply) error {
+	list, err := s.chunks(ctx, r.digest, r.size)
 	if err != nil {
 		f.note(ctx, r.id, 0, r.size, err)
 		return err
@@ -124,7 +131,7 @@ func (f *FS) readChunks(ctx context.Context, r *inode, off, n int64, out *reply)
 		if out.n == maxPieces {
 			return fmt.Errorf("chunk list %s: %w: chunks of less than %d bytes", r.digest, object.ErrFormat, object.MinChunk)
 		}
-		if err := f.readPiece(ctx, f.view.BlobRef(c.Digest, c.Size), c.Size, off-start, part, out); err != nil {
+		if err := f.readPiece(ctx, s, s.view.BlobRef(c.Digest, c.Size), c.Size, off-start, part, out); err != nil {
 			f.note(ctx, r.id, start, c.Size, err)
 			return err
 		}
@@ -160,7 +167,7 @@ func (f *FS) note(ctx context.Context, id uint64, off, n int64, err error) {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return
 	}
-	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.blobs.Arrived(end.Add(-f.cfg.IOTimeout)) {
+	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.now.Load().blobs.Arrived(end.Add(-f.timeout())) {
 		return
 	}
 	f.losses.add(id, off, n)

@@ -31,8 +31,9 @@ const (
 // request is one op read from the kernel, and the library's context that the
 // reply needs.
 type request struct {
-	ctx context.Context
-	op  any
+	ctx  context.Context
+	op   any
+	turn turn // held by what the kernel remembers, until it has it
 }
 
 // server serves one connection. One goroutine at a time reads from it: the
@@ -57,6 +58,7 @@ type server struct {
 func (f *FS) ServeOps(conn *fuse.Connection) {
 	s := &server{fs: f, conn: conn, servers: 1}
 	s.wake = sync.NewCond(&s.mu)
+	f.mover.serving.Store(true)
 	var all sync.WaitGroup
 	all.Go(func() { s.serve(&all) })
 	all.Wait()
@@ -132,29 +134,29 @@ func (s *server) read() (request, bool) {
 			s.fs.log.Error("the connection to the kernel failed", "op", "serve", "mount", s.fs.cfg.Path, "err", err)
 			return request{}, false
 		}
-		r := request{ctx, op}
-		if err := s.answer(noWait, r); err == errWait {
+		r := request{ctx: ctx, op: op}
+		if err := s.answer(noWait, &r); err == errWait {
 			return r, true
 		} else {
-			s.reply(r, err)
+			s.reply(&r, err)
 		}
 	}
 }
 
 // answer runs the handler; a panic in it costs this request an EIO.
-func (s *server) answer(wait context.Context, r request) (err error) {
+func (s *server) answer(wait context.Context, r *request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return s.fs.answer(wait, r.op)
+	return s.fs.answer(wait, &r.turn, r.op)
 }
 
 // answerSlowly answers a request that may have to wait for a disk or a network,
 // for as long as io_timeout allows and its caller lives.
 func (s *server) answerSlowly(r request) {
-	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.cfg.IOTimeout)
+	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.timeout())
 	defer cancel()
 	stop := context.AfterFunc(r.ctx, func() {
 		if !given(ctx, pidOf(r.op)) {
@@ -162,16 +164,21 @@ func (s *server) answerSlowly(r request) {
 		}
 		cancel()
 	})
-	err := s.answer(ctx, r)
+	err := s.answer(ctx, &r)
 	stop()
-	s.reply(r, err)
+	s.reply(&r, err)
 }
 
-func (s *server) reply(r request, err error) {
+func (s *server) reply(r *request, err error) {
+	defer r.turn.end()
 	if err != nil {
 		s.fs.failed(r.op, err)
 	}
-	if err := s.conn.Reply(r.ctx, errno(err)); err != nil {
+	ctx := r.ctx
+	if o, ok := r.op.(*fuseops.OpenFileOp); ok && err == nil && o.Handle == 0 {
+		ctx = withoutFlush(ctx)
+	}
+	if err := s.conn.Reply(ctx, errno(err)); err != nil {
 		s.fs.undo(r.op)
 	}
 }
@@ -190,6 +197,30 @@ func pidOf(op any) uint32 {
 	case *fuseops.ReadSymlinkOp:
 		return op.OpContext.Pid
 	case *fuseops.GetXattrOp:
+		return op.OpContext.Pid
+	case *fuseops.OpenFileOp:
+		return op.OpContext.Pid
+	case *fuseops.CreateFileOp:
+		return op.OpContext.Pid
+	case *fuseops.WriteFileOp:
+		return op.OpContext.Pid
+	case *fuseops.FlushFileOp:
+		return op.OpContext.Pid
+	case *fuseops.SyncFileOp:
+		return op.OpContext.Pid
+	case *fuseops.SetInodeAttributesOp:
+		return op.OpContext.Pid
+	case *fuseops.MkDirOp:
+		return op.OpContext.Pid
+	case *fuseops.MkNodeOp:
+		return op.OpContext.Pid
+	case *fuseops.CreateSymlinkOp:
+		return op.OpContext.Pid
+	case *fuseops.RenameOp:
+		return op.OpContext.Pid
+	case *fuseops.UnlinkOp:
+		return op.OpContext.Pid
+	case *fuseops.RmDirOp:
 		return op.OpContext.Pid
 	}
 	return 0

@@ -44,17 +44,18 @@ func (s *streams) read(r *inode, list *object.ChunkList, off, n int64) {
 	if d := off - st.next; st.window == 0 && (d < 0 || d > near) || d > disorder || d < -disorder {
 		st.window, st.next, st.ahead = 0, off, off
 	} else {
-		st.window = min(max(2*st.window, minWindow), s.fs.cfg.Window)
+		st.window = min(max(2*st.window, minWindow), s.fs.window.Load())
 	}
 	st.next = max(st.next, off+n)
 	from, to := max(st.ahead, off), min(st.next+st.window, list.Size)
 	st.ahead = max(st.ahead, to)
 	s.mu.Unlock()
 
+	now := s.fs.now.Load()
 	for at := from; at < to; {
 		i, start := list.At(at)
 		c := list.Chunks[i]
-		if !s.fs.blobs.Prefetch(s.fs.view.BlobRef(c.Digest, c.Size)) {
+		if !now.blobs.Prefetch(now.view.BlobRef(c.Digest, c.Size)) {
 			s.mu.Lock()
 			if st := s.slot(r.id); st.ahead > start {
 				st.ahead = start

@@ -49,6 +49,7 @@ type walk struct {
 	near     int            // how many of the last files were here already
 	running  bool
 	frames   []frame
+	tree     *shown // what it goes through; a move ends it
 }
 
 // frame is a directory on the way, and the next entry in it.
@@ -61,7 +62,7 @@ type frame struct {
 
 // read takes note that file r is read at off.
 func (w *walks) read(r *inode, off int64) {
-	if off != 0 {
+	if off != 0 || r.parent == 0 { // the latter are read alone, to be changed
 		return
 	}
 	w.mu.Lock()
@@ -92,7 +93,7 @@ func (w *walks) read(r *inode, off int64) {
 		return
 	}
 	p.run = 0
-	a := &walk{window: firstWindow, expected: make(map[uint64]int), frames: []frame{{id: r.parent, next: int(r.pos) + 1}}}
+	a := &walk{window: firstWindow, expected: make(map[uint64]int), tree: w.fs.now.Load(), frames: []frame{{id: r.parent, next: int(r.pos) + 1}}}
 	if len(w.active) == maxWalks {
 		w.active = w.active[:maxWalks-1]
 	}
@@ -134,7 +135,7 @@ func (w *walks) fill(a *walk) {
 		if !ok {
 			return // running stays set: the walk is over
 		}
-		near, ok := w.bring(r)
+		near, ok := w.bring(a.tree, r)
 		if !ok {
 			return
 		}
@@ -162,22 +163,22 @@ func (w *walks) fill(a *walk) {
 
 // bring fetches a file, or the start of a large one. It waits while there is no
 // room, and tells whether the file was near already.
-func (w *walks) bring(r inode) (near, ok bool) {
+func (w *walks) bring(s *shown, r inode) (near, ok bool) {
 	d, size := r.digest, r.size
 	if r.chunked {
-		ctx, cancel := context.WithTimeout(w.ctx, w.fs.cfg.IOTimeout)
+		ctx, cancel := context.WithTimeout(w.ctx, w.fs.timeout())
 		defer cancel()
-		list, err := w.fs.view.Chunks(ctx, d, size)
+		list, err := s.chunks(ctx, d, size)
 		if err != nil {
 			return false, false
 		}
 		d, size = list.Chunks[0].Digest, list.Chunks[0].Size
 	}
-	ref := w.fs.view.BlobRef(d, size)
-	if w.fs.blobs.Has(ref) {
+	ref := s.view.BlobRef(d, size)
+	if s.blobs.Has(ref) {
 		return true, true
 	}
-	for !w.fs.blobs.Prefetch(ref) {
+	for !s.blobs.Prefetch(ref) {
 		select {
 		case <-w.ctx.Done():
 			return false, false
@@ -189,7 +190,10 @@ func (w *walks) bring(r inode) (near, ok bool) {
 
 // next is the file that a reader in the order of the listings reads next.
 func (w *walks) next(a *walk) (inode, bool) {
-	ctx, cancel := context.WithTimeout(w.ctx, w.fs.cfg.IOTimeout)
+	if a.tree.over.Err() != nil {
+		return inode{}, false
+	}
+	ctx, cancel := context.WithTimeout(a.tree.over, w.fs.timeout())
 	defer cancel()
 	if a.frames[0].list == nil {
 		if !w.begin(ctx, a) {
@@ -211,7 +215,7 @@ func (w *walks) next(a *walk) (inode, bool) {
 			return r, true
 		case e.Kind == object.Dir:
 			path := object.Join(f.path, string(e.Name))
-			l, err := w.fs.view.Listing(ctx, path, e.Digest)
+			l, err := a.tree.view.Listing(ctx, path, e.Digest)
 			if err != nil {
 				return inode{}, false
 			}
@@ -229,14 +233,14 @@ func (w *walks) begin(ctx context.Context, a *walk) bool {
 	if !ok {
 		return false
 	}
-	path, err := w.fs.path(ctx, r)
+	path, _, err := w.fs.where(ctx, a.tree.view, r)
 	if err != nil {
 		return false
 	}
 	a.frames = a.frames[:0]
 	at := frame{id: rootID}
-	root := w.fs.view.Root()
-	if at.list, err = w.fs.view.Listing(ctx, "", root.Digest); err != nil {
+	root := a.tree.view.Root()
+	if at.list, err = a.tree.view.Listing(ctx, "", root.Digest); err != nil {
 		return false
 	}
 	for name := range strings.SplitSeq(path, "/") {
@@ -251,7 +255,7 @@ func (w *walks) begin(ctx context.Context, a *walk) bool {
 		at.next = i + 1
 		a.frames = append(a.frames, at)
 		at = frame{id: idOf(at.id, hashName(e.Name), &e), path: object.Join(at.path, name)}
-		if at.list, err = w.fs.view.Listing(ctx, at.path, e.Digest); err != nil {
+		if at.list, err = a.tree.view.Listing(ctx, at.path, e.Digest); err != nil {
 			return false
 		}
 	}

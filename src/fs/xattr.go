@@ -26,12 +26,16 @@ func (f *FS) getXattr(wait context.Context, op *fuseops.GetXattrOp) error {
 	if !ok {
 		return syscall.ESTALE
 	}
+	s := f.now.Load()
+	if s.view == nil {
+		return syscall.ENODATA
+	}
 	var v string
 	switch op.Name {
 	case xattrTree:
-		v = f.view.Head().Tree.String()
+		v = s.view.Head().Tree.String()
 	case xattrSerial:
-		v = strconv.FormatInt(f.view.Head().Serial, 10)
+		v = strconv.FormatInt(s.view.Head().Serial, 10)
 	case xattrDigest:
 		if r.kind == object.Symlink {
 			return syscall.ENODATA
@@ -44,15 +48,15 @@ func (f *FS) getXattr(wait context.Context, op *fuseops.GetXattrOp) error {
 		if wait == nil {
 			return errWait
 		}
-		ref := f.view.BlobRef(r.digest, r.size)
+		ref := s.view.BlobRef(r.digest, r.size)
 		if r.chunked {
-			list, err := f.view.Chunks(wait, r.digest, r.size)
+			list, err := s.chunks(wait, r.digest, r.size)
 			if err != nil {
 				return err
 			}
-			ref = f.view.BlobRef(list.Chunks[0].Digest, list.Chunks[0].Size)
+			ref = s.view.BlobRef(list.Chunks[0].Digest, list.Chunks[0].Size)
 		}
-		v = f.blobs.Origin(ref)
+		v = s.blobs.Origin(ref)
 	default:
 		return syscall.ENODATA
 	}

@@ -31,6 +31,9 @@ var (
 	// ErrDamaged says that a file or a value is not as it was written.
 	ErrDamaged = errors.New("damaged")
 
+	// errNoSense is ErrDamaged of a whole file: its pages can't be followed.
+	errNoSense = fmt.Errorf("%w: its pages make no sense", ErrDamaged)
+
 	errGone = errors.New("file is gone")
 )
 
@@ -41,7 +44,7 @@ func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", ErrDamaged, p)
+			err = fmt.Errorf("%w: %v", errNoSense, p)
 		}
 	}()
 	return fn()

@@ -163,6 +163,9 @@ func (s *Store) merge(f files, r walk, n int, overlays [2]map[string]op, cut boo
 		main, err = s.scanFile(snap, nil, r, n)
 		return err
 	})
+	if errors.Is(err, errNoSense) && f.fixed == nil {
+		s.replaceMain(f.main, err)
+	}
 	if err != nil {
 		return page{}, err
 	}
@@ -219,7 +222,7 @@ func (s *Store) merge(f files, r walk, n int, overlays [2]map[string]op, cut boo
 }
 
 // scanFile reads up to n pairs of a file that are next on a walk. The file's
-// keys stand behind prefix.
+// keys stand behind prefix. Damaged ones are passed over: who gets one forgets it.
 func (s *Store) scanFile(snap *snapshot, prefix []byte, r walk, n int) (src source, err error) {
 	err = guard(func() error {
 		c := snap.kv.Cursor()
@@ -232,11 +235,12 @@ func (s *Store) scanFile(snap *snapshot, prefix []byte, r walk, n int) (src sour
 			p := pair{key: string(prefix) + string(k)}
 			if prefix == nil && v != nil && len(v) <= eagerValue+sumSize {
 				at, err := snap.locateAt(k, v)
-				if err != nil {
-					return err
+				if err == nil {
+					err = s.crc.check(snap, at, k, at.small)
 				}
-				if err := s.crc.check(snap, at, k, at.small); err != nil {
-					return err
+				if err != nil {
+					s.log.Warn("damaged value passed over", "op", "iterate", "err", err)
+					continue
 				}
 				p.value = append(make([]byte, 0, len(at.small)), at.small...)
 			}

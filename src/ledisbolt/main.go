@@ -52,7 +52,7 @@ func (s *Store) writeMain(ws []write) error {
 		return err
 	}
 	slices.SortFunc(ws, func(a, b write) int { return strings.Compare(a.key, b.key) })
-	return s.main.update(func(kv *bolt.Bucket) error {
+	put := func(kv *bolt.Bucket) error {
 		for _, w := range ws {
 			var err error
 			if w.value == nil {
@@ -65,7 +65,62 @@ func (s *Store) writeMain(ws []write) error {
 			}
 		}
 		return nil
-	})
+	}
+	err := s.main.update(put)
+	if errors.Is(err, errNoSense) {
+		if err = s.moveMainAside(err); err == nil {
+			err = s.main.update(put)
+		}
+	}
+	return err
+}
+
+// replaceMain is moveMainAside for a reader that came upon pages of main that
+// make no sense. It does not wait for that.
+func (s *Store) replaceMain(main *boltFile, why error) {
+	go func() {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+		s.mu.RLock()
+		present := s.main == main && !s.closed
+		s.mu.RUnlock()
+		if !present {
+			return
+		}
+		if err := s.moveMainAside(why); err != nil {
+			s.log.Error("go on without what is damaged", "op", "get", "err", err)
+		}
+	}()
+}
+
+// moveMainAside goes on with an empty main.bolt, as Open does. writing is held.
+func (s *Store) moveMainAside(why error) error {
+	s.log.Error("damaged file moved aside, to "+filepath.Base(s.mainPath())+".damaged", "op", "write", "err", why)
+	if err := s.unmarkClean(); err != nil {
+		return fmt.Errorf("move %s aside: %w", s.mainPath(), err)
+	}
+	if err := os.Rename(s.mainPath(), s.mainPath()+".damaged"); err != nil {
+		return fmt.Errorf("move %s aside: %w", s.mainPath(), err)
+	}
+	s.mu.Lock()
+	old := s.main
+	s.main = s.newMain(s.mainPath())
+	s.mu.Unlock()
+	old.retire(true)
+	return nil
+}
+
+// forgetMain removes a damaged value of main.bolt that was found at an epoch,
+// unless there is a newer one. It does not wait for that.
+func (s *Store) forgetMain(key string, epoch uint64, why error) {
+	s.log.Warn("damaged value removed", "op", "get", "err", why)
+	go func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, newer := s.inMemory([]byte(key)); !newer && !s.closed && s.epoch == epoch {
+			s.active.set(key, op{del: true})
+		}
+	}()
 }
 
 func (s *Store) cleanPath() string { return filepath.Join(s.dir, "main.clean") }

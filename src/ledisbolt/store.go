@@ -465,6 +465,8 @@ type found struct {
 	g       *segment
 	fp      entry
 	checked bool // has its checksum
+	// Of any other key: Store.epoch before it was found.
+	epoch uint64
 
 	s   *Store
 	key []byte // the whole one
@@ -493,11 +495,20 @@ func (s *Store) look(key []byte, fetched bool) ([]byte, *found, error) {
 		}
 		d, field := s.domainOf(key, false)
 		if d == nil {
-			main := s.main
+			main, epoch := s.main, s.epoch
 			s.mu.RUnlock()
 			f, err := s.lookMain(main, key)
-			if errors.Is(err, errGone) {
+			switch {
+			case errors.Is(err, errGone):
 				continue
+			case errors.Is(err, errNoSense):
+				s.replaceMain(main, err)
+				return nil, nil, nil
+			case errors.Is(err, ErrDamaged):
+				s.forgetMain(string(key), epoch, err)
+				return nil, nil, nil
+			case f != nil:
+				f.epoch = epoch
 			}
 			return nil, f, err
 		}
@@ -550,6 +561,9 @@ func (s *Store) inMemory(key []byte) (value []byte, ok bool) {
 
 func (s *Store) lookMain(main *boltFile, key []byte) (*found, error) {
 	snap, err := main.acquire()
+	if errors.Is(err, ErrDamaged) {
+		err = fmt.Errorf("%w: %w", errNoSense, err) // it can't even be opened again
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -583,7 +597,7 @@ func (s *Store) lookIn(d *domain, segments []*segment, field []byte, fp entry) *
 	return nil
 }
 
-// copy returns the value, checked. A damaged blob is forgotten, and nil.
+// copy returns the value, checked. A damaged one is forgotten, and nil.
 func (f *found) copy() ([]byte, error) {
 	v, err := f.snap.read(f.located)
 	if err == nil {
@@ -592,6 +606,9 @@ func (f *found) copy() ([]byte, error) {
 	switch {
 	case err == nil:
 		return v, nil
+	case f.d == nil && errors.Is(err, ErrDamaged):
+		f.s.forgetMain(string(f.key), f.epoch, err)
+		return nil, nil
 	case f.d == nil:
 		return nil, err
 	case errors.Is(err, ErrDamaged):

@@ -1,8 +1,10 @@
 package object
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,22 +23,32 @@ type Key struct {
 // that signatures are not looked at.
 type Keys []Key
 
+// ErrPrivateKey says that a private key stands where a public one should.
+var ErrPrivateKey = errors.New("this is the private key, which belongs to the publisher alone")
+
 // ParseKey reads a public key as note.NewVerifier does, with or without the last
 // serial it is good for: "name+hash+key" or "name+hash+key until 17".
 func ParseKey(s string) (Key, error) {
-	text, until, limited := strings.Cut(strings.TrimSpace(s), " ")
-	v, err := note.NewVerifier(text)
+	if strings.HasPrefix(strings.TrimSpace(s), "PRIVATE+KEY+") {
+		return Key{}, ErrPrivateKey
+	}
+	words := strings.Fields(s)
+	if len(words) == 0 {
+		return Key{}, errors.New("it is empty")
+	}
+	v, err := note.NewVerifier(words[0])
 	if err != nil {
 		return Key{}, err
 	}
 	k := Key{Verifier: v}
-	if !limited {
+	if len(words) == 1 {
 		return k, nil
 	}
-	word, number, _ := strings.Cut(strings.TrimSpace(until), " ")
-	k.Until, err = strconv.ParseInt(strings.TrimSpace(number), 10, 64)
-	if word != "until" || err != nil || k.Until < 1 {
-		return Key{}, fmt.Errorf("%q follows the key: want \"until SERIAL\", the last serial that the key is good for", strings.TrimSpace(until))
+	if len(words) == 3 && words[1] == "until" {
+		k.Until, err = strconv.ParseInt(words[2], 10, 64)
+	}
+	if err != nil || k.Until < 1 {
+		return Key{}, fmt.Errorf("%.40q follows the key: want \"until SERIAL\", the last serial that the key is good for, 1 or more", strings.Join(words[1:], " "))
 	}
 	return k, nil
 }
@@ -54,6 +66,11 @@ func ParseKeys(texts []string) (Keys, error) {
 	return keys, nil
 }
 
+// ID tells the key apart from others of its name.
+func (k Key) ID() string { return keyID(k.Name(), k.KeyHash()) }
+
+func keyID(name string, hash uint32) string { return fmt.Sprintf("%s+%08x", name, hash) }
+
 // String names the keys in messages.
 func (ks Keys) String() string {
 	names := make([]string, len(ks))
@@ -65,13 +82,15 @@ func (ks Keys) String() string {
 
 // open reads a head that one of the keys has signed.
 func (ks Keys) open(raw []byte) (*Head, error) {
-	var errs []error
+	var why []string
 	for _, k := range ks {
-		// One at a time: two may have the same name and hash, and differ in how
-		// long they are good for.
+		// One at a time: a wrong signature by one of them takes nothing from a
+		// good one by another.
 		n, err := note.Open(raw, note.VerifierList(k.Verifier))
+		if _, wrong := errors.AsType[*note.InvalidSignatureError](err); wrong {
+			why = append(why, "the signature by "+k.ID()+" is wrong")
+		}
 		if err != nil {
-			errs = append(errs, err) // which of "not a note", "no signature" and "a wrong one" it is
 			continue
 		}
 		h, err := parseHeadText(n.Text)
@@ -81,7 +100,31 @@ func (ks Keys) open(raw []byte) (*Head, error) {
 		if k.Until == 0 || h.Serial <= k.Until {
 			return h, nil
 		}
-		errs = append(errs, fmt.Errorf("serial %d is signed by %s, which is good until %d", h.Serial, k.Name(), k.Until))
+		why = append(why, fmt.Sprintf("serial %d is signed by %s, which is good until serial %d", h.Serial, k.ID(), k.Until))
 	}
-	return nil, fmt.Errorf("%w (%v): %w", ErrUnsigned, ks, errors.Join(errs...))
+	if why == nil {
+		why = []string{signedBy(raw)}
+	}
+	return nil, fmt.Errorf("%w (%v): %s", ErrUnsigned, ks, strings.Join(why, "; "))
+}
+
+// mostNamed is how many signatures of a head a message names.
+const mostNamed = 4
+
+// signedBy says who signed what none of the keys has signed.
+func signedBy(raw []byte) string {
+	if !bytes.Contains(raw, []byte("\n\n")) {
+		return "it has no signature"
+	}
+	_, err := note.Open(raw, nil)
+	by, ok := errors.AsType[*note.UnverifiedNoteError](err)
+	if !ok {
+		return "its signatures can't be read"
+	}
+	var ids []string
+	for _, s := range by.Note.UnverifiedSigs[:min(len(by.Note.UnverifiedSigs), mostNamed)] {
+		// Anybody may have written this name.
+		ids = append(ids, strconv.QuoteToGraphic(keyID(s.Name[:min(len(s.Name), 80)], s.Hash)))
+	}
+	return "it is signed by " + strings.Join(slices.Compact(ids), ", ")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
 )
 
 // storeDir is the directory that the name of a store stands for: a path, or a
@@ -168,11 +169,24 @@ func (s *dirStore) put(plain []byte) (digest.Digest, error) {
 	return d, nil
 }
 
-// has tells whether the store has a blob. If so, gc leaves it alone as long as
+// has tells whether the store has a blob that need not be written. If so, gc leaves it alone as long as
 // this store is open, and longer if a head is put in place meanwhile that
 // reaches it.
 func (s *dirStore) has(d digest.Digest) (bool, error) {
-	return s.guard.freshen(filepath.Join(s.blobs, d.String()))
+	there, err := s.guard.freshen(filepath.Join(s.blobs, d.String()))
+	if errors.Is(err, errForeign) {
+		return false, nil // one of our own takes its place
+	}
+	return there, err
+}
+
+// seen is has for a blob that gc leaves alone anyway.
+func (s *dirStore) seen(d digest.Digest) (bool, error) {
+	_, err := os.Lstat(filepath.Join(s.blobs, d.String()))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // putStored is put for a blob in stored form, whose digest was checked.
@@ -180,12 +194,26 @@ func (s *dirStore) putStored(d digest.Digest, stored []byte) error {
 	if claimed, err := s.batch.claim(d); err != nil || !claimed {
 		return err
 	}
+	return s.addStored(d, stored)
+}
+
+// addStored is putStored for a blob that was claimed.
+func (s *dirStore) addStored(d digest.Digest, stored []byte) error {
 	if err := s.batch.add(d, stored); err != nil {
 		return fmt.Errorf("write blob %v: %w", d, err)
 	}
 	s.newBlobs.Add(1)
 	s.newBytes.Add(int64(len(stored)))
 	return nil
+}
+
+// read returns the plain bytes of a blob that is there.
+func (s *dirStore) read(ref tier.Ref) ([]byte, error) {
+	stored, err := os.ReadFile(filepath.Join(s.blobs, ref.Digest.String()))
+	if err != nil {
+		return nil, err
+	}
+	return s.codec.Unpack(ref.Digest, stored, ref.Max())
 }
 
 // finish returns once all blobs, and those that another publish may just have

@@ -1,5 +1,6 @@
-// Package publish turns a directory into objects in a directory store, and
-// checks what stores hold.
+// Package publish turns a directory, an archive or an image into objects in a
+// directory store, gives trees older heads again, mirrors trees between stores,
+// removes what no head needs, and checks and mends what stores hold.
 //
 // Run walks the tree in name order, hashes and compresses its files side by
 // side, and writes what the store lacks: blobs first, then catalogs and the

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	chunkers "github.com/PlakarKorp/go-cdc-chunkers"
 	// Registers the algorithm that chunker names.
@@ -50,11 +51,7 @@ func (r *reader) file(ctx context.Context, j fileJob) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	done, err := r.recall(j)
-	if err == nil && !done {
-		err = r.readFile(ctx, j)
-	}
-	if err != nil {
+	if err := r.readFile(ctx, j); err != nil {
 		var se storeError
 		if errors.As(err, &se) || ctx.Err() != nil {
 			return err
@@ -66,7 +63,7 @@ func (r *reader) file(ctx context.Context, j fileJob) error {
 }
 
 func (r *reader) readFile(ctx context.Context, j fileJob) error {
-	path, e, began := j.path(), j.entry(), r.now()
+	path, e := j.path(), j.entry()
 	// What was a file a moment ago may be a pipe by now: don't wait for its
 	// writer.
 	f, err := openBelow(r.top, path, unix.O_RDONLY|unix.O_NONBLOCK)
@@ -77,6 +74,7 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 		return err
 	}
 	defer f.Close()
+	looked := time.Now()
 	before, err := fstat(f)
 	if err != nil {
 		return err
@@ -85,7 +83,6 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 		return errChanged
 	}
 	e.Kind, e.Mode, e.Mtime, e.Size = object.File, r.mode(path, &before), mtime(before.Mtim), before.Size
-	j.stamp(stampOf(&before, began))
 	if e.Size <= object.MaxBlob {
 		err = r.readBlob(f, e)
 	} else {
@@ -101,6 +98,10 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 	if after.Size != before.Size || after.Mtim != before.Mtim {
 		return errChanged
 	}
+	if id := identityOf(&before); id.settled(looked) && before.Ctim == after.Ctim {
+		j.dir.read[j.slot] = id
+	}
+	r.fresh.Add(1)
 	r.bytes.Add(e.Size)
 	return nil
 }

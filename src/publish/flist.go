@@ -30,24 +30,22 @@ import (
 // maxListLine bounds a line in bytes.
 const maxListLine = 64 << 10
 
-// findFiles looks for the directory of a list's files: old stores have lists in md
-// and files in files.
-func (o *Options) findFiles() error {
+// fileDirs are the directories in which a list's files are looked for: that of the
+// list, one called files in it, or, where lists are in a directory of their own,
+// beside that.
+func (o *Options) fileDirs() ([]string, error) {
 	if o.Files == "" {
-		list, err := filepath.Abs(o.Root)
-		if err != nil {
-			return fmt.Errorf("list: %w", err)
-		}
-		o.Files = filepath.Join(filepath.Dir(filepath.Dir(list)), "files")
+		dir := filepath.Dir(o.Root)
+		return []string{dir, filepath.Join(dir, "files"), filepath.Join(dir, "..", "files")}, nil
 	}
 	info, err := os.Stat(o.Files)
 	if err != nil {
-		return fmt.Errorf("files of the list: %w; say with -files where they are", err)
+		return nil, fmt.Errorf("files of the list: %w", err)
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("files of the list: %s is not a directory", o.Files)
+		return nil, fmt.Errorf("files of the list: %s is not a directory", o.Files)
 	}
-	return nil
+	return []string{o.Files}, nil
 }
 
 // listed is a file that a list names by its content.
@@ -64,7 +62,7 @@ type listedFile struct {
 }
 
 // readFlist reads a list, and the files that it names.
-func (r *reader) readFlist(ctx context.Context, list, files string) (*dir, error) {
+func (r *reader) readFlist(ctx context.Context, list string, dirs []string) (*dir, error) {
 	f, err := os.Open(list)
 	if err != nil {
 		return nil, fmt.Errorf("list: %w", err)
@@ -78,7 +76,7 @@ func (r *reader) readFlist(ctx context.Context, list, files string) (*dir, error
 		for lines.Scan() {
 			n++
 			if err := t.listLine(lines.Text(), contents); err != nil {
-				if err := t.problem(ctx, fmt.Sprintf("%s:%d", filepath.Base(list), n), err); err != nil {
+				if err := t.problem(ctx, fmt.Sprintf("%s, line %d", filepath.Base(list), n), err); err != nil {
 					return err
 				}
 			}
@@ -95,7 +93,7 @@ func (r *reader) readFlist(ctx context.Context, list, files string) (*dir, error
 				return context.Cause(ctx)
 			}
 			t.tasks.Go(func() error {
-				if err := t.storeListed(ctx, files, id, c); err != nil {
+				if err := t.storeListed(ctx, dirs, id, c); err != nil {
 					return t.problem(ctx, c.path, err)
 				}
 				return nil
@@ -115,22 +113,25 @@ func (t *importer) listLine(line string, contents map[listed]*listedFile) error 
 	if line == "" {
 		return nil
 	}
-	errLine := fmt.Errorf("%.200q: want path|md5|size", line)
+	bad := func(what string) error { return fmt.Errorf("%.200q: %s: want path|md5|size", line, what) }
 	rest, sizeText, ok := cutLast(line)
 	if !ok {
-		return errLine
+		return bad("it has no |")
 	}
 	name, sum, ok := cutLast(rest)
-	if !ok || name == "" {
-		return errLine
+	if !ok {
+		return bad("it has one | only")
+	}
+	if name == "" {
+		return bad("no path")
 	}
 	var id listed
 	if n, err := hex.Decode(id.md5[:], []byte(sum[:min(len(sum), 2*md5.Size)])); err != nil || n != md5.Size || len(sum) != 2*md5.Size {
-		return fmt.Errorf("%w: md5 %.80q", errLine, sum)
+		return bad("no MD5 in hex")
 	}
 	var err error
 	if id.size, err = strconv.ParseInt(sizeText, 10, 64); err != nil || id.size < 0 {
-		return fmt.Errorf("%w: size %.80q", errLine, sizeText)
+		return bad("no size")
 	}
 	// Lists name files from the root of the tree, with a slash before it or not.
 	path, err := cleanName(strings.TrimLeft(name, "/"))
@@ -188,30 +189,33 @@ func (n *node) eachFile(f func(*node)) {
 
 // openListed opens the file with a content. Stores differ in how many digits their
 // directories' names have.
-func openListed(files, sum string) (*os.File, error) {
-	for _, name := range []string{
-		filepath.Join(files, sum[:2], sum[2:4], sum),
-		filepath.Join(files, sum[:1], sum[1:2], sum),
-	} {
-		f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe is not waited for
-		if !errors.Is(err, fs.ErrNotExist) {
-			return f, err
+func openListed(dirs []string, sum string) (*os.File, error) {
+	for _, dir := range dirs {
+		for _, n := range []int{1, 2} {
+			name := filepath.Join(dir, sum[:n], sum[n:2*n], sum)
+			f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe is not waited for
+			if !errors.Is(err, fs.ErrNotExist) {
+				return f, err
+			}
 		}
 	}
-	return nil, fmt.Errorf("no file %s/%s/%s in %s", sum[:2], sum[2:4], sum, files)
+	return nil, fmt.Errorf("there is no file %s/%s/%s, nor %s/%s/%s, in %s",
+		sum[:1], sum[1:2], sum, sum[:2], sum[2:4], sum, strings.Join(dirs, " or "))
 }
 
 // storeListed reads a file, checks it and stores its content.
-func (t *importer) storeListed(ctx context.Context, files string, id listed, c *listedFile) error {
+func (t *importer) storeListed(ctx context.Context, dirs []string, id listed, c *listedFile) error {
 	c.mode = 0o644
 	var in io.Reader = bytes.NewReader(nil)
+	name := "the empty file"
 	// Stores need not have the empty file.
 	if id.size > 0 || id.md5 != md5.Sum(nil) {
-		f, err := openListed(files, hex.EncodeToString(id.md5[:]))
+		f, err := openListed(dirs, hex.EncodeToString(id.md5[:]))
 		if err != nil {
 			return err
 		}
 		defer f.Close()
+		name = f.Name()
 		st, err := fstat(f)
 		if err != nil {
 			return err
@@ -236,7 +240,7 @@ func (t *importer) storeListed(ctx context.Context, files string, id listed, c *
 		return err
 	}
 	if !bytes.Equal(sum.Sum(nil), id.md5[:]) {
-		return fmt.Errorf("the file for it in %s has another md5, %x", files, sum.Sum(nil))
+		return fmt.Errorf("%s: its content has the MD5 %x", name, sum.Sum(nil))
 	}
 	if sum.isProgram() {
 		c.mode = 0o755

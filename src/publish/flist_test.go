@@ -86,7 +86,7 @@ func TestFlist(t *testing.T) {
 	// The same list elsewhere, in other words, is the same tree.
 	must(t, os.Rename(s.dir+"/files", s.dir+"/elsewhere"))
 	must(t, os.Rename(s.list(), s.dir+"/list"))
-	again, err := tryRun(store, s.dir+"/list", func(o *publish.Options) { o.As, o.Files = publish.AsFlist, s.dir+"/elsewhere" })
+	again, err := tryRun(store, s.dir+"/list", func(o *publish.Options) { o.Format, o.Files = publish.TextList, s.dir+"/elsewhere" })
 	if err != nil || !again.Unchanged || again.Root != res.Root {
 		t.Errorf("got %+v, %v", again, err)
 	}
@@ -120,21 +120,21 @@ func TestFlistRefuses(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	for _, want := range []string{
-		`"missing": no file ab/ab/` + sum, `"short": `, "has 5 bytes, the list says 11", `"wrong": `, "another md5", `"wrong-big": `,
-		`"mongodb.flist:6": the name has ".."`, `"mongodb.flist:7": "no bars": want path|md5|size`, `flist:8"`, `flist:9"`, `flist:10"`, `flist:11"`,
-		`flist:12"`, `flist:13": "fine" before it is not a directory`,
+		`"missing": there is no file a/b/` + sum + ", nor ab/ab/" + sum, `"short": `, "has 5 bytes, the list says 11", `"wrong": `, "its content has the MD5", `"wrong-big": `,
+		`"mongodb.flist, line 6": the name has ".."`, `line 7": "no bars": it has no |: want path|md5|size`, `line 8": "one|bar": it has one | only`, `line 9"`, "no path", `line 10"`, "no MD5 in hex", `line 11"`,
+		`line 12"`, "no size", `line 13": "fine" before it is no directory`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %s in %v", want, err)
 		}
 	}
 	for want, change := range map[string]func(*publish.Options){
-		"say with -files":        func(o *publish.Options) { o.Files = s.dir + "/none" },
+		"no such file":           func(o *publish.Options) { o.Files = s.dir + "/none" },
 		"is not a directory":     func(o *publish.Options) { o.Files = s.list() },
 		"it is empty":            func(o *publish.Options) { must(t, os.WriteFile(s.list(), nil, 0o644)) },
 		"token too long":         func(o *publish.Options) { must(t, os.WriteFile(s.list(), make([]byte, 1<<20), 0o644)) },
-		"can't be read from sta": func(o *publish.Options) { o.Root, o.As = "-", publish.AsFlist },
-		`no kind "list"`:         func(o *publish.Options) { o.As = "list" },
+		"can't be read from sta": func(o *publish.Options) { o.Root, o.Format = "-", publish.TextList },
+		`format "zip": want`:     func(o *publish.Options) { o.Format = "zip" },
 	} {
 		if _, err := tryRun(store, s.list(), change); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %s, got %v", want, err)

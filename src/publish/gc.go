@@ -386,6 +386,8 @@ func (s *sweeper) sweep(ctx context.Context, dryRun bool, res *GCResult) error {
 	if err := s.list(); err != nil {
 		return err
 	}
+	defer s.names.close()
+	defer s.marks.close()
 	var batch []digest.Digest
 	flush := func() error {
 		if ctx.Err() != nil {

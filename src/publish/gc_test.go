@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -216,5 +217,34 @@ func TestGCOfADamagedStore(t *testing.T) {
 		if _, err := publish.GC(t.Context(), o); err == nil {
 			t.Errorf("%+v: no error", o)
 		}
+	}
+}
+
+// Blobs that another user has put into the store, by rsync say, are no hindrance:
+// what can't be kept from gc is written anew.
+func TestBlobsOfAnotherUser(t *testing.T) {
+	root, store := makeTree(t, map[string]string{"a": "1", "d/b": "2"}), t.TempDir()
+	first := run(t, store, root)
+	must(t, os.RemoveAll(store+"/default/.tmp"))
+	must(t, os.RemoveAll(store+"/md"))
+	if os.Getuid() != 0 {
+		t.Fatal("this test needs root, as the whole suite does")
+	}
+	const nobody = 65534
+	for _, dir := range []string{store, store + "/default"} {
+		must(t, os.Chown(dir, nobody, nobody))
+	}
+	for _, dir := range []string{filepath.Dir(store), filepath.Dir(root)} {
+		must(t, os.Chmod(dir, 0o755))
+	}
+	must(t, syscall.Setresuid(-1, nobody, -1))
+	t.Cleanup(func() { must(t, syscall.Setresuid(-1, 0, -1)) })
+	res := run(t, store, root)
+	if res.NewBlobs != first.NewBlobs || res.Root != first.Root {
+		t.Errorf("got %+v after %+v", res, first)
+	}
+	mustBeClean(t, store)
+	if res := run(t, store, root); !res.Unchanged || res.NewBlobs != 0 {
+		t.Errorf("once more: %+v", res)
 	}
 }

@@ -21,6 +21,9 @@ type guard struct {
 	file *os.File
 }
 
+// errForeign says that a blob can't be kept from gc by whom we run as.
+var errForeign = errors.New("the blob is another user's")
+
 // openGuard takes the directory of a domain's temporary files.
 func openGuard(tmp string) (*guard, error) {
 	f, err := os.OpenFile(filepath.Join(tmp, "sweep"), os.O_RDWR|os.O_CREATE, 0o644)
@@ -32,7 +35,8 @@ func openGuard(tmp string) (*guard, error) {
 
 func (g *guard) close() { g.file.Close() }
 
-// freshen tells whether the file path is there, which will then stay.
+// freshen tells whether the file path is there, which will then stay. If that is
+// not ours to say it is errForeign.
 func (g *guard) freshen(path string) (bool, error) {
 	there := false
 	err := g.hold(unix.LOCK_SH, func() error {
@@ -42,6 +46,9 @@ func (g *guard) freshen(path string) (bool, error) {
 		err := unix.UtimesNanoAt(unix.AT_FDCWD, path, now, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
 			return nil
+		}
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("%s: %w", path, errForeign)
 		}
 		there = err == nil
 		return wrapErrno("freshen blob "+path, err)

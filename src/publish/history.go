@@ -24,6 +24,7 @@ type RepublishOptions struct {
 	To      object.TreeName // From itself for a rollback
 	Keys    object.Keys     // any of which must have signed that head; none: signatures are not looked at
 	Signers []note.Signer   // none leaves the new head unsigned
+	Public  object.Keys     // as in Options
 	Log     *slog.Logger    // nil drops it
 	Now     func() time.Time
 }
@@ -77,7 +78,7 @@ func Republish(ctx context.Context, o RepublishOptions) (res Result, err error) 
 		return res, err
 	}
 	head.Tree = o.To
-	changed, err := to.replace(head, o.Now(), o.Signers)
+	changed, err := to.replace(head, o.Now(), o.Signers, o.Public)
 	if err != nil {
 		return res, err
 	}
@@ -120,7 +121,7 @@ func (o *RepublishOptions) read(ctx context.Context, dir string) (*object.Head, 
 func (s *dirStore) keep(ctx context.Context, dir string, h *object.Head) error {
 	fetch := fetcher(store.OpenDir(dir, dir), s.codec)
 	return newReach(fetch, func(ref tier.Ref) error {
-		there, err := s.has(ref.Digest)
+		there, err := s.guard.freshen(filepath.Join(s.blobs, ref.Digest.String()))
 		if err == nil && !there {
 			err = fmt.Errorf("blob %v: %w", ref.Digest, tier.ErrAbsent)
 		}

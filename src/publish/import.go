@@ -12,18 +12,9 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
-)
-
-// Kinds of what can be published, for Options.As.
-const (
-	AsDir   = "dir"
-	AsTar   = "tar"   // may be compressed with gzip or zstd
-	AsOCI   = "oci"   // an OCI image layout, as a directory or as a tar archive of one
-	AsFlist = "flist" // a list of path|md5|size
 )
 
 const (
@@ -39,23 +30,23 @@ const (
 	madeMode = 0o755 // of directories that only what is in them tells of
 )
 
-// recognise finds out what Root is, unless As says so.
+// recognise finds out what Root is, unless Format says so.
 func (o *Options) recognise() error {
 	if o.Root == "" {
 		return errors.New("nothing to publish given")
 	}
-	switch o.As {
-	case "", AsDir, AsTar, AsOCI, AsFlist:
+	switch o.Format {
+	case "", Directory, Tar, OCI, TextList:
 	default:
-		return fmt.Errorf("there is no kind %q of what can be published: it is %s, %s, %s or %s", o.As, AsDir, AsTar, AsOCI, AsFlist)
+		return fmt.Errorf("format %q: want dir, tar, oci or list", o.Format)
 	}
 	if o.Root == "-" {
-		if o.As == "" {
-			o.As = AsTar
+		if o.Format == "" {
+			o.Format = Tar
 			o.sniff = true
 		}
-		if o.As == AsDir || o.As == AsFlist {
-			return fmt.Errorf("a %s can't be read from standard input", o.As)
+		if o.Format == Directory || o.Format == TextList {
+			return fmt.Errorf("a %s can't be read from standard input", o.Format)
 		}
 		return nil
 	}
@@ -63,28 +54,25 @@ func (o *Options) recognise() error {
 	if err != nil {
 		return fmt.Errorf("to publish: %w", err)
 	}
-	if o.As == "" {
+	if o.Format == "" {
 		switch {
 		case info.IsDir() && isLayout(o.Root):
-			o.As = AsOCI
+			o.Format = OCI
 		case info.IsDir():
-			o.As = AsDir
+			o.Format = Directory
 		case strings.HasSuffix(o.Root, ".flist"):
-			o.As = AsFlist
+			o.Format = TextList
 		default:
-			o.As = AsTar
+			o.Format = Tar
 			o.sniff = true
 		}
 	}
-	if isDir := info.IsDir(); isDir && (o.As == AsTar || o.As == AsFlist) {
-		return fmt.Errorf("to publish: %s is a directory, and not a %s", o.Root, o.As)
-	} else if !isDir && o.As == AsDir {
+	if isDir := info.IsDir(); isDir && (o.Format == Tar || o.Format == TextList) {
+		return fmt.Errorf("to publish: %s is a directory, and not a %s", o.Root, o.Format)
+	} else if !isDir && o.Format == Directory {
 		return fmt.Errorf("to publish: %s is not a directory", o.Root)
-	} else if !isDir && !info.Mode().IsRegular() && o.As == AsFlist {
+	} else if !isDir && !info.Mode().IsRegular() && o.Format == TextList {
 		return fmt.Errorf("to publish: %s is not a file", o.Root)
-	}
-	if o.As == AsFlist {
-		return o.findFiles()
 	}
 	return nil
 }
@@ -98,11 +86,15 @@ func (o *Options) isDir() bool {
 // readRoot reads what is published, whatever it is.
 func (r *reader) readRoot(ctx context.Context, o *Options) (*dir, error) {
 	switch {
-	case o.As == AsDir:
+	case o.Format == Directory:
 		return r.read(ctx)
-	case o.As == AsFlist:
-		return r.readFlist(ctx, o.Root, o.Files)
-	case o.As == AsOCI && o.isDir():
+	case o.Format == TextList:
+		dirs, err := o.fileDirs()
+		if err != nil {
+			return nil, err
+		}
+		return r.readFlist(ctx, o.Root, dirs)
+	case o.Format == OCI && o.isDir():
 		l, err := openLayoutDir(o.Root)
 		if err != nil {
 			return nil, err
@@ -139,10 +131,11 @@ type node struct {
 // importer puts a tree together out of what an archive tells, in its order.
 type importer struct {
 	*reader
-	root  *node
-	layer int
-	names int
-	tasks *errgroup.Group // storing content; its limit bounds the memory
+	root    *node
+	layered bool // these are an image's layers
+	layer   int
+	names   int
+	tasks   *errgroup.Group // storing content; its limit bounds the memory
 }
 
 // importTree lets f tell of a tree, and returns its root directory with the
@@ -216,8 +209,9 @@ func (t *importer) count() error {
 // errNoName says that an archive has no such name so far.
 var errNoName = errors.New("no such name before it")
 
-// dir returns the directory that path leads to, through symlinks that stay in the
-// tree whatever they say. Where one is missing it is made with the time mtime, if
+// dir returns the directory that path leads to. Of layers, later ones say lib/x
+// where an earlier one has made lib a symlink: those are followed, and stay in the
+// tree whatever they say. Where a directory is missing it is made with the time mtime, if
 // there is one, or else it is errNoName.
 func (t *importer) dir(path string, mtime *int64) (*node, error) {
 	if t.root == nil {
@@ -254,7 +248,9 @@ func (t *importer) dir(path string, mtime *int64) (*node, error) {
 			child = t.newDir(*mtime)
 			at.children[name] = child
 		case child.special != "" || child.kind == object.File:
-			return nil, fmt.Errorf("%q before it is not a directory", name)
+			return nil, fmt.Errorf("%q before it is no directory", name)
+		case child.kind == object.Symlink && !t.layered:
+			return nil, fmt.Errorf("%q before it is no directory, but a symlink", name)
 		case child.kind == object.Symlink:
 			if links++; links > maxLinks {
 				return nil, fmt.Errorf("more than %d symlinks on the way", maxLinks)
@@ -399,6 +395,7 @@ func (r *reader) build(d *dir, n *node) error {
 			e.Mode, e.Target, e.Size = 0o777, []byte(child.target), int64(len(child.target))
 		case object.File:
 			r.counts.Files++
+			r.fresh.Add(1)
 			r.bytes.Add(child.content.size)
 			e.Mode, e.Size = r.importMode(path, child), child.content.size
 			e.Digest, e.Chunked = child.content.digest, child.content.chunked
@@ -415,9 +412,7 @@ func (r *reader) build(d *dir, n *node) error {
 	return r.done(d)
 }
 
-func (r *reader) importMode(path string, n *node) uint16 {
-	return r.mode(path, &unix.Stat_t{Mode: uint32(n.mode)})
-}
+func (r *reader) importMode(path string, n *node) uint16 { return r.bits(path, n.mode) }
 
 // problem notes what is wrong with a name of an archive. The error ends the
 // import.

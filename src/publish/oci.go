@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -89,7 +90,7 @@ func (r *reader) readLayoutTar(ctx context.Context, f *os.File, o *Options) (*di
 			return io.NopCloser(io.NewSectionReader(f, at.start, at.size)), nil
 		}}, o.choice())
 	}
-	if o.As == AsOCI {
+	if o.Format == OCI {
 		return nil, fmt.Errorf("no image layout: it has not both %s and %s", layoutFile, indexFile)
 	}
 	if _, err := all.Seek(0, io.SeekStart); err != nil {
@@ -140,6 +141,8 @@ type descriptor struct {
 	Size        int64             `json:"size"`
 	Platform    *ociPlatform      `json:"platform"`
 	Annotations map[string]string `json:"annotations"`
+
+	outer string // the reference name of the index that it is in
 }
 
 type ociPlatform struct {
@@ -160,14 +163,16 @@ const refName = "org.opencontainers.image.ref.name"
 
 // name is how a person would choose it.
 func (d *descriptor) name() string {
-	s := d.Digest
-	if ref := d.Annotations[refName]; ref != "" {
-		s = ref + " " + s
+	ref := d.Annotations[refName]
+	switch {
+	case d.Platform != nil && ref != "":
+		return ref + " for " + d.Platform.String()
+	case d.Platform != nil:
+		return d.Platform.String()
+	case ref != "":
+		return ref
 	}
-	if d.Platform != nil {
-		s = d.Platform.String() + " " + s
-	}
-	return s
+	return d.Digest
 }
 
 // choice is which image of a layout is wanted.
@@ -193,7 +198,7 @@ func (r *reader) readImage(ctx context.Context, l *layout, want choice) (*dir, e
 	if raw, err = l.read(indexFile); err != nil {
 		return nil, err
 	}
-	images, err := l.images(raw, 0, nil)
+	images, err := l.images(raw, 0, "")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", indexFile, err)
 	}
@@ -206,6 +211,7 @@ func (r *reader) readImage(ctx context.Context, l *layout, want choice) (*dir, e
 		return nil, fmt.Errorf("image %s: %w", image.Digest, err)
 	}
 	return r.importTree(ctx, func(ctx context.Context, t *importer) error {
+		t.layered = true
 		for i := range layers {
 			t.layer = i
 			if err := t.applyLayer(ctx, l, &layers[i]); err != nil {
@@ -220,7 +226,10 @@ func (r *reader) readImage(ctx context.Context, l *layout, want choice) (*dir, e
 func (l *layout) read(name string) ([]byte, error) {
 	f, err := l.open(name)
 	if err != nil {
-		return nil, fmt.Errorf("image layout: %w", err)
+		if name == layoutFile || name == indexFile {
+			err = fmt.Errorf("no OCI image layout: %w", err)
+		}
+		return nil, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
@@ -277,7 +286,7 @@ func (d *descriptor) isManifest() bool {
 }
 
 // images lists the images of an index, and of those in it.
-func (l *layout) images(raw []byte, depth int, outer *descriptor) (found []descriptor, err error) {
+func (l *layout) images(raw []byte, depth int, outer string) (found []descriptor, err error) {
 	var index struct {
 		Manifests []descriptor `json:"manifests"`
 	}
@@ -286,10 +295,7 @@ func (l *layout) images(raw []byte, depth int, outer *descriptor) (found []descr
 	}
 	for i := range index.Manifests {
 		d := &index.Manifests[i]
-		// The name of a whole index is that of each image in it.
-		if outer != nil && d.Annotations[refName] == "" && outer.Annotations[refName] != "" {
-			d.Annotations = map[string]string{refName: outer.Annotations[refName]}
-		}
+		d.outer = outer
 		switch {
 		case d.isIndex() && depth >= maxNested:
 			return nil, fmt.Errorf("more than %d indexes in each other", maxNested)
@@ -298,7 +304,7 @@ func (l *layout) images(raw []byte, depth int, outer *descriptor) (found []descr
 			if err != nil {
 				return nil, err
 			}
-			more, err := l.images(b, depth+1, d)
+			more, err := l.images(b, depth+1, cmp.Or(d.Annotations[refName], outer))
 			if err != nil {
 				return nil, fmt.Errorf("index %s: %w", d.Digest, err)
 			}
@@ -358,7 +364,7 @@ func (c choice) of(images []descriptor) (*descriptor, error) {
 		ok := true
 		switch {
 		case c.image != "":
-			ok = c.image == d.Digest || c.image == d.Annotations[refName] || d.Platform != nil && samePlatform(c.image, d.Platform)
+			ok = c.image == d.Digest || c.image == d.Annotations[refName] || c.image == d.outer || d.Platform != nil && samePlatform(c.image, d.Platform)
 		case c.platform != "" && len(images) > 1:
 			ok = d.Platform != nil && samePlatform(c.platform, d.Platform)
 		case c.platform != "" && d.Platform != nil && strings.HasPrefix(plainPlatform(c.platform), d.Platform.OS+"-"):
@@ -381,7 +387,7 @@ func (c choice) of(images []descriptor) (*descriptor, error) {
 	case len(fit) == 0:
 		return nil, fmt.Errorf("the layout has no image for platform %s; choose one with -image, of %s", c.platform, all)
 	}
-	return nil, fmt.Errorf("the layout has several images: choose one with -image, of %s", all)
+	return nil, fmt.Errorf("%d images would do; choose one with -image, by digest if need be: %s", len(fit), all)
 }
 
 // plainPlatform spells a platform with dashes and with Go's names.

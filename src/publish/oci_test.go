@@ -139,7 +139,7 @@ func TestImage(t *testing.T) {
 	archive := tarOf(t, i.dir)
 	for name, o := range map[string]func(*publish.Options){
 		"file":       func(o *publish.Options) { o.Root = writeFile(t, archive) },
-		"told":       func(o *publish.Options) { o.Root, o.As = writeFile(t, archive), publish.AsOCI },
+		"told":       func(o *publish.Options) { o.Root, o.Format = writeFile(t, archive), publish.OCI },
 		"gzip":       func(o *publish.Options) { o.Root = writeFile(t, gzipped(t, archive)) },
 		"stdin":      func(o *publish.Options) { o.Root, o.Stdin = "-", bytes.NewReader(archive) },
 		"stdin gzip": func(o *publish.Options) { o.Root, o.Stdin = "-", bytes.NewReader(gzipped(t, archive)) },
@@ -171,7 +171,7 @@ func TestImage(t *testing.T) {
 		}
 	}
 	// As what it is on disk.
-	if plain := run(t, t.TempDir(), i.dir, func(o *publish.Options) { o.As = publish.AsDir }); plain.Root == res.Root {
+	if plain := run(t, t.TempDir(), i.dir, func(o *publish.Options) { o.Format = publish.Directory }); plain.Root == res.Root {
 		t.Error("-as dir published the image")
 	}
 }
@@ -188,7 +188,7 @@ func TestArchiveLikeALayout(t *testing.T) {
 			t.Errorf("got %v", p.content)
 		}
 		run(t, store, writeFile(t, b))
-		if _, err := publishTar(store, b, func(o *publish.Options) { o.As = publish.AsOCI }); err == nil || !strings.Contains(err.Error(), "no image layout") {
+		if _, err := publishTar(store, b, func(o *publish.Options) { o.Format = publish.OCI }); err == nil || !strings.Contains(err.Error(), "no image layout") {
 			t.Errorf("got %v", err)
 		}
 		if _, err := publishTar(store, b[:len(b)/2]); err == nil {
@@ -250,7 +250,7 @@ func TestImageChoice(t *testing.T) {
 		i                     *image
 		platform, image, want string
 	}{
-		{i, "", "", "several images: choose one with -image, of linux/amd64 v1 sha256:"},
+		{i, "", "", "3 images would do; choose one with -image, by digest if need be: v1 for linux/amd64, linux/arm/v7, linux/arm64/v8"},
 		{i, "linux-mips", "", "no image for platform linux-mips"},
 		{i, "linux-amd64", "v2", `no image "v2"`},
 		{single, "linux-arm64", "", "no image for platform linux-arm64"},
@@ -300,6 +300,9 @@ func TestImageRefuses(t *testing.T) {
 		"more than 4194304 bytes": func(i *image, _, _ desc) []desc {
 			i.write("oci-layout", bytes.Repeat([]byte(" "), 5<<20))
 			return nil
+		},
+		"more than 40 symlinks": func(i *image, _, _ desc) []desc {
+			return []desc{i.manifest("amd64", i.blob(ociLayer, makeTar(t, tarMember(tar.TypeSymlink, "loop", "loop"), tarFile("loop/x", ""))))}
 		},
 		"the name is absolute": func(i *image, _, _ desc) []desc {
 			return []desc{i.manifest("amd64", i.blob(ociLayer, makeTar(t, tarFile("/abs", ""))))}

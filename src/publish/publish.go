@@ -28,30 +28,41 @@ type Options struct {
 	Tree       object.TreeName
 	Domain     string        // empty for the default one
 	Signers    []note.Signer // none leaves the head unsigned
+	Public     object.Keys   // of Signers; if known, what they have signed already is not signed again
 	Root       string        // what is published: a directory, an archive, - for Stdin, an image layout, a list
-	As         string        // what Root is; empty to find out
+	Format     Format        // of Root; empty to find out
 	Stdin      io.Reader     // for an archive
 	Image      string        // which image of a layout: OS/ARCHITECTURE[/VARIANT], reference name or digest; empty for the platform's, or the only one
-	Files      string        // the directory with the files of a list; empty for the usual place beside it
+	Files      string        // the directory with the files of a list; empty for the usual places beside it
 	KeepSetuid bool          // keep setuid and setgid bits
 	// Whole refuses a tree of which something can't be published as it is: a
 	// device, socket or pipe, or a setuid bit that is not to be kept.
 	Whole bool
-	// State is a file that remembers what the tree's files were, so that the next
-	// publish reads only those that are different since; empty for none. Full
-	// reads all the same. Other things than directories are always read.
+	// State is a file that tells, from one publish of a directory to the next, what
+	// need not be read again; empty for none. It is made if absent.
 	State string
-	Full  bool
+	Full  bool // read all files, whatever the state says
 	OneFS bool // leave what is mounted in the tree out: mount points are empty
 	// Workers is how many files or chunks are worked on at once, each with a
 	// few MiB of memory; 0 chooses.
 	Workers  int
-	Progress func(Progress)   // called now and then, from one goroutine; may be nil
-	Log      *slog.Logger     // for what is left out; nil drops it
-	Now      func() time.Time // for the head, and for how fresh files are
+	Progress func(Progress) // called now and then, from one goroutine; may be nil
+	Log      *slog.Logger   // for what is left out; nil drops it
+	Now      func() time.Time
 
 	sniff bool // an archive may turn out to be an image layout
 }
+
+// Format is what a tree is read from.
+type Format string
+
+// What a tree can be read from.
+const (
+	Directory Format = "dir"
+	Tar       Format = "tar"  // an archive, plain or compressed with gzip or zstd
+	OCI       Format = "oci"  // an OCI image layout, as a directory or as an archive of one
+	TextList  Format = "list" // path|md5|size a line, the files beside it
+)
 
 // Result says what became of a publish.
 type Result struct {
@@ -64,9 +75,9 @@ type Result struct {
 	Counts    object.Counts
 	Skipped   int64 // devices, sockets and pipes
 	Warnings  int64 // these, and other things that are not published as they are
+	Read      int64 // files that were read, or came out of an archive; the others were as a publish before had read them
 	NewBlobs  int64 // objects that the store did not have, heads aside
 	NewBytes  int64 // what these take there
-	Unread    int64 // files that were as the state file has them, and not read
 	Elapsed   time.Duration
 }
 
@@ -97,8 +108,8 @@ func (o *Options) complete() error {
 			return fmt.Errorf("the store %s is inside the directory to publish, %s", o.Store, o.Root)
 		}
 	}
-	if o.As != AsDir {
-		o.State = ""
+	if o.Format != Directory {
+		o.State = "" // there is no walk that it could spare
 	}
 	if o.Workers == 0 {
 		o.Workers = max(minWorkers, 2*runtime.GOMAXPROCS(0))
@@ -159,11 +170,11 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	}
 	defer treeLock.Close()
 	// What can't be replaced is better known before an hour's work than after.
-	_, current, err := treeHeads.current()
+	current, currentRaw, err := treeHeads.current()
 	if err != nil {
 		return res, err
 	}
-	if len(o.Signers) == 0 && bytes.Contains(current, []byte("\n\n")) {
+	if len(o.Signers) == 0 && bytes.Contains(currentRaw, []byte("\n\n")) {
 		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
 	}
 	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
@@ -181,7 +192,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	}()
 
 	scan := ""
-	if o.As == AsDir {
+	if o.Format == Directory {
 		scan = o.Root
 	}
 	stop := m.report(ctx, scan, o.Progress)
@@ -189,11 +200,15 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	r := &reader{
 		root: o.Root, oneFS: o.OneFS, keepSetuid: o.KeepSetuid, workers: o.Workers,
 		store: store, log: o.Log, meter: m, files: newFilePool(o.Workers),
-		now: o.Now, remember: o.State != "",
 	}
-	key := stateKey{o.Store, o.Tree.Dir(), o.Domain}
-	r.state = o.openOldState(key)
-	defer r.state.close()
+	if o.State != "" && !o.Full {
+		if r.state, err = openState(o.State, current, o.Domain); err != nil {
+			o.Log.Info("reading all files", "err", err)
+		}
+		if r.state != nil {
+			defer r.state.close()
+		}
+	}
 	root, err := r.readRoot(ctx, &o)
 	if err != nil {
 		return res, err
@@ -209,23 +224,23 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 	if err := store.finish(); err != nil {
 		return res, err
 	}
-	changed, err := treeHeads.replace(head, o.Now(), o.Signers)
+	changed, err := treeHeads.replace(head, o.Now(), o.Signers, o.Public)
 	if err != nil {
 		return res, err
 	}
-	// The head is there: it is too late to give up.
-	if o.State != "" {
-		if err := writeState(o.State, key, root); err != nil {
-			o.Log.Warn("the next publish will read all files", "err", err)
+	if o.State != "" && (r.state == nil || !r.state.sure || changed || r.fresh.Load() > 0) {
+		if err := writeState(o.State, head, root); err != nil {
+			o.Log.Warn("can't note what was read: the next publish reads all files", "err", err)
 		}
 	}
+	// The head is there: it is too late to give up.
 	if err := listTrees(context.WithoutCancel(ctx), o.Store); err != nil {
 		return res, err
 	}
 	return Result{
 		Tree: o.Tree, Domain: o.Domain, Unchanged: !changed,
 		Serial: head.Serial, Time: head.Time, Root: head.Root,
-		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(),
-		NewBlobs: store.newBlobs.Load(), NewBytes: store.newBytes.Load(), Unread: r.unread.Load(),
+		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(), Read: r.fresh.Load(),
+		NewBlobs: store.newBlobs.Load(), NewBytes: store.newBytes.Load(),
 	}, nil
 }

@@ -142,6 +142,55 @@ func TestWhatMakesANewSerial(t *testing.T) {
 	}
 }
 
+// moody signs as some tokens do: it works, but never gives the same signature
+// twice.
+type moody struct {
+	note.Signer
+	texts []string // that it was asked to sign
+}
+
+func (m *moody) Sign(text []byte) ([]byte, error) {
+	m.texts = append(m.texts, string(text))
+	return fmt.Appendf(nil, "signature %d", len(m.texts)), nil
+}
+
+// Verify accepts all that it signed.
+func (m *moody) Verify(text, sig []byte) bool {
+	return strings.HasPrefix(string(sig), "signature ") && slices.Contains(m.texts, string(text))
+}
+
+// Who signs sees each head once, and no two of one serial.
+func TestSignedOnce(t *testing.T) {
+	store, root := t.TempDir(), makeTree(t, map[string]string{"a": "1"})
+	signer, verifier := keyPair(t, "release")
+	other, _ := keyPair(t, "token")
+	token := &moody{Signer: other}
+	sign := func(o *publish.Options) {
+		o.Signers = []note.Signer{signer, token}
+		o.Public = object.Keys{{Verifier: token}, {Verifier: verifier}}
+	}
+	publishes := func(serial int64, unchanged bool, signed int) {
+		t.Helper()
+		if res := run(t, store, root, sign); res.Serial != serial || res.Unchanged != unchanged || len(token.texts) != signed {
+			t.Errorf("serial %d, unchanged %v, %d texts signed; want %d, %v, %d", res.Serial, res.Unchanged, len(token.texts), serial, unchanged, signed)
+		}
+	}
+	publishes(1, false, 1)
+	publishes(1, true, 1)
+	must(t, os.WriteFile(root+"/a", []byte("2"), 0o644))
+	publishes(2, false, 2)
+	publishes(2, true, 2)
+	if !strings.Contains(token.texts[1], "serial 2\n") {
+		t.Errorf("the second head signed is\n%s", token.texts[1])
+	}
+	// One key less is a head to be signed, too.
+	sign = func(o *publish.Options) {
+		o.Signers, o.Public = []note.Signer{token}, object.Keys{{Verifier: token}}
+	}
+	publishes(3, false, 3)
+	publishes(3, true, 3)
+}
+
 func TestOneChangedFile(t *testing.T) {
 	store, root := t.TempDir(), craftedTree(t)
 	run(t, store, root)

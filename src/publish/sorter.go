@@ -16,7 +16,7 @@ import (
 // A sorter keeps runBytes of digests in memory, and merges its files when it has
 // maxRuns of them.
 const (
-	runBytes = 32 << 20
+	runBytes = 16 << 20
 	maxRuns  = 64
 )
 

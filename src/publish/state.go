@@ -2,11 +2,11 @@ package publish
 
 import (
 	"bufio"
-	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
+	"hash/crc64"
 	"io"
 	"io/fs"
 	"os"
@@ -17,370 +17,321 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
 )
 
-// A state file remembers what the files of a tree were when they were last read,
-// so that the next publish need not read them again. After stateMagic come
-//
-//	the store, the tree and the domain, each a string
-//	for every directory in object.ComparePaths order that has files to remember:
-//	    its path, the number of these files, and of each, in name order:
-//	    name, device, inode, size, mtime, ctime, chunked, digest
-//	the SHA-256 of all that
-//
-// Strings are their length and bytes, numbers varints. A walk meets directories
-// in the same order: the file is read along with it, and only one directory's
-// part of it at a time is in memory for each level of the tree.
-const stateMagic = "aysfs publish state 1\n"
+// A state is a file in which a publish notes what it has read. It is for the next
+// one on this machine: what has the same size, times and inode need not be read
+// again. It is worth no more than that: without it all is read.
+const stateMagic = "aysfs state 1\n"
 
-// maxStateString bounds the strings in a state file. Paths are longer than the
-// system's own limit at times.
-const maxStateString = 1 << 20
-
-// racy is how much older than the moment of reading a file's times must be.
-// With younger ones the file may change once more and still have the same times,
-// for these are as coarse as two seconds on some file systems.
-const racy = 2 * time.Second
-
-// stamp tells a file from what it may become later.
-type stamp struct {
-	dev, ino uint64
-	ctime    int64 // nanoseconds since 1970; 0 is the stamp of a file that can't be told
-}
-
-// stampOf is the stamp of a file that st was asked of, and that was read, later
-// than now.
-func stampOf(st *unix.Stat_t, now time.Time) stamp {
-	latest := now.Add(-racy).UnixNano()
-	if mtime(st.Ctim) > latest || mtime(st.Mtim) > latest {
-		return stamp{}
+// StateFile is the file for a tree's state beside its heads in a directory
+// store.
+func StateFile(storeName string, tree object.TreeName) (string, error) {
+	if err := tree.Validate(); err != nil {
+		return "", err
 	}
-	return stamp{dev: uint64(st.Dev), ino: st.Ino, ctime: mtime(st.Ctim)}
-}
-
-// remembered is a file in a state file.
-type remembered struct {
-	name    string
-	stamp   stamp
-	size    int64
-	mtime   int64 // as it is published
-	digest  digest.Digest
-	chunked bool
-}
-
-// is tells whether the file that st is of is still the one remembered.
-func (m *remembered) is(st *unix.Stat_t) bool {
-	return m.stamp == stamp{uint64(st.Dev), st.Ino, mtime(st.Ctim)} && m.size == st.Size && m.mtime == mtime(st.Mtim)
-}
-
-// stateKey is what a state file is about.
-type stateKey struct{ store, tree, domain string }
-
-func (k stateKey) append(b []byte) []byte {
-	b = append(b, stateMagic...)
-	for _, s := range []string{k.store, k.tree, k.domain} {
-		b = appendString(b, s)
-	}
-	return b
-}
-
-// DefaultState is the state file, in the user's directory for caches, of a tree
-// in a directory store.
-func DefaultState(store string, tree object.TreeName, domain string) (string, error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("no place for a state file: %w", err)
-	}
-	dir, err := storeDir(store)
+	dir, err := storeDir(storeName)
 	if err != nil {
 		return "", err
 	}
-	if dir, err = resolve(dir); err != nil {
-		return "", fmt.Errorf("store: %w", err)
+	return filepath.Join(dir, filepath.FromSlash(tree.Dir()), ".state"), nil
+}
+
+var crcTable = crc64.MakeTable(crc64.ECMA)
+
+// identity is what a file's content can't change without. Links and times of
+// access change other things.
+type identity struct {
+	size, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec int64
+	device, inode                                  uint64
+}
+
+func identityOf(st *unix.Stat_t) identity {
+	id := identity{size: st.Size, device: uint64(st.Dev), inode: st.Ino}
+	id.mtimeSec, id.mtimeNsec = st.Mtim.Unix()
+	id.ctimeSec, id.ctimeNsec = st.Ctim.Unix()
+	return id
+}
+
+// settled tells whether a file that is looked at now, before it is read, would
+// show a later change: one within the same tick of the file system's clock it
+// would not. Ticks are of a few milliseconds, and of up to two seconds where there
+// are no parts of seconds.
+func (id identity) settled(now time.Time) bool {
+	tick := 100 * time.Millisecond
+	if id.ctimeNsec == 0 {
+		tick = 2 * time.Second
 	}
-	key := stateKey{dir, tree.Dir(), object.DomainOrDefault(domain)}
-	return filepath.Join(cache, "aysfs", "publish", digest.Of(key.append(nil)).Short()+".state"), nil
+	return time.Unix(id.ctimeSec, id.ctimeNsec).Add(tick).Before(now)
 }
 
-func appendString(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+// known is a file as a publish before has read it.
+type known struct {
+	path     string
+	identity identity
+	content  content
 }
 
-// stateReader reads a state file along with a walk. A nil one remembers nothing.
-type stateReader struct {
-	f   *os.File
-	r   *bufio.Reader
-	dir string // whose files come next
-	err error  // once there is nothing more to read; io.EOF at the end
+// state reads what a publish before has noted, in the order of a walk.
+type state struct {
+	// sure tells that the tree's newest head, which nobody replaces as long as
+	// we have the lock, reaches all that is noted: so it is in the store, and gc
+	// leaves it alone.
+	sure bool
+
+	file *os.File
+	in   *bufio.Reader
+	next *known // nil: there is no more
 }
 
-// openState opens a state file, once all of it was looked at: a torn one can't be
-// told from a whole one before its end. The error is fs.ErrNotExist for none.
-func openState(path string, key stateKey) (*stateReader, error) {
+// openState opens the state of a tree whose newest head is current. It is nil if
+// there is none.
+func openState(path string, current *object.Head, domain string) (*state, error) {
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	size, err := checkState(f, key)
+	s := &state{file: f}
+	sure, err := s.start(current, domain)
 	if err != nil {
 		f.Close()
-		return nil, err
+		return nil, fmt.Errorf("state of the last publish: %w", err)
 	}
-	start := int64(len(key.append(nil)))
-	s := &stateReader{f: f, r: bufio.NewReaderSize(io.NewSectionReader(f, start, size-start), 64<<10)}
-	s.dir, s.err = s.string()
+	s.sure = sure
 	return s, nil
 }
 
-// checkState returns the size of what comes before the checksum.
-func checkState(f *os.File, key stateKey) (int64, error) {
-	info, err := f.Stat()
+// start checks the whole file, then reads its head and the first entry.
+func (s *state) start(current *object.Head, domain string) (sure bool, err error) {
+	info, err := s.file.Stat()
 	if err != nil {
-		return 0, err
+		return false, err
 	}
-	head, size := key.append(nil), info.Size()-sha256.Size
-	start := make([]byte, max(0, min(int64(len(head)), size)))
-	if _, err := f.ReadAt(start, 0); err != nil {
-		return 0, err
+	size := info.Size() - crc64.Size
+	if size < 0 {
+		return false, io.ErrUnexpectedEOF
 	}
-	switch {
-	case !bytes.HasPrefix(start, []byte(stateMagic)):
-		return 0, errors.New("not a state file of this version")
-	case !bytes.Equal(start, head):
-		return 0, errors.New("it is of another store, tree or domain")
+	sum := crc64.New(crcTable)
+	if _, err := io.Copy(sum, io.NewSectionReader(s.file, 0, size)); err != nil {
+		return false, err
 	}
-	h := sha256.New()
-	if _, err := io.Copy(h, io.NewSectionReader(f, 0, size)); err != nil {
-		return 0, err
+	tail := make([]byte, crc64.Size)
+	if _, err := s.file.ReadAt(tail, size); err != nil {
+		return false, err
 	}
-	sum := make([]byte, sha256.Size)
-	if _, err := f.ReadAt(sum, size); err != nil {
-		return 0, err
+	if binary.BigEndian.Uint64(tail) != sum.Sum64() {
+		return false, errors.New("it is damaged")
 	}
-	if !bytes.Equal(h.Sum(nil), sum) {
-		return 0, errors.New("it is torn: wrong checksum")
+	s.in = bufio.NewReaderSize(io.NewSectionReader(s.file, 0, size), 1<<20)
+	magic := make([]byte, len(stateMagic))
+	if _, err := io.ReadFull(s.in, magic); err != nil || string(magic) != stateMagic {
+		return false, errors.New("it is of another version")
 	}
-	return size, nil
+	noted, err := s.text()
+	if err != nil {
+		return false, err
+	}
+	var root digest.Digest
+	if _, err := io.ReadFull(s.in, root[:]); err != nil {
+		return false, err
+	}
+	if noted != domain {
+		return false, errors.New("it is of another domain")
+	}
+	return current != nil && current.Domain == domain && current.Root == root, s.advance()
 }
 
-func (s *stateReader) close() {
-	if s != nil {
-		s.f.Close()
+func (s *state) close() { s.file.Close() }
+
+func (s *state) text() (string, error) {
+	n, err := binary.ReadUvarint(s.in)
+	if err != nil {
+		return "", err
 	}
+	if n > 1<<20 {
+		return "", errors.New("it is damaged")
+	}
+	b := make([]byte, n)
+	_, err = io.ReadFull(s.in, b)
+	return string(b), err
 }
 
-// files returns what is remembered of a directory's files, by name. Directories
-// must be asked for in object.ComparePaths order.
-func (s *stateReader) files(dir string) map[string]remembered {
-	if s == nil {
+// advance reads the next entry.
+func (s *state) advance() error {
+	s.next = nil
+	path, err := s.text()
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
-	for s.err == nil {
-		order := object.ComparePaths(s.dir, dir)
-		if order > 0 {
-			return nil
+	if err != nil {
+		return err
+	}
+	k := &known{path: path}
+	id := &k.identity
+	for _, v := range []*int64{&id.size, &id.mtimeSec, &id.mtimeNsec, &id.ctimeSec, &id.ctimeNsec} {
+		if *v, err = binary.ReadVarint(s.in); err != nil {
+			return err
 		}
-		files := s.section(order == 0)
-		if s.err == nil {
-			s.dir, s.err = s.string()
+	}
+	for _, v := range []*uint64{&id.device, &id.inode} {
+		if *v, err = binary.ReadUvarint(s.in); err != nil {
+			return err
 		}
-		if order == 0 {
-			return files
+	}
+	k.content.size = id.size
+	if _, err := io.ReadFull(s.in, k.content.digest[:]); err != nil {
+		return err
+	}
+	chunked, err := s.in.ReadByte()
+	k.content.chunked = chunked != 0
+	s.next = k
+	return err
+}
+
+// find returns what is known of the file at a path, or nil. Paths are to be asked
+// for in the order of a walk.
+func (s *state) find(path string, id identity) (*content, error) {
+	for s.next != nil && object.ComparePaths(s.next.path, path) < 0 {
+		if err := s.advance(); err != nil {
+			return nil, fmt.Errorf("state of the last publish: %w", err)
+		}
+	}
+	if s.next == nil || s.next.path != path || s.next.identity != id {
+		return nil, nil
+	}
+	return &s.next.content, nil
+}
+
+// writeState notes what was read. It is not synced: one that a crash damages is
+// not used.
+func writeState(path string, head *object.Head, root *dir) error {
+	// Names of files, maybe of private ones, are nothing for a web server.
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := &stateWriter{sum: crc64.New(crcTable)}
+	w.out = bufio.NewWriterSize(io.MultiWriter(f, w.sum), 1<<20)
+	w.out.WriteString(stateMagic)
+	w.text(head.Domain)
+	w.out.Write(head.Root[:])
+	if err := w.dir(root); err != nil {
+		return err
+	}
+	if err := w.out.Flush(); err != nil { // which has the errors of all writes
+		return err
+	}
+	if _, err := f.Write(binary.BigEndian.AppendUint64(nil, w.sum.Sum64())); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+type stateWriter struct {
+	out *bufio.Writer
+	sum hash.Hash64
+	buf []byte
+}
+
+func (w *stateWriter) text(s string) {
+	w.out.Write(binary.AppendUvarint(w.buf[:0], uint64(len(s))))
+	w.out.WriteString(s)
+}
+
+// dir writes the files of a directory and of all below it, in the order of a
+// walk.
+func (w *stateWriter) dir(d *dir) error {
+	l, err := object.ParseListing(d.listing)
+	if err != nil {
+		return err
+	}
+	subdirs := d.subdirs
+	for i := range l.Len() {
+		e := l.At(i)
+		switch {
+		case e.Kind == object.Dir:
+			if err := w.dir(subdirs[0]); err != nil {
+				return err
+			}
+			subdirs = subdirs[1:]
+		case e.Kind == object.File && d.read[i] != identity{}:
+			w.file(object.Join(d.path, string(e.Name)), d.read[i], &e)
 		}
 	}
 	return nil
 }
 
-// section reads the files of one directory.
-func (s *stateReader) section(keep bool) map[string]remembered {
-	files := map[string]remembered{}
-	for n := s.number(); n > 0 && s.err == nil; n-- {
-		var m remembered
-		m.name, s.err = s.string()
-		m.stamp.dev, m.stamp.ino = s.number(), s.number()
-		m.size, m.mtime, m.stamp.ctime = s.signed(), s.signed(), s.signed()
-		m.chunked = s.number() != 0
-		if s.err == nil {
-			_, s.err = io.ReadFull(s.r, m.digest[:])
-		}
-		if keep && s.err == nil {
-			files[m.name] = m
-		}
+func (w *stateWriter) file(path string, id identity, e *object.Entry) {
+	w.text(path)
+	b := w.buf[:0]
+	for _, v := range []int64{id.size, id.mtimeSec, id.mtimeNsec, id.ctimeSec, id.ctimeNsec} {
+		b = binary.AppendVarint(b, v)
 	}
-	return files
+	b = binary.AppendUvarint(b, id.device)
+	b = binary.AppendUvarint(b, id.inode)
+	b = append(b, e.Digest[:]...)
+	if e.Chunked {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
+	w.out.Write(b)
+	w.buf = b
 }
 
-func (s *stateReader) string() (string, error) {
-	n, err := binary.ReadUvarint(s.r)
-	if err != nil {
-		return "", err
-	}
-	if n > maxStateString {
-		return "", fmt.Errorf("a string of %d bytes", n)
-	}
-	b := make([]byte, n)
-	_, err = io.ReadFull(s.r, b)
-	return string(b), err
-}
-
-func (s *stateReader) number() (n uint64) {
-	if s.err == nil {
-		n, s.err = binary.ReadUvarint(s.r)
-	}
-	return n
-}
-
-func (s *stateReader) signed() (n int64) {
-	if s.err == nil {
-		n, s.err = binary.ReadVarint(s.r)
-	}
-	return n
-}
-
-// writeState replaces a state file.
-func writeState(path string, key stateKey, root *dir) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("write state file: %w", err)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".state-") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write state file: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-			err = fmt.Errorf("write state file %s: %w", path, err)
-		}
-	}()
-	sum := sha256.New()
-	w := bufio.NewWriterSize(io.MultiWriter(f, sum), 256<<10)
-	w.Write(key.append(nil)) // bufio tells of errors when it is flushed
-	var buf []byte
-	for d := range root.all() {
-		if buf, err = d.appendState(buf[:0]); err != nil {
-			break
-		}
-		w.Write(buf)
-	}
-	err = errors.Join(err, w.Flush())
-	if err == nil {
-		_, err = f.Write(sum.Sum(nil))
-	}
-	// A name without its bytes would be noticed by its checksum, and cost one
-	// full reading: no reason to wait for the disk.
-	err = errors.Join(err, f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-// appendState appends what is to be remembered of a directory's files.
-func (d *dir) appendState(b []byte) ([]byte, error) {
-	n := 0
-	for _, s := range d.stamps {
-		if s.ctime != 0 {
-			n++
-		}
-	}
-	if n == 0 {
-		return b, nil
-	}
-	l, err := object.ParseListing(d.listing)
-	if err != nil {
-		return b, err
-	}
-	b = binary.AppendUvarint(appendString(b, d.path), uint64(n))
-	for i, s := range d.stamps {
-		if s.ctime == 0 {
-			continue
-		}
-		e := l.At(i)
-		b = appendString(b, string(e.Name))
-		b = binary.AppendUvarint(binary.AppendUvarint(b, s.dev), s.ino)
-		b = binary.AppendVarint(binary.AppendVarint(binary.AppendVarint(b, e.Size), e.Mtime), s.ctime)
-		chunked := byte(0)
-		if e.Chunked {
-			chunked = 1
-		}
-		b = append(append(b, chunked), e.Digest[:]...)
-	}
-	return b, nil
-}
-
-// recall completes a file's entry without reading the file, if that is as it was
-// when it was read last and the store still has all of its content.
-func (r *reader) recall(j fileJob) (bool, error) {
-	if j.known == nil || !j.known.is(&j.stat) {
+// unread fills in an entry without reading its file, and tells whether that was
+// possible.
+func (r *reader) unread(path string, e *object.Entry, st *unix.Stat_t) (bool, error) {
+	if r.state == nil {
 		return false, nil
 	}
-	if there, err := r.relyOn(j.known); err != nil || !there {
+	c, err := r.state.find(path, identityOf(st))
+	if err != nil || c == nil {
 		return false, err
 	}
-	e := j.entry()
-	e.Kind, e.Mode, e.Mtime, e.Size = object.File, r.mode(j.path(), &j.stat), j.known.mtime, j.known.size
-	e.Digest, e.Chunked = j.known.digest, j.known.chunked
-	j.stamp(j.known.stamp)
-	r.bytes.Add(e.Size)
-	r.meter.bytes.Add(e.Size)
-	r.unread.Add(1)
+	if there, err := r.stored(c); err != nil || !there {
+		return false, err
+	}
+	e.Kind, e.Mode, e.Mtime = object.File, r.mode(path, st), mtime(st.Mtim)
+	e.Size, e.Digest, e.Chunked = c.size, c.digest, c.chunked
+	r.bytes.Add(c.size)
+	r.meter.files.Add(1)
+	r.meter.bytes.Add(c.size)
 	return true, nil
 }
 
-// relyOn tells whether the store has a file's blobs, which then stay. A chunk
-// list that can't be read is as good as none: the file is.
-func (r *reader) relyOn(m *remembered) (bool, error) {
-	there, err := r.store.has(m.digest)
-	if err != nil || !there {
-		return false, storeErr(err)
+// stored tells whether the store has all of a file's content. Somebody may have
+// removed some of it by hand, or, where the state is not that of the newest head,
+// gc may have.
+func (r *reader) stored(c *content) (bool, error) {
+	has := r.store.has
+	if r.state.sure {
+		has = r.store.seen // gc leaves it alone: no need to keep it fresh
 	}
-	if !m.chunked {
-		return true, nil
+	there, err := has(c.digest)
+	if err != nil || !there || !c.chunked {
+		return there, err
 	}
-	list, err := r.store.chunkList(m.digest, m.size)
+	raw, err := r.store.read(tier.Ref{Digest: c.digest, Limit: object.MaxChunkList(c.size)})
 	if err != nil {
-		r.log.Info("reading a file again: its chunk list in the store is damaged", "digest", m.digest.Short(), "err", err)
+		return false, nil // it is read, and stored, again
+	}
+	list, err := object.ParseChunkList(raw, c.size)
+	if err != nil {
 		return false, nil
 	}
-	for i := range list.Chunks {
-		if there, err := r.store.has(list.Chunks[i].Digest); err != nil || !there {
-			return false, storeErr(err)
+	for _, chunk := range list.Chunks {
+		if there, err := has(chunk.Digest); err != nil || !there {
+			return there, err
 		}
 	}
 	return true, nil
-}
-
-func storeErr(err error) error {
-	if err == nil {
-		return nil
-	}
-	return storeError{err}
-}
-
-// chunkList reads the chunk list of a file of size bytes.
-func (s *dirStore) chunkList(d digest.Digest, size int64) (*object.ChunkList, error) {
-	stored, err := os.ReadFile(filepath.Join(s.blobs, d.String()))
-	if err != nil {
-		return nil, err
-	}
-	raw, err := s.codec.Unpack(d, stored, object.MaxChunkList(size))
-	if err != nil {
-		return nil, err
-	}
-	return object.ParseChunkList(raw, size)
-}
-
-// openOldState opens the state file that the options name, if it can be used.
-func (o *Options) openOldState(key stateKey) *stateReader {
-	if o.State == "" || o.Full {
-		return nil
-	}
-	old, err := openState(o.State, key)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			o.Log.Info("ignoring the state file, all files are read", "file", o.State, "err", err)
-		}
-		return nil
-	}
-	return old
 }

@@ -66,7 +66,7 @@ func (r *reader) readArchive(ctx context.Context, o *Options) (*dir, error) {
 	defer plain.Close()
 	start := bufio.NewReaderSize(plain, 1<<20)
 	var root *dir
-	if o.As == AsOCI || o.sniff && looksLikeLayout(start) {
+	if o.Format == OCI || o.sniff && looksLikeLayout(start) {
 		if file == nil || compressed {
 			if file, err = r.spool(start); err != nil {
 				return nil, fmt.Errorf("archive %s: %w", what, err)
@@ -212,7 +212,7 @@ func (t *importer) entry(ctx context.Context, h *tar.Header, in io.Reader, layer
 			return nil
 		}
 	}
-	n := &node{mode: uint16(h.Mode & object.ModeBits), mtime: nanos(h.ModTime.Unix(), int64(h.ModTime.Nanosecond()))}
+	n := &node{mode: uint16(h.Mode & object.ModeBits), mtime: nanoseconds(h.ModTime.Unix(), int64(h.ModTime.Nanosecond()))}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeCont:
 		n.kind = object.File

@@ -153,7 +153,7 @@ func TestTarMembers(t *testing.T) {
 		tarMember(tar.TypeDir, "lib", ""),
 		tarMember(tar.TypeSymlink, "lib64", "down/../lib"),
 		tarMember(tar.TypeDir, "down", ""),
-		tarFile("lib64/through-link", "2"),
+		tarFile("lib/behind", "2"),
 		tarFile("empty", ""),
 		tarFile("new\nline\xff", "odd"),
 		tarFile("twice", "second"),
@@ -168,7 +168,7 @@ func TestTarMembers(t *testing.T) {
 	p := readBack(t, store)
 	want := map[string]string{
 		"twice": "second", "a": "a is another", "link-to-a": "content of a", "slash-link": "content of a", "made/of/a/file": "m",
-		"pax/" + long: "p", "gnu/" + long: "g", "dots/here": "d", "was-dir": "file now", "lib/before": "1", "lib/through-link": "2",
+		"pax/" + long: "p", "gnu/" + long: "g", "dots/here": "d", "was-dir": "file now", "lib/before": "1", "lib/behind": "2",
 		"empty": "", "new\nline\xff": "odd", "big": noise(3, 3<<20),
 	}
 	if !maps.Equal(p.content, want) {
@@ -229,8 +229,8 @@ func TestTarRefuses(t *testing.T) {
 		`"link": hard link to "none": no such name before it`:              tarMember(tar.TypeLink, "link", "none"),
 		`"link2": hard link to "../x": the name has ".."`:                  tarMember(tar.TypeLink, "link2", "../x"),
 		`"link3": hard link to "dir", which is a directory`:                tarMember(tar.TypeLink, "link3", "dir"),
-		`"good/below": "good" before it is not a directory`:                tarFile("good/below", ""),
-		`"loop/x": more than 40 symlinks`:                                  tarFile("loop/x", ""),
+		`"good/below": "good" before it is no directory`:                   tarFile("good/below", ""),
+		`"loop/x": "loop" before it is no directory, but a symlink`:        tarFile("loop/x", ""),
 		`".": the root is not a directory`:                                 tarFile(".", ""),
 		fmt.Sprintf("a name of %d bytes", len(strings.Repeat("d/", 9000))): tarMember(tar.TypeDir, strings.Repeat("d/", 9000), ""),
 	} {

@@ -29,28 +29,19 @@ type dir struct {
 
 	subdirs []*dir // in name order
 	entries []object.Entry
+	read    []identity   // of each entry that is a file, and whose later change would show
 	left    atomic.Int64 // entries without a digest, and one while they are being read
 	listing []byte       // once left is 0
-	stamps  []stamp      // of entries, where a state file is wanted
 }
 
 // fileJob is a file to be read into its entry.
 type fileJob struct {
-	dir   *dir
-	slot  int
-	stat  unix.Stat_t // as the walk has seen it
-	known *remembered // of an earlier publish; nil for nothing
+	dir  *dir
+	slot int
 }
 
 func (j fileJob) entry() *object.Entry { return &j.dir.entries[j.slot] }
 func (j fileJob) path() string         { return object.Join(j.dir.path, string(j.entry().Name)) }
-
-// stamp remembers what the file was when it was read.
-func (j fileJob) stamp(s stamp) {
-	if j.dir.stamps != nil {
-		j.dir.stamps[j.slot] = s
-	}
-}
 
 // reader reads one tree.
 type reader struct {
@@ -64,17 +55,15 @@ type reader struct {
 	files      *filePool
 	problems   problems
 	zero       zeroChunk
-	now        func() time.Time
-	state      *stateReader // of the publish before; nil for none
-	remember   bool         // files' stamps, for the next publish
 
+	state    *state        // what a publish before has read; nil: nothing
+	fresh    atomic.Int64  // files that were read
 	top      *os.File      // the root, open while the tree is read
 	device   uint64        // that the root is on
 	counts   object.Counts // but for Bytes, only the walk itself counts
 	skipped  int64
 	warnings atomic.Int64
 	bytes    atomic.Int64
-	unread   atomic.Int64 // files that were known, and not read
 }
 
 // warn tells of something that is not published as it is.
@@ -144,16 +133,12 @@ func (r *reader) walk(ctx context.Context, d *dir, jobs chan<- fileJob) error {
 	}
 	// All entries have their places before the first file is sent: a worker
 	// writes to its own.
-	d.entries = make([]object.Entry, len(kept))
-	if r.remember {
-		d.stamps = make([]stamp, len(kept))
-	}
-	known := r.state.files(d.path)
+	d.entries, d.read = make([]object.Entry, len(kept)), make([]identity, len(kept))
 	for i := range kept {
 		d.entries[i] = object.Entry{Name: []byte(kept[i].name)}
 	}
 	for i := range kept {
-		if err := r.dispatch(ctx, d, i, &kept[i], known, jobs); err != nil {
+		if err := r.dispatch(ctx, d, i, &kept[i], jobs); err != nil {
 			return err
 		}
 	}
@@ -212,7 +197,7 @@ func (r *reader) look(d *dir) ([]found, error) {
 }
 
 // dispatch sees to one entry of a directory, whatever it is.
-func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, known map[string]remembered, jobs chan<- fileJob) error {
+func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, jobs chan<- fileJob) error {
 	e := &d.entries[slot]
 	switch f.stat.Mode & unix.S_IFMT {
 	case unix.S_IFLNK:
@@ -227,13 +212,15 @@ func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, known
 		return r.walk(ctx, sub, jobs)
 	}
 	r.counts.Files++
-	d.left.Add(1)
-	j := fileJob{dir: d, slot: slot, stat: f.stat}
-	if m, ok := known[f.name]; ok {
-		j.known = &m
+	if ok, err := r.unread(object.Join(d.path, f.name), e, &f.stat); err != nil {
+		return err
+	} else if ok {
+		d.read[slot] = identityOf(&f.stat)
+		return nil
 	}
+	d.left.Add(1)
 	select {
-	case jobs <- j:
+	case jobs <- fileJob{d, slot}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -268,7 +255,10 @@ func (r *reader) done(d *dir) error {
 
 // mode is the permission bits to publish.
 func (r *reader) mode(path string, st *unix.Stat_t) uint16 {
-	all := uint16(st.Mode & object.ModeBits)
+	return r.bits(path, uint16(st.Mode&object.ModeBits))
+}
+
+func (r *reader) bits(path string, all uint16) uint16 {
 	if all&(unix.S_ISUID|unix.S_ISGID) == 0 || r.keepSetuid {
 		return all
 	}
@@ -276,12 +266,11 @@ func (r *reader) mode(path string, st *unix.Stat_t) uint16 {
 	return all &^ (unix.S_ISUID | unix.S_ISGID)
 }
 
-// mtime is t as nanos has it.
-func mtime(t unix.Timespec) int64 { return nanos(t.Unix()) }
+// mtime is t in nanoseconds since 1970. Times before that are rounded down to
+// whole seconds, and times that 64 bits can't hold are as near as they can be.
+func mtime(t unix.Timespec) int64 { return nanoseconds(t.Unix()) }
 
-// nanos is a time in nanoseconds since 1970. Times before that are rounded down
-// to whole seconds, and times that 64 bits can't hold are as near as they can be.
-func nanos(sec, nsec int64) int64 {
+func nanoseconds(sec, nsec int64) int64 {
 	switch {
 	case sec > math.MaxInt64/int64(time.Second)-1:
 		return math.MaxInt64

@@ -248,6 +248,9 @@ func (h *heads) get(ctx context.Context, n object.TreeName, since *version, via 
 	if since != nil && head.Serial < since.head.Serial {
 		return nil, fmt.Errorf("head of %v: %w: serial %d, had %d: %w", n, tier.ErrCorrupt, head.Serial, since.head.Serial, tree.ErrOlder)
 	}
+	if len(h.stor.keys) > 0 && since != nil && head.Serial == since.head.Serial && head.Text() != since.head.Text() {
+		return nil, fmt.Errorf("head of %v: %w: serial %d: %w", n, tier.ErrCorrupt, head.Serial, tree.ErrAnother)
+	}
 	return h.version(head, note), nil
 }
 

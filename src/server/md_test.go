@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tinylib/msgp/msgp"
+	"golang.org/x/mod/sumdb/note"
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/digest"
@@ -228,6 +230,88 @@ func TestRestartWithoutNetwork(t *testing.T) {
 	if r := c.blob("default", digest.Of(random), 1); r.status != 502 || len(r.body) != 0 {
 		t.Errorf("a blob that isn't here: %d", r.status)
 	}
+}
+
+// A cache whose config has the keys of a store goes from one to the next as the
+// config does, and gives no head of a key that was lost.
+func TestKeysOfAStore(t *testing.T) {
+	t.Parallel()
+	st := newStore(t)
+	file := filepath.Join(st.dir, "md", testID, "any", "head")
+	plain, err := object.OpenHead(readFile(t, file), nil)
+	must(t, err)
+	key := func() (note.Signer, string) {
+		private, public, err := note.GenerateKey(nil, "publisher")
+		must(t, err)
+		s, err := note.NewSigner(private)
+		must(t, err)
+		return s, public
+	}
+	testHead := "/md/" + testID + "/any/head"
+	oldSigner, oldKey := key()
+	newSigner, newKey := key()
+	put := func(serial, files int64, signers ...note.Signer) {
+		h := *plain
+		h.Serial, h.Counts.Files = serial, files
+		raw, err := h.Sign(signers...)
+		must(t, err)
+		must(t, writeFile(file, raw))
+	}
+	put(1, 1, oldSigner)
+	c := newCache(t, func(cfg *config.Server) {
+		cfg.Stores = []config.Store{{Name: "stor", URL: parseURL(t, st.URL), Keys: []string{oldKey, newKey}}}
+	})
+	c.mount("client1", "mongodb", "stor")
+	// What the cache gives as the head, in time.
+	gives := func(serial, files int64) {
+		t.Helper()
+		deadline := time.Now().Add(20 * time.Second)
+		for {
+			r := c.get(testHead)
+			if h, err := object.OpenHead(r.body, nil); err == nil && h.Serial == serial && h.Counts.Files == files {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the head is\n%s, want serial %d with %d files", r.body, serial, files)
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	// The store is asked for the head, and it is refused.
+	refuses := func(why string) {
+		t.Helper()
+		deadline := time.Now().Add(20 * time.Second)
+		for !strings.Contains(c.log.String(), why) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no %q in the log", why)
+			}
+			c.get(testHead)
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	gives(1, 1)
+	put(2, 2, oldSigner, newSigner)
+	gives(2, 2)
+	put(3, 3, newSigner)
+	gives(3, 3)
+	put(4, 4, oldSigner)
+	gives(4, 4)
+
+	// The old key was lost, and 4 is not ours.
+	cfg := *c.cfg
+	cfg.Stores = []config.Store{{Name: "stor", URL: parseURL(t, st.URL), Keys: []string{oldKey + " until 3", newKey}}}
+	must(t, c.server.Reload(&cfg))
+	refuses("which is good until serial 3")
+	if r := c.get(testHead); r.status == 200 {
+		t.Errorf("the head of a lost key is given:\n%s", r.body)
+	}
+	put(3, 3, newSigner)
+	gives(3, 3)
+	put(3, 33, oldSigner)
+	refuses("another thing than the head of this serial")
+	gives(3, 3)
+	put(5, 5, newSigner)
+	gives(5, 5)
 }
 
 func TestSignedHeads(t *testing.T) {

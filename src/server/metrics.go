@@ -25,10 +25,17 @@ func (s *Server) metrics(who rights) []byte {
 
 	m.head("ays_cache_info", "gauge", "The cache and its version.")
 	m.value("ays_cache_info", 1, "id", s.opts.ID, "version", s.opts.Version)
+	loaded, configErr := s.configRead.get()
+	usable := 1
+	if configErr != nil {
+		usable = 0
+	}
 	for _, v := range []struct {
 		name, kind, help string
 		value            any
 	}{
+		{"ays_cache_config_ok", "gauge", "Whether the config's file can be used.", usable},
+		{"ays_cache_config_loaded_time_seconds", "gauge", "When the config in force was read, since 1970.", loaded.Unix()},
 		{"ays_cache_start_time_seconds", "gauge", "When it started, since 1970.", s.since.Unix()},
 		{"ays_cache_blob_hits_total", "counter", "Blobs that were here.", s.hits.total.Load()},
 		{"ays_cache_blob_misses_total", "counter", "Blobs that were not here, or not for who asked.", s.misses.total.Load()},

@@ -25,6 +25,8 @@ func parsePage() (*template.Template, error) {
 type page struct {
 	ID, Version string
 	Now, Since  time.Time
+	Loaded      time.Time // the config in force
+	ConfigError string    // why its file is not in force
 
 	Charts  []chart
 	Stores  []pageStore
@@ -82,6 +84,11 @@ func (s *Server) getPage(c *call) {
 
 func (s *Server) page(who rights) page {
 	p := page{ID: s.opts.ID, Version: s.opts.Version, Now: time.Now().UTC(), Since: s.since.UTC()}
+	loaded, cerr := s.configRead.get()
+	p.Loaded = loaded.UTC()
+	if cerr != nil {
+		p.ConfigError = "see the log" // its text is not for everybody who may see the page
+	}
 	hits, misses := s.hits.past(), s.misses.past()
 	p.Charts = []chart{
 		rateChart("Hit rate", hits, misses),

@@ -45,12 +45,13 @@ type Server struct {
 
 	checking sync.Mutex // see Check
 
-	stores    stores
-	marks     marks
-	announced announced
-	current   atomic.Pointer[current]
-	events    *events
-	open      openTrees
+	stores     stores
+	marks      marks
+	announced  announced
+	current    atomic.Pointer[current]
+	events     *events
+	configRead configRead
+	open       openTrees
 	counters
 	behind   behind
 	template *template.Template // of the page
@@ -104,6 +105,7 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 		opts: opts, log: opts.Log, since: time.Now(), instance: rand.Text()[:16], events: &events{},
 		limit: opts.Config.HTTP.MaxObject,
 	}
+	s.configRead.loaded = s.since
 	s.instanceValue = []string{s.instance}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.behind = behind{under: make(map[behindKey]bool), slots: make(chan struct{}, behindAtOnce)}

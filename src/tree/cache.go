@@ -164,3 +164,11 @@ func (c *Cache) Size() int64 {
 	defer c.mu.RUnlock()
 	return c.size
 }
+
+// SetLimit changes the bound, in bytes. What is too much goes with what is added
+// next.
+func (c *Cache) SetLimit(limit int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit = limit
+}

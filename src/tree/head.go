@@ -34,6 +34,10 @@ type HeadCache interface {
 // seen from it.
 var ErrOlder = errors.New("the store's head is older than the one already seen")
 
+// ErrAnother says that a store offers another head than one of the same serial
+// that was already seen from it. It is an ErrOlder: a serial comes once.
+var ErrAnother = fmt.Errorf("it says another thing than the head of this serial did before: %w", ErrOlder)
+
 // Heads finds the heads of one store's trees.
 type Heads struct {
 	Store  string // name of the store
@@ -44,38 +48,72 @@ type Heads struct {
 	Log    *slog.Logger
 }
 
-// Newest returns the newest head of the tree with the platform of name or, if
-// there is none, of the tree for every platform. Where the store can't be asked
-// it is the one that was kept, or that somebody else on this machine had; fresh
-// tells whether it is the store's.
-func (h *Heads) Newest(ctx context.Context, name object.TreeName) (head *object.Head, fresh bool, err error) {
+// Found is what a look for a tree's newest head came to.
+type Found struct {
+	Head  *object.Head // nil: there is none
+	Fresh bool         // it is the store's
+	Err   error        // where it isn't: why
+	near  bool         // somebody else on this machine had it
+}
+
+// Look returns the newest head of the tree with the platform of name or, if
+// there is none, of the tree for every platform. Where the store can't be asked,
+// or its head can't be trusted, it is the one that was kept, or that somebody else
+// on this machine had.
+func (h *Heads) Look(ctx context.Context, name object.TreeName) Found {
 	var errs []error
 	for _, n := range candidates(name) {
-		head, fresh, err := h.newest(ctx, n)
+		head, err := h.newest(ctx, n)
 		if err == nil {
-			return head, fresh, nil
+			return Found{Head: head, Fresh: true}
 		}
 		errs = append(errs, err)
 		if !errors.Is(err, tier.ErrAbsent) {
 			break
 		}
 	}
+	last := errs[len(errs)-1]
 	// Without a network, which of the candidates exists is known from before.
 	for _, n := range candidates(name) {
-		if kept, _ := h.kept(n); kept != nil && !errors.Is(errs[len(errs)-1], tier.ErrAbsent) {
-			h.Log.Warn("using the head kept from before", "op", "head", "tree", n.String(), "serial", kept.Serial, "err", errs[len(errs)-1])
-			return kept, false, nil
+		if kept, _ := h.kept(n); kept != nil && !errors.Is(last, tier.ErrAbsent) {
+			return Found{Head: kept, Err: last}
 		}
 	}
-	if last := errs[len(errs)-1]; h.Near != nil && errors.Is(last, tier.ErrUnavailable) {
+	if h.Near != nil && errors.Is(last, tier.ErrUnavailable) {
 		for _, n := range candidates(name) {
 			if head := h.near(n); head != nil {
-				h.Log.Warn("using a head from a local cache", "op", "head", "tree", n.String(), "serial", head.Serial, "err", last)
-				return head, false, nil
+				return Found{Head: head, Err: last, near: true}
 			}
 		}
 	}
-	return nil, false, fmt.Errorf("find %v in store %s: %w", name, h.Store, errors.Join(errs...))
+	return Found{Err: fmt.Errorf("find %v in store %s: %w", name, h.Store, errors.Join(errs...))}
+}
+
+// Newest is Look that logs where the head is not the store's; fresh tells
+// whether it is. Without a head there is an error.
+func (h *Heads) Newest(ctx context.Context, name object.TreeName) (head *object.Head, fresh bool, err error) {
+	f := h.Look(ctx, name)
+	if f.Head == nil {
+		return nil, false, f.Err
+	}
+	if !f.Fresh {
+		what := "using the head kept from before"
+		if f.near {
+			what = "using a head from a local cache"
+		}
+		h.Log.Warn(what, "op", "head", "tree", f.Head.Tree.String(), "serial", f.Head.Serial, "err", f.Err)
+	}
+	return f.Head, f.Fresh, nil
+}
+
+// HasKept tells whether there is a head without asking the store.
+func (h *Heads) HasKept(name object.TreeName) bool {
+	for _, n := range candidates(name) {
+		if head, _ := h.kept(n); head != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // candidates are the trees that a lookup of name may be answered with.
@@ -91,26 +129,31 @@ func candidates(name object.TreeName) []object.TreeName {
 func (h *Heads) key(n object.TreeName) string { return h.Store + "/" + n.Dir() }
 
 // newest asks the store for one tree's head and keeps it.
-func (h *Heads) newest(ctx context.Context, n object.TreeName) (*object.Head, bool, error) {
+func (h *Heads) newest(ctx context.Context, n object.TreeName) (*object.Head, error) {
 	kept, raw := h.kept(n)
 	got, err := h.Source.Head(ctx, n, raw)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if kept != nil && bytes.Equal(got, raw) {
 		h.share(n, got)
-		return kept, true, nil
+		return kept, nil
 	}
 	head, err := h.open(n, got)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if kept != nil && head.Serial < kept.Serial {
-		return nil, false, fmt.Errorf("head of %v: serial %d, had %d: %w", n, head.Serial, kept.Serial, ErrOlder)
+		return nil, fmt.Errorf("head of %v: serial %d, had %d: %w", n, head.Serial, kept.Serial, ErrOlder)
+	}
+	// A publisher gives a serial once. With a lost key, which is good until this
+	// serial, anybody can.
+	if len(h.Keys) > 0 && kept != nil && head.Serial == kept.Serial && head.Text() != kept.Text() {
+		return nil, fmt.Errorf("head of %v: serial %d: %w", n, head.Serial, ErrAnother)
 	}
 	h.keep(n, got)
 	h.share(n, got)
-	return head, true, nil
+	return head, nil
 }
 
 func (h *Heads) keep(n object.TreeName, got []byte) {

@@ -150,6 +150,12 @@ func (t *Tree) Chunks(ctx context.Context, d digest.Digest, size int64) (*object
 	return c, nil
 }
 
+// Fetch brings an object of the tree near.
+func (t *Tree) Fetch(ctx context.Context, ref tier.Ref) error {
+	_, err := t.blobs.Copy(ctx, ref)
+	return err
+}
+
 // Metadata calls each for the index and every catalog, the objects that a
 // client needs in order to list the tree with no network.
 func (t *Tree) Metadata(ctx context.Context, each func(tier.Ref)) error {

@@ -249,6 +249,12 @@ func TestHeads(t *testing.T) {
 	}
 	signer, _ := note.NewSigner(skey)
 	verifier, _ := note.NewVerifier(vkey)
+	lostKey, lostPublic, err := note.GenerateKey(nil, "publisher")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost, _ := note.NewSigner(lostKey)
+	lostVerifier, _ := note.NewVerifier(lostPublic)
 	sign := func(change func(*object.Head), s note.Signer) []byte {
 		c := *h
 		if change != nil {
@@ -263,6 +269,7 @@ func TestHeads(t *testing.T) {
 	anywhere := func(h *object.Head) { h.Tree.Platform = "" }
 	older := func(h *object.Head) { h.Serial = 4 }
 	newer := func(h *object.Head) { h.Serial = 6 }
+	another := func(h *object.Head) { h.Counts.Files++ }
 	down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
 
 	for _, c := range []struct {
@@ -272,6 +279,7 @@ func TestHeads(t *testing.T) {
 		storeErr       error
 		unverified     bool
 		want           error // nil: serial and fresh
+		refused        error // why the store's is not taken
 		serial         int64
 		fresh          bool
 	}{
@@ -287,6 +295,14 @@ func TestHeads(t *testing.T) {
 		{name: "no network, nothing kept", storeErr: down, want: tier.ErrUnavailable},
 		{name: "no network, an unsigned one kept", storeErr: down, kept: sign(nil, nil), want: tier.ErrUnavailable},
 		{name: "forged", inStore: []byte(strings.Replace(string(sign(nil, signer)), "serial 5", "serial 9", 1)), want: object.ErrUnsigned},
+		{name: "before the key was lost", inStore: sign(nil, lost), serial: 5, fresh: true},
+		{name: "after the key was lost", inStore: sign(newer, lost), kept: sign(nil, lost), serial: 5},
+		{name: "after the key was lost, nothing kept", inStore: sign(newer, lost), want: object.ErrUnsigned},
+		{name: "from the lost key to the other", inStore: sign(newer, signer), kept: sign(nil, lost), serial: 6, fresh: true},
+		{name: "what the lost key did is forgotten", inStore: sign(nil, signer), kept: sign(newer, lost), serial: 5, fresh: true},
+		{name: "another of the same serial", inStore: sign(another, lost), kept: sign(nil, lost), serial: 5, refused: ErrAnother},
+		{name: "the same, signed anew", inStore: sign(nil, signer), kept: sign(nil, lost), serial: 5, fresh: true},
+		{name: "another of the same serial, no key", inStore: sign(another, nil), kept: sign(nil, nil), unverified: true, serial: 5, fresh: true},
 		{name: "of another tree", inStore: sign(anywhere, signer), want: object.ErrHead},
 		{name: "garbage", inStore: []byte("<html>"), unverified: true, want: object.ErrHead},
 	} {
@@ -304,7 +320,10 @@ func TestHeads(t *testing.T) {
 			}
 			heads := &Heads{Store: "s", Source: headSource{st}, Kept: kept, Log: slog.New(slog.DiscardHandler)}
 			if !c.unverified {
-				heads.Keys = object.Keys{{Verifier: verifier}}
+				heads.Keys = object.Keys{{Verifier: verifier}, {Verifier: lostVerifier, Until: 5}}
+			}
+			if found := heads.Look(t.Context(), h.Tree); c.refused != nil && (!errors.Is(found.Err, c.refused) || !errors.Is(found.Err, ErrOlder)) {
+				t.Errorf("refused for %v, want %v", found.Err, c.refused)
 			}
 			got, fresh, err := heads.Newest(t.Context(), h.Tree)
 			if c.want != nil {

@@ -104,6 +104,9 @@ func (v *View) keep(dir object.Entry, entries []object.Entry) (object.Entry, err
 // Root is the directory shown.
 func (v *View) Root() object.Entry { return v.root }
 
+// Grafted returns a listing that this view has in place of the tree's, or nil.
+func (v *View) Grafted(d digest.Digest) *object.Listing { return v.grafted[d] }
+
 // Cached returns a listing that is in memory; ok tells whether it is.
 func (v *View) Cached(d digest.Digest) (l *object.Listing, ok bool) {
 	if l := v.grafted[d]; l != nil {

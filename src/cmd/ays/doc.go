@@ -1,5 +1,6 @@
-// Command ays publishes trees to stores and looks after stores: publish,
-// verify, ls, keygen. "ays help" lists its commands, "ays COMMAND -h" tells the
+// Command ays publishes trees to stores and looks after stores (publish,
+// verify, ls, keygen), and brings home what was changed on running machines
+// (debug). "ays help" lists its commands, "ays COMMAND -h" tells the
 // flags of one.
 //
 // It exits with 0 when all went well, 1 when a check found something wrong, and

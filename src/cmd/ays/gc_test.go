@@ -41,10 +41,14 @@ func TestKilledPublishAndGC(t *testing.T) {
 		time.Sleep(rand.N(takes / 2))
 		must(t, a.Process.Signal(syscall.SIGKILL))
 		must(t, b.Process.Signal(syscall.SIGKILL))
+		before := killed
 		for _, cmd := range []interface{ Wait() error }{a, b} {
 			if cmd.Wait() != nil {
 				killed++
 			}
+		}
+		if killed == before {
+			takes = max(takes*9/10, time.Millisecond) // it was slower when it was measured
 		}
 		ays(t, 0, "verify", "-store", store)
 	}

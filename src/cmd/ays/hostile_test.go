@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,9 +16,9 @@ import (
 type summary struct {
 	Unchanged                               bool
 	Serial, Files, Dirs, Symlinks, Warnings int64
+	Read                                    int64 `json:"read_files"`
 	NewBlobs                                int64 `json:"new_blobs"`
 	NewBytes                                int64 `json:"new_bytes"`
-	Unread                                  int64
 	Root, Key                               string
 }
 
@@ -131,4 +132,33 @@ func TestManyEntriesInOneDirectory(t *testing.T) {
 		t.Errorf("got %+v", s)
 	}
 	contains(t, ays(t, 0, "verify", "-store", store).stdout, "all right", fmt.Sprint(n))
+}
+
+// A file that does not stand still is named, and nothing is published.
+func TestFileThatGrows(t *testing.T) {
+	tree, store := manyFiles(t, 3), t.TempDir()
+	f, err := os.OpenFile(tree+"/log", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	must(t, err)
+	defer f.Close()
+	_, err = f.Write(make([]byte, 20<<20))
+	must(t, err)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				f.WriteString("one more line\n")
+			}
+		}
+	}()
+	o := ays(t, 2, "publish", "-store", store, "-id", id, tree)
+	close(stop)
+	<-stopped
+	contains(t, o.stderr, `"log": changed while it was read`, "1 problems", "nothing was published")
+	if s := publishJSON(t, 0, store, tree); s.Files != 5 || s.Serial != 1 {
+		t.Errorf("once it stands still: %+v", s)
+	}
 }

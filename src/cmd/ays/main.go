@@ -35,6 +35,7 @@ type command struct {
 // call is what a command was called with, beside its arguments.
 type call struct {
 	command        *command
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	terminal       bool // stderr is one
 }
@@ -49,8 +50,10 @@ func commands() []command {
 		{"promote", "", "give a tree's head to another id or platform, without copying a blob", promoteTree},
 		{"tag", "", "the same as promote", promoteTree},
 		{"gc", "", "remove from a store what none of the heads to be kept reaches", collectGarbage},
+		{"copy", "", "mirror trees from one store to another", copyTrees},
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
+		{"debug", "pull|watch|log|clear", "bring home what was changed on running machines", debugMount},
 		{"keygen", "NAME", "make a key to sign heads with", makeKey},
 		{"sign", "", "sign a head's text on standard input, for publish -sign-with", signHead},
 		{"version", "", "print the version", printVersion},
@@ -64,7 +67,7 @@ func main() {
 }
 
 func dispatch(ctx context.Context, args []string) int {
-	c := &call{stdout: os.Stdout, stderr: os.Stderr, terminal: isTerminal(os.Stderr)}
+	c := &call{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, terminal: isTerminal(os.Stderr)}
 	if len(args) == 0 {
 		usage(c.stderr)
 		return exitFailed

@@ -28,7 +28,6 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "build ays:", err)
 	} else {
 		os.Setenv(builtBinary, ays)
-		os.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache")) // for state files
 		code = m.Run()
 	}
 	os.RemoveAll(dir)

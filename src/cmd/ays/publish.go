@@ -31,9 +31,9 @@ type published struct {
 	object.Counts
 	Skipped  int64   `json:"skipped"`
 	Warnings int64   `json:"warnings"`
+	Read     int64   `json:"read_files"`
 	NewBlobs int64   `json:"new_blobs"`
 	NewBytes int64   `json:"new_bytes"`
-	Unread   int64   `json:"unread"` // files that were as the state file has them
 	Seconds  float64 `json:"seconds"`
 }
 
@@ -46,26 +46,30 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	var sign signFlags
 	sign.add(fs)
 	fs.BoolVar(&o.KeepSetuid, "keep-setuid", false, "keep setuid and setgid bits")
+	fs.BoolVar(&o.Full, "full", false, "read all files, also those that look as when they were published last: same size, times and inode")
+	fs.StringVar(&o.State, "state", "", "`file` that tells what need not be read again (default: one beside the tree's heads in the store)")
 	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
-	fs.StringVar(&o.State, "state", "", "`file` that remembers what files were, so that the next publish reads only those that changed; \"none\" for none (default one for the store and the tree in the user's cache directory)")
-	fs.BoolVar(&o.Full, "full", false, "read all files, whatever the state file says")
-	fs.StringVar(&o.As, "as", "", "what TREE is: dir, tar, oci or flist (default found out)")
-	fs.StringVar(&o.Image, "image", "", "which `image` of an OCI layout: OS/ARCHITECTURE[/VARIANT], a reference name or a digest (default the one for -platform, or the only one)")
-	fs.StringVar(&o.Files, "files", "", "`directory` with the files that a .flist names (default ../files beside the list)")
 	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
+	format := fs.String("format", "", "what TREE `is`: dir, tar (plain or compressed with gzip or zstd), oci (an image layout, or a tar of one), or list (path|md5|size a line); default: found out")
+	fs.StringVar(&o.Image, "image", "", "`name` of the image in an OCI layout, or its os/architecture or digest (default the one for -platform, or the only one)")
+	fs.StringVar(&o.Files, "files", "", "`directory` with the files that a list names, in ab/cd/abcd… or a/b/abcd… (default the list's own, or files beside it)")
 	rest, code, ok := c.parse(fs, args)
 	if !ok {
 		return code
 	}
 	o.Tree, o.Root, o.Whole = *tree, rest[0], !*allow
-	o.Stdin = os.Stdin
 	if o.Store == "" || o.Tree.ID == "" {
 		return c.fail(errors.New("-store and -id are needed"))
 	}
-	stateFile(&o)
+	o.Format, o.Stdin = publish.Format(*format), os.Stdin
 	var err error
-	if o.Signers, _, err = sign.open(ctx); err != nil {
+	if o.State == "" {
+		if o.State, err = publish.StateFile(o.Store, o.Tree); err != nil {
+			return c.fail(err)
+		}
+	}
+	if o.Signers, o.Public, err = sign.open(ctx, c.stderr); err != nil {
 		return c.fail(err)
 	}
 	line := statusLine{c.stderr}
@@ -82,8 +86,8 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	p := published{
 		ID: res.Tree.ID, RepoID: res.Tree.RepoID, Platform: res.Tree.Platform,
 		Domain: res.Domain, Unchanged: res.Unchanged, Serial: res.Serial, Time: res.Time, Root: res.Root,
-		Counts: res.Counts, Skipped: res.Skipped, Warnings: res.Warnings,
-		NewBlobs: res.NewBlobs, NewBytes: res.NewBytes, Unread: res.Unread, Seconds: res.Elapsed.Seconds(),
+		Counts: res.Counts, Skipped: res.Skipped, Warnings: res.Warnings, Read: res.Read,
+		NewBlobs: res.NewBlobs, NewBytes: res.NewBytes, Seconds: res.Elapsed.Seconds(),
 	}
 	p.Key = signerNames(o.Signers)
 	if *asJSON {
@@ -98,19 +102,6 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 		return exitWrong
 	}
 	return exitOK
-}
-
-// stateFile chooses the state file if the flag did not.
-func stateFile(o *publish.Options) {
-	switch o.State {
-	case "none":
-		o.State = ""
-	case "":
-		var err error
-		if o.State, err = publish.DefaultState(o.Store, o.Tree, o.Domain); err != nil {
-			o.Log.Info("all files are read; see -state", "err", err)
-		}
-	}
 }
 
 func signerNames(signers []note.Signer) string {
@@ -153,13 +144,12 @@ func printPublished(c *call, tree object.TreeName, p published) error {
 	}
 	_, err := fmt.Fprintf(c.stdout, `%s %v, serial %d, %s
 root    %v
-tree    %d files, %d directories, %d symlinks, %s
+tree    %d files, %d directories, %d symlinks, %s; %d files read
 stored  %d new objects, %s
-unread  %d files, known from before
 time    %.2f s
 `, what, tree, p.Serial, signed, p.Root,
-		p.Files, p.Dirs, p.Symlinks, byteSize(p.Bytes),
-		p.NewBlobs, byteSize(p.NewBytes), p.Unread, p.Seconds)
+		p.Files, p.Dirs, p.Symlinks, byteSize(p.Bytes), p.Read,
+		p.NewBlobs, byteSize(p.NewBytes), p.Seconds)
 	return err
 }
 

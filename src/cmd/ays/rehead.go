@@ -52,9 +52,10 @@ func (r *reheadFlags) run(ctx context.Context, c *call) int {
 	var err error
 	r.o.From = *r.fromTree
 	// An old head is as good as who signed it: by default, whoever signs now.
-	if r.o.Signers, r.o.Keys, err = r.sign.open(ctx); err != nil {
+	if r.o.Signers, r.o.Public, err = r.sign.open(ctx, c.stderr); err != nil {
 		return c.fail(err)
 	}
+	r.o.Keys = r.o.Public
 	if len(r.from) > 0 {
 		r.o.Keys = nil
 		if len(r.from) > 1 || r.from[0] != "none" {

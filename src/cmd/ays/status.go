@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -48,6 +49,9 @@ func showStatus(ctx context.Context, c *call, args []string) int {
 	} else {
 		printStatus(c.stdout, s, time.Now())
 	}
+	if s.ConfigError != "" {
+		return exitWrong
+	}
 	for _, m := range s.Mounts {
 		if m.Error != "" {
 			return exitWrong
@@ -59,18 +63,39 @@ func showStatus(ctx context.Context, c *call, args []string) int {
 // printStatus writes s for people.
 func printStatus(w io.Writer, s *control.Status, now time.Time) {
 	fmt.Fprintf(w, "%s, aysfs %s, process %d, up %v, config %s\n", s.ID, s.Version, s.PID, now.Sub(s.Since).Round(time.Second), s.Config)
+	fmt.Fprintf(w, "config in force since %s\n", s.Loaded.Format(time.RFC3339))
+	if s.ConfigError != "" {
+		fmt.Fprintf(w, "\nTHE CONFIG'S FILE CAN'T BE USED: it changes nothing until it is mended\n  %s\n", strings.ReplaceAll(s.ConfigError, "\n", "\n  "))
+	}
+	if len(s.NeedRestart) > 0 {
+		fmt.Fprintf(w, "\nneeds a restart: %s\n", strings.Join(s.NeedRestart, ", "))
+	}
 	for _, m := range s.Mounts {
 		fmt.Fprintf(w, "\n%s\n", m.Path)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		row := func(key, format string, a ...any) { fmt.Fprintf(t, "  %s\t%s\n", key, fmt.Sprintf(format, a...)) }
 		row("tree", "%s", treeLine(m))
-		if m.Error != "" {
+		switch {
+		case m.Error != "" && m.Pending:
+			row("NO TREE YET", "the path answers with errors: %s", m.Error)
+		case m.Error != "":
 			row("NOT MOUNTED", "%s", m.Error)
-		} else {
+		default:
 			row("serial", "%d, published %s, root %.12s", m.Serial, m.Time.Format(time.RFC3339), m.Root)
 			row("content", "%d files, %s", m.Files, byteSize(m.Bytes))
 			row("mounted", "since %s; the kernel holds %d inodes", m.Since.Format(time.RFC3339), m.Inodes)
-			if !m.Fresh {
+			if m.Moves > 0 {
+				row("moved", "%d times, last %s", m.Moves, m.Moved.Format(time.RFC3339))
+			}
+			if d := m.Debug; d != nil {
+				row("debug", "%d paths changed, %d being written, %d names on this machine only", d.Changed, d.Unsent, d.Scratch)
+				if d.Error != "" {
+					row("REDIS AWAY", "%s", d.Error)
+				}
+			}
+			if m.Problem != "" {
+				row("NOT THE NEWEST", "%s", m.Problem)
+			} else if !m.Fresh {
 				row("note", "the store could not be asked: this is the tree as it was known before")
 			}
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"net/url"
@@ -14,30 +13,37 @@ import (
 
 // storeFlags are the flags that say which store to read, and how.
 type storeFlags struct {
+	flag, prefix                 string // -flag names the store, others start with -prefix
 	where, login, secretFile, ca string
 }
 
 func (s *storeFlags) add(fs *flag.FlagSet) {
-	fs.StringVar(&s.where, "store", "", "the store: a `directory`, or a file, http or https URL")
-	fs.StringVar(&s.login, "login", "", "`name` to log in to the store with")
-	fs.StringVar(&s.secretFile, "secret-file", "", "`file` with the secret that goes with -login")
-	fs.StringVar(&s.ca, "ca", "", "`file` with roots (PEM) to trust besides the system's")
+	s.addAs(fs, "store", "", "the store")
+}
+
+// addAs is add for a command that takes two stores.
+func (s *storeFlags) addAs(fs *flag.FlagSet, name, prefix, what string) {
+	s.flag, s.prefix = name, prefix
+	fs.StringVar(&s.where, name, "", what+": a `directory`, or a file, http or https URL")
+	fs.StringVar(&s.login, prefix+"login", "", "`name` to log in to "+what+" with")
+	fs.StringVar(&s.secretFile, prefix+"secret-file", "", "`file` with the secret that goes with -"+prefix+"login")
+	fs.StringVar(&s.ca, prefix+"ca", "", "`file` with roots (PEM) to trust besides the system's")
 }
 
 // open returns the store, which answers already if it is a directory.
 func (s *storeFlags) open() (store.Store, error) {
 	if s.where == "" {
-		return nil, errors.New("-store is needed")
+		return nil, fmt.Errorf("-%s is needed", s.flag)
 	}
 	u, err := storeURL(s.where)
 	if err != nil {
 		return nil, err
 	}
 	if (s.login == "") != (s.secretFile == "") {
-		return nil, errors.New("-login and -secret-file go together")
+		return nil, fmt.Errorf("-%[1]slogin and -%[1]ssecret-file go together", s.prefix)
 	}
 	if u.User != nil {
-		return nil, errors.New("a login in the URL is for everybody to see: use -login and -secret-file")
+		return nil, fmt.Errorf("a login in the URL is for everybody to see: use -%[1]slogin and -%[1]ssecret-file", s.prefix)
 	}
 	cfg := store.Config{Name: u.Host, URL: u, Login: s.login, CA: s.ca, Version: version}
 	if u.Scheme == "file" {

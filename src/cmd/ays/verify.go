@@ -18,6 +18,9 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 	fs := c.flags()
 	var where storeFlags
 	where.add(fs)
+	repair := fs.Bool("repair", false, "mend what is wrong in a directory store with what the store -from has")
+	var from storeFlags
+	from.addAs(fs, "from", "from-", "the store to mend from")
 	tree := treeFlags(fs)
 	keys := keysFlag(fs, "key", "public `key`, or a file with it, that all heads must be signed by; any of them, if there are more")
 	if _, code, ok := c.parse(fs, args); !ok {
@@ -31,6 +34,9 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 		return c.fail(err)
 	}
 	defer st.Close()
+	if *repair != (from.where != "") {
+		return c.fail(errors.New("-repair and -from go together"))
+	}
 	line := statusLine{c.stderr}
 	o := publish.VerifyOptions{
 		Source: tier.Retry(st, tier.RetryPolicy{Tries: verifyTries}),
@@ -53,12 +59,32 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 	} else if len(o.Trees) == 0 {
 		return c.fail(errors.New("the store has no trees"))
 	}
+	var healer *publish.Healer
+	if *repair {
+		other, err := from.open()
+		if err != nil {
+			return c.fail(err)
+		}
+		defer other.Close()
+		mirror := retried{tier.Retry(other, tier.RetryPolicy{Tries: verifyTries}), other}
+		if healer, err = publish.NewHealer(where.where, st, mirror, *keys); err != nil {
+			return c.fail(err)
+		}
+		o.Source, o.Heads = healer, healer
+	}
 	if c.terminal {
 		o.Progress = func(p publish.VerifyProgress) { line.set(verifyProgress(p)) }
 	}
 	res, err := publish.Verify(ctx, o)
 	if c.terminal {
 		line.clear()
+	}
+	if healer != nil {
+		mended, closeErr := healer.Close()
+		err = errors.Join(err, closeErr)
+		if err == nil {
+			fmt.Fprintf(c.stdout, "%d objects mended\n", mended)
+		}
 	}
 	if err != nil {
 		return c.fail(err)
@@ -71,6 +97,12 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 	}
 	fmt.Fprintln(c.stdout, "all right")
 	return exitOK
+}
+
+// retried is a store whose blobs are asked for more than once.
+type retried struct {
+	tier.Source
+	tier.HeadSource
 }
 
 // verifyProgress is the line that a terminal shows.

@@ -1,10 +1,12 @@
 // Ays_cache is a grid's cache server: HTTP over ledis, with bolt under it.
 //
 //	ays_cache [-config FILE] [-check] [-version]
+//	ays_cache [-config FILE] start|stop|restart|reload|status|supervise
 //
 // It runs in the foreground, logs to stderr, reads its config again on SIGHUP and
 // when the file changes, and stops cleanly on SIGTERM and SIGINT. It exits with 0
-// after a clean stop, 1 if it could not serve, and 2 if its config is wrong.
+// after a clean stop, 1 if it could not serve, and 2 if its config is wrong. With a
+// command it does what an init script must, see package service.
 package main
 
 import (
@@ -18,7 +20,9 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/logs"
 	"github.com/aysfs/aysfs/src/server/daemon"
+	"github.com/aysfs/aysfs/src/service"
 )
 
 // Set by the build.
@@ -38,8 +42,11 @@ func run() int {
 		fmt.Printf("ays_cache %s (%s)\n", version, commit)
 		return 0
 	}
+	if flag.NArg() == 1 && service.IsCommand(flag.Arg(0)) {
+		return command(flag.Arg(0), *file)
+	}
 	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "ays_cache: %q is not understood; all is set in the config, see ays_cache -help\n", flag.Arg(0))
+		fmt.Fprintf(os.Stderr, "ays_cache: %q is not understood; all is set in the config, see ays_cache -help\n", flag.Args())
 		return 2
 	}
 	cfg, err := config.LoadServer(*file)
@@ -53,7 +60,7 @@ func run() int {
 	}
 	level := new(slog.LevelVar)
 	level.Set(cfg.Main.LogLevel)
-	log := newLog(cfg.Main.Log, level)
+	log := logs.New(os.Stderr, cfg.Main.Log, level)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	reload := make(chan os.Signal, 1)
@@ -77,12 +84,4 @@ func run() int {
 		return 1
 	}
 	return 0
-}
-
-func newLog(format string, level slog.Leveler) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: level}
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts))
 }

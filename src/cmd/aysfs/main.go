@@ -1,10 +1,12 @@
 // Aysfs mounts published trees and keeps them mounted.
 //
 //	aysfs [-config FILE] [-check] [-version]
+//	aysfs [-config FILE] start|stop|restart|reload|status|supervise
 //
-// It runs in the foreground, logs to stderr, and stops cleanly on SIGTERM and
-// SIGINT. It exits with 0 after a clean stop, 1 if it could not mount anything,
-// and 2 if its config is wrong.
+// It runs in the foreground, logs to stderr, reads its config again on SIGHUP and
+// when the file changes, and stops cleanly on SIGTERM and SIGINT. It exits with 0
+// after a clean stop, 1 if it could not mount anything, and 2 if its config is
+// wrong. With a command it does what an init script must, see package service.
 package main
 
 import (
@@ -19,6 +21,8 @@ import (
 	"github.com/aysfs/aysfs/src/client"
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/logs"
+	"github.com/aysfs/aysfs/src/service"
 )
 
 // Set by the build.
@@ -38,8 +42,11 @@ func run() int {
 		fmt.Printf("aysfs %s (%s)\n", version, commit)
 		return 0
 	}
+	if flag.NArg() == 1 && service.IsCommand(flag.Arg(0)) {
+		return command(flag.Arg(0), *file)
+	}
 	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "aysfs: %q is not understood; all is set in the config, see aysfs -help\n", flag.Arg(0))
+		fmt.Fprintf(os.Stderr, "aysfs: %q is not understood; all is set in the config, see aysfs -help\n", flag.Args())
 		return 2
 	}
 	cfg, err := config.LoadClient(*file)
@@ -51,17 +58,21 @@ func run() int {
 		client.Describe(os.Stdout, cfg)
 		return 0
 	}
-	log := newLog(cfg.Main)
+	level := new(slog.LevelVar)
+	level.Set(cfg.Main.LogLevel)
+	log := logs.New(os.Stderr, cfg.Main.Log, level)
 	slog.SetDefault(log) // net/http complains to the standard logger
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	c, err := client.New(cfg, *file, version, log)
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	c, err := client.New(client.Options{Config: cfg, File: *file, Version: version, Log: log, Level: level})
 	if err != nil {
 		log.Error("can't start", "op", "start", "err", err)
 		return 1
 	}
 	defer c.Stop()
-	if err := c.Start(ctx); err != nil {
+	if err := c.Start(ctx, reload); err != nil {
 		log.Error("nothing could be mounted", "op", "start", "err", err)
 		return 1
 	}
@@ -75,12 +86,4 @@ func run() int {
 	stop() // a second signal ends the process at once
 	log.Info("stopping", "op", "stop")
 	return 0
-}
-
-func newLog(m config.Main) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: m.LogLevel}
-	if m.Log == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts))
 }

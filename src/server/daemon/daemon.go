@@ -8,12 +8,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
 	"github.com/aysfs/aysfs/src/resp"
 	"github.com/aysfs/aysfs/src/server"
+	"github.com/aysfs/aysfs/src/watch"
 )
 
 // Options are what a daemon is made of.
@@ -28,11 +30,14 @@ type Options struct {
 // Daemon is a running cache.
 type Daemon struct {
 	opts   Options
-	cfg    *config.Server // in force
 	log    *slog.Logger
 	data   *data
 	server *server.Server
 	certs  *certificates // nil: without TLS
+	failed error         // why the file of now is not in force; Reload's
+
+	mu  sync.Mutex
+	cfg *config.Server // in force; written by Reload alone
 
 	listener net.Listener
 	http     *http.Server
@@ -118,9 +123,9 @@ func (d *Daemon) Addr() net.Addr { return d.listener.Addr() }
 // Run answers until ctx is done or the listener fails. Each value of reload has
 // the config read again, and so has a change of its file or of the certificate.
 func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
-	changed := time.NewTicker(watchEvery)
-	defer changed.Stop()
-	seen := d.look()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changed := watch.Files(ctx, d.files, d.log)
 	for {
 		select {
 		case <-ctx.Done():
@@ -128,13 +133,12 @@ func (d *Daemon) Run(ctx context.Context, reload <-chan os.Signal) error {
 		case err := <-d.served:
 			return fmt.Errorf("serve HTTP: %w", err)
 		case <-reload:
-			seen = d.look()
 			d.Reload()
-		case <-changed.C:
-			if now := d.look(); now != seen {
-				seen = now
-				d.Reload()
+		case _, more := <-changed:
+			if !more {
+				return nil // ctx is done
 			}
+			d.Reload()
 		}
 	}
 }

@@ -739,3 +739,46 @@ func TestRemoteRedis(t *testing.T) {
 		t.Errorf("healthz: %d", status)
 	}
 }
+
+// A config that changes is taken without a signal; one that can't be used is told
+// on the page and in the metrics until it is mended.
+func TestConfigIsWatched(t *testing.T) {
+	text := configText(t, "max_body = \"1MiB\"")
+	r := run(t, text)
+	client := &http.Client{}
+	defer client.CloseIdleConnections()
+	tells := func(page, metric string) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			_, html := get(t, client, r.url+"/")
+			_, metrics := get(t, client, r.url+"/metrics")
+			if strings.Contains(string(html), "be used, and changes nothing") == (page != "") && strings.Contains(string(metrics), metric+"\n") {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the page and the metrics do not tell %q, %s:\n%s\n%s", page, metric, html, metrics)
+			}
+		}
+	}
+	tells("", "ays_cache_config_ok 1")
+	must(t, os.WriteFile(r.file+".new", []byte(text+"colour = 1\n"), 0o644))
+	must(t, os.Rename(r.file+".new", r.file))
+	tells("can't be used", "ays_cache_config_ok 0")
+	must(t, os.WriteFile(r.file, []byte(text+"\n[[http.user]]\nlogin = \"a\"\npasswd = \"1\"\n"), 0o644))
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if status, _ := get(t, client, r.url+"/metrics"); status == http.StatusUnauthorized {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal("the new user is not asked for")
+		}
+	}
+	must(t, os.WriteFile(r.file, []byte(text), 0o644))
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if status, _ := get(t, client, r.url+"/metrics"); status == http.StatusOK {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal("the user is still asked for")
+		}
+	}
+	tells("", "ays_cache_config_ok 1")
+}

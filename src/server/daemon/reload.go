@@ -1,7 +1,8 @@
 package daemon
 
 import (
-	"os"
+	"context"
+	"log/slog"
 	"reflect"
 	"strings"
 	"time"
@@ -9,46 +10,51 @@ import (
 	"github.com/aysfs/aysfs/src/config"
 )
 
-// watchEvery is how often it is looked whether the config's file has changed.
-const watchEvery = 5 * time.Second
-
-// sight is how the files that a reload reads look from outside.
-type sight [3]struct {
-	size int64
-	time time.Time
-}
-
-func (d *Daemon) look() sight {
-	var s sight
-	for i, path := range []string{d.opts.File, d.cfg.HTTP.TLSCert, d.cfg.HTTP.TLSKey} {
-		if path == "" {
-			continue
-		}
-		if st, err := os.Stat(path); err == nil {
-			s[i].size, s[i].time = st.Size(), st.ModTime()
+// files are those that a reload reads.
+func (d *Daemon) files() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := []string{d.opts.File}
+	for _, path := range []string{d.cfg.HTTP.TLSCert, d.cfg.HTTP.TLSKey} {
+		if path != "" {
+			all = append(all, path)
 		}
 	}
-	return s
+	return all
 }
 
 // Reload reads the config again, and takes certificates, users, stores, limits of
-// requests and the log level from it. What can't be used changes nothing. Nobody's
-// connection is closed.
+// requests and the log level from it. What can't be used changes nothing, and is
+// told on the page and in the metrics until it is mended. Nobody's connection is
+// closed.
 func (d *Daemon) Reload() {
+	if err := d.reload(); err != nil {
+		level := slog.LevelError
+		if d.failed != nil && d.failed.Error() == err.Error() {
+			level = slog.LevelDebug // it was told
+		}
+		d.log.Log(context.Background(), level, "the new config can't be used, the old one stays in force", "op", "reload", "err", err)
+		d.failed = err
+		d.server.ConfigRead(time.Time{}, err)
+		return
+	}
+	d.failed = nil
+	d.server.ConfigRead(time.Now(), nil)
+	d.log.Info("config reloaded", "op", "reload")
+}
+
+func (d *Daemon) reload() error {
 	cfg, err := config.LoadServer(d.opts.File)
 	if err != nil {
-		d.log.Error("the new config can't be used, the old one stays in force", "op", "reload", "err", err)
-		return
+		return err
 	}
 	if d.certs != nil && cfg.HTTP.TLSCert != "" {
 		if err := d.certs.load(cfg.HTTP); err != nil {
-			d.log.Error("the new certificate can't be used, the old config stays in force", "op", "reload", "err", err)
-			return
+			return err
 		}
 	}
 	if err := d.server.Reload(cfg); err != nil {
-		d.log.Error("the new config can't be used", "op", "reload", "err", err)
-		return
+		return err
 	}
 	if keys := needRestart(d.cfg, cfg); len(keys) > 0 {
 		d.log.Warn("some changes in the config need a restart", "op", "reload", "keys", strings.Join(keys, ", "))
@@ -56,8 +62,10 @@ func (d *Daemon) Reload() {
 	if d.opts.Level != nil {
 		d.opts.Level.Set(cfg.Main.LogLevel)
 	}
+	d.mu.Lock()
 	d.cfg = cfg
-	d.log.Info("config reloaded", "op", "reload")
+	d.mu.Unlock()
+	return nil
 }
 
 // needRestart names what differs and is not taken while the daemon runs.

@@ -30,16 +30,6 @@ type Options struct {
 	segment int64 // bytes that a segment may have; 0 for what suits MaxSize
 }
 
-const (
-	minSegment   = 4 << 20
-	maxSegment   = 512 << 20
-	maxSegment32 = 64 << 20 // so that 1 GiB of map is sixteen of them
-	segmentsMax  = 16       // of MaxSize, at the least
-
-	defaultQueue = 16 << 20
-	minMaxSize   = 1 << 20 // less than this keeps nothing worth the while
-)
-
 // Errors of Open. With each of them the caller goes on without a cache.
 var (
 	ErrInUse   = errors.New("used by another aysfs")
@@ -49,11 +39,10 @@ var (
 // Cache is a tier.Cache on disk. All methods may be called at any time, from
 // any goroutine, even after Close.
 type Cache struct {
-	opt      Options
-	log      *slog.Logger
-	limit    int64 // bytes that a segment may have
-	headroom int64 // bytes kept free below MaxSize, to copy survivors into
-	dir      *directory
+	opt    Options
+	log    *slog.Logger
+	bounds atomic.Pointer[bounds]
+	dir    *directory
 
 	opened time.Time // where stamps are counted from
 	index  *index
@@ -120,9 +109,6 @@ func Open(opt Options) (*Cache, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	if opt.Queue <= 0 {
-		opt.Queue = defaultQueue
-	}
 	c := &Cache{
 		opt: opt, log: opt.Log.With("tier", "disk", "path", opt.Path),
 		opened: opt.Now(),
@@ -136,14 +122,15 @@ func Open(opt Options) (*Cache, error) {
 	if is32Bit {
 		c.maxMapped = maxMapped32
 	}
-	if opt.MaxSize < minMaxSize {
-		return nil, fmt.Errorf("disk cache %s: max_size %d is less than %d", opt.Path, opt.MaxSize, minMaxSize)
+	if err := opt.limits().check(); err != nil {
+		return nil, fmt.Errorf("disk cache %s: %w", opt.Path, err)
 	}
 	dir, err := openDirectory(opt.Path)
 	if err != nil {
 		return nil, fmt.Errorf("disk cache %s: %w", opt.Path, err)
 	}
 	c.dir = dir
+	c.bound(opt.limits())
 	for _, note := range dir.notes {
 		c.log.Warn("disk cache: " + note)
 	}
@@ -155,11 +142,6 @@ func Open(opt Options) (*Cache, error) {
 		close(c.synced)
 		return c, nil
 	}
-	_, _, total := c.spare()
-	if c.limit = opt.segment; c.limit == 0 {
-		c.limit = segmentLimit(min(opt.MaxSize, total))
-	}
-	c.headroom = c.limit/2 + c.limit/8
 	c.heads = openHeads(dir, c.log)
 	c.load()
 	if dir.readOnly {
@@ -172,17 +154,6 @@ func Open(opt Options) (*Cache, error) {
 	go c.write()
 	go c.syncer()
 	return c, nil
-}
-
-// segmentLimit is how large segments get where the cache can have most bytes.
-// Three of them always fit, so that there is something to evict.
-func segmentLimit(most int64) int64 {
-	top := int64(maxSegment)
-	if is32Bit {
-		top = maxSegment32
-	}
-	limit := min(max(most/segmentsMax, minSegment), top)
-	return min(limit, most/3) / pageSize * pageSize
 }
 
 // A stamp is a time in quarters of a second, with Open in the middle: it lasts
@@ -384,7 +355,7 @@ func (c *Cache) Put(ctx context.Context, ref tier.Ref, plain []byte) {
 }
 
 // largest is the most bytes that a blob may have to be kept.
-func (c *Cache) largest() int64 { return c.limit - 64<<10 }
+func (c *Cache) largest() int64 { return c.bounds.Load().segment - 64<<10 }
 
 // Purge forgets a blob.
 func (c *Cache) Purge(ref tier.Ref) {

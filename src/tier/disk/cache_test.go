@@ -304,9 +304,9 @@ func TestQueueIsBounded(t *testing.T) {
 	if !has(t, c, 5, 2<<20) {
 		t.Error("a blob larger than the queue was not kept")
 	}
-	put(c, 6, int(c.limit))
+	put(c, 6, int(c.bounds.Load().segment))
 	flush(t, c)
-	if has(t, c, 6, int(c.limit)) || c.Stats().Bypassed != "" {
+	if has(t, c, 6, int(c.bounds.Load().segment)) || c.Stats().Bypassed != "" {
 		t.Error("a blob larger than a segment was kept")
 	}
 }

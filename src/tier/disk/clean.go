@@ -301,7 +301,7 @@ func (c *Cache) resume(m *clean, same []*segment) {
 	s, last := same[len(same)-1], m.stamps[len(m.stamps)-1]
 	// It must be the youngest still.
 	segs := c.segments()
-	if s == nil || last.Active == 0 || segs[len(segs)-1] != s || s.size.Load() >= c.limit {
+	if s == nil || last.Active == 0 || segs[len(segs)-1] != s || s.size.Load() >= c.bounds.Load().segment {
 		return
 	}
 	if err := c.openActive(s); err != nil && !errors.Is(err, errBusy) {

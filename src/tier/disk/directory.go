@@ -28,6 +28,10 @@ const (
 	lockPatience = 3 * time.Second
 )
 
+// GuestDir is a name in the cache's directory that it leaves to others, for what
+// needs a disk, too.
+const GuestDir = "debug"
+
 // ours tells the files that a cache of any version has. Others are left alone.
 func ours(name string) bool {
 	switch name {
@@ -102,7 +106,7 @@ func (d *directory) isOurs() (bool, error) {
 		return string(b) == format, nil
 	}
 	for _, name := range names {
-		if !ours(name) && name != "lost+found" {
+		if !ours(name) && name != "lost+found" && name != GuestDir {
 			return false, fmt.Errorf("%w: it has %q", ErrForeign, name)
 		}
 	}

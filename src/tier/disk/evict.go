@@ -35,17 +35,21 @@ func (c *Cache) used() int64 {
 // than it is to be left, what is free at all, and what it has. In bytes; where
 // that can't be told, writing will.
 func (c *Cache) spare() (spare, free, total int64) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(c.dir.path, &st); err != nil {
-		return whole, whole, whole
-	}
-	free = int64(st.Bavail) * int64(st.Bsize)
-	total = int64(st.Blocks) * int64(st.Bsize)
+	free, total = c.fileSystem()
 	spare = free
-	if c.opt.MinFree != nil {
-		spare -= c.opt.MinFree(total)
+	if minFree := c.bounds.Load().MinFree; minFree != nil && total != whole {
+		spare -= minFree(total)
 	}
 	return spare, free, total
+}
+
+// fileSystem is what is free, and what there is, where the cache lies.
+func (c *Cache) fileSystem() (free, total int64) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(c.dir.path, &st); err != nil {
+		return whole, whole
+	}
+	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize)
 }
 
 // makeRoom evicts until need more bytes may be written, with something left to
@@ -53,18 +57,19 @@ func (c *Cache) spare() (spare, free, total int64) {
 // will do without that.
 func (c *Cache) makeRoom(need int64) error {
 	for {
-		over := c.used() + need + c.headroom - c.opt.MaxSize
+		b := c.bounds.Load()
+		over := c.used() + need + b.headroom - b.MaxSize
 		spare, _, _ := c.spare()
-		if over <= 0 && spare >= need+c.headroom {
+		if over <= 0 && spare >= need+b.headroom {
 			return nil
 		}
 		if c.evictOne() {
 			continue
 		}
 		switch {
-		case over > c.headroom:
+		case over > b.headroom:
 			return fmt.Errorf("%w: %d of %d bytes are taken, %d more are wanted",
-				errFull, c.used(), c.opt.MaxSize, need)
+				errFull, c.used(), b.MaxSize, need)
 		case spare < need:
 			return fmt.Errorf("%w: %d bytes too few are free on the file system", errFull, need-spare)
 		}
@@ -77,7 +82,7 @@ func (c *Cache) makeRoom(need int64) error {
 func (c *Cache) keepWithin() {
 	for {
 		spare, _, _ := c.spare()
-		if c.used() <= c.opt.MaxSize && spare >= 0 || !c.evictOne() {
+		if c.used() <= c.bounds.Load().MaxSize && spare >= 0 || !c.evictOne() {
 			return
 		}
 	}
@@ -236,7 +241,8 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 	}
 	defer c.unref(h)
 	spare, free, _ := c.spare()
-	budget := min(s.size.Load()/2, c.headroom, c.opt.MaxSize-c.used())
+	bounds := c.bounds.Load()
+	budget := min(s.size.Load()/2, bounds.headroom, bounds.MaxSize-c.used())
 	var batch []*item
 	var blobs []tier.Blob
 	var size int64
@@ -295,7 +301,7 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		}
 		batch = append(batch, &item{ref: v.ref, fp: v.fp, data: blob.Data, from: s, stamp: stamp})
 		blobs, size = append(blobs, blob), size+p.size
-		if len(batch) == batchBlobs || size >= min(batchBytes, c.limit/4) {
+		if len(batch) == batchBlobs || size >= min(batchBytes, bounds.segment/4) {
 			if !flush() {
 				return
 			}
@@ -306,10 +312,11 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 
 // expiredBefore is the stamp of the oldest use that still counts.
 func (c *Cache) expiredBefore() uint32 {
-	if c.opt.Expiration <= 0 {
+	expiration := c.bounds.Load().Expiration
+	if expiration <= 0 {
 		return 0
 	}
-	return c.stampAt(c.opt.Now().Add(-c.opt.Expiration))
+	return c.stampAt(c.opt.Now().Add(-expiration))
 }
 
 // sweep removes segments in which all has expired, but for what is pinned.

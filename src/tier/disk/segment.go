@@ -202,8 +202,9 @@ func (c *Cache) openHandle(s *segment, write bool) (*handle, error) {
 	}
 	size := s.size.Load()
 	if write {
-		opt.InitialMmapSize = int(c.limit)
-		size = max(size, c.limit)
+		limit := c.bounds.Load().segment
+		opt.InitialMmapSize = int(limit)
+		size = max(size, limit)
 	}
 	h.mapped = mapSize(size)
 	if !c.reserve(s, h.mapped) {

@@ -33,7 +33,7 @@ type counters struct {
 // Stats returns what the cache has and did up to now.
 func (c *Cache) Stats() Stats {
 	s := Stats{
-		Blobs: c.index.len(), MaxDisk: c.opt.MaxSize,
+		Blobs: c.index.len(), MaxDisk: c.bounds.Load().MaxSize,
 		Hits: c.count.hits.Load(), Misses: c.count.misses.Load(),
 		Puts: c.count.puts.Load(), Dropped: c.count.dropped.Load(), Survived: c.count.survived.Load(),
 		EvictedSegments: c.count.evicted.Load(), EvictedBytes: c.count.evictedBytes.Load(),

@@ -69,7 +69,7 @@ func (c *Cache) enqueue(ctx context.Context, it *item) bool {
 			return true
 		}
 		// One that is larger than the whole queue may have it for itself.
-		if c.queued == 0 || c.queued+cost <= c.opt.Queue {
+		if c.queued == 0 || c.queued+cost <= c.bounds.Load().Queue {
 			c.queued += cost
 			c.pending[key] = it
 			c.queue = append(c.queue, it)
@@ -151,7 +151,7 @@ func (c *Cache) write() {
 func (c *Cache) batchIsFull() bool {
 	c.pendMu.RLock()
 	defer c.pendMu.RUnlock()
-	return len(c.queue) >= batchBlobs || c.gathered >= min(batchBytes, c.opt.Queue/2)
+	return len(c.queue) >= batchBlobs || c.gathered >= min(batchBytes, c.bounds.Load().Queue/2)
 }
 
 // writeQueue writes what is queued, a batch at a time.
@@ -161,7 +161,7 @@ func (c *Cache) writeQueue() {
 		var batch []*item
 		var size int64
 		for _, it := range c.queue {
-			if len(batch) == batchBlobs || size > 0 && size+int64(len(it.data)) > min(batchBytes, c.limit/4) {
+			if len(batch) == batchBlobs || size > 0 && size+int64(len(it.data)) > min(batchBytes, c.bounds.Load().segment/4) {
 				break
 			}
 			batch, size = append(batch, it), size+int64(len(it.data))
@@ -244,7 +244,7 @@ func (c *Cache) writeSome(batch []*item) (int, error) {
 	}
 	n := len(batch)
 	if c.active != nil {
-		for n > 0 && c.active.size.Load()+cost(batch[:n]) > c.limit {
+		for n > 0 && c.active.size.Load()+cost(batch[:n]) > c.bounds.Load().segment {
 			n /= 2
 		}
 		if n == 0 {
@@ -374,7 +374,8 @@ func (c *Cache) commit(batch []*item) (again []*item, err error) {
 	// bolt counts a page more than the file will have. With that, it must stay
 	// below the size of the map, or it would map the file anew, and wait for
 	// all readers to do so.
-	top := min(c.limit-2*pageSize, size+c.opt.MaxSize-c.used())
+	bounds := c.bounds.Load()
+	top := min(bounds.segment-2*pageSize, size+bounds.MaxSize-c.used())
 	if top <= size {
 		return nil, bolterrors.ErrMaxSizeReached
 	}

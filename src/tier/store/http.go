@@ -322,6 +322,11 @@ func (h *HTTP) try(ctx context.Context, u *url.URL, limit int64, header http.Hea
 	}
 	resp, err := h.client.Do(req)
 	if err != nil {
+		if ctx.Err() == nil {
+			// What killed this connection may have killed those that idle: a
+			// machine that slept, a network that changed.
+			h.client.CloseIdleConnections()
+		}
 		return unanswered(err)
 	}
 	defer resp.Body.Close()

@@ -1,13 +1,10 @@
-package main
+package link
 
 import (
 	"io"
 	"net"
-	"os"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestLine(t *testing.T) {
@@ -32,26 +29,20 @@ func TestLine(t *testing.T) {
 
 // joined is a link between two namespaces of their own, with a listener at the
 // far end.
-func joined(t *testing.T, cfg linkConfig) (dial func() net.Conn, l *link, far net.Listener) {
+func joined(t *testing.T, cfg Config) (dial func() net.Conn, l *Link, far net.Listener) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("makes network namespaces: needs root")
-	}
-	if _, err := os.Stat("/dev/net/tun"); err != nil {
-		t.Skip(err)
-	}
-	near := newThread()
-	t.Cleanup(near.end)
-	if err := near.do(func() error { return unix.Unshare(unix.CLONE_NEWNET) }); err != nil {
-		t.Skip("no network namespaces here: ", err)
-	}
-	l, err := newLink(cfg, near)
+	near, err := NewNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(l.close)
-	err = l.far.do(func() (err error) {
-		far, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(serverIP), Port: 80})
+	t.Cleanup(near.End)
+	l, err = New(cfg, near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	err = l.far.Do(func() (err error) {
+		far, err = net.ListenTCP("tcp", &net.TCPAddr{IP: net.ParseIP(FarIP), Port: 80})
 		return err
 	})
 	if err != nil {
@@ -60,8 +51,8 @@ func joined(t *testing.T, cfg linkConfig) (dial func() net.Conn, l *link, far ne
 	t.Cleanup(func() { far.Close() })
 	dial = func() (c net.Conn) {
 		t.Helper()
-		err := near.do(func() (err error) {
-			c, err = net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.ParseIP(serverIP), Port: 80})
+		err := near.Do(func() (err error) {
+			c, err = net.DialTCP("tcp", nil, &net.TCPAddr{IP: net.ParseIP(FarIP), Port: 80})
 			return err
 		})
 		if err != nil {
@@ -78,7 +69,7 @@ func joined(t *testing.T, cfg linkConfig) (dial func() net.Conn, l *link, far ne
 // what it is at best says how good it is.
 func TestLinkRoundTrip(t *testing.T) {
 	const roundTrip = 20 * time.Millisecond
-	dial, l, far := joined(t, linkConfig{roundTrip, 1000})
+	dial, l, far := joined(t, Config{RoundTrip: roundTrip, Mbits: 1000})
 	go func() {
 		c, err := far.Accept()
 		if err == nil {
@@ -104,14 +95,14 @@ func TestLinkRoundTrip(t *testing.T) {
 	if best < roundTrip || best > 2*roundTrip {
 		t.Errorf("the best round trip of 20 is %v, want %v", best, roundTrip)
 	}
-	if n := l.traffic(); n.Connections != 1 || n.Up < 20 || n.Down < 20 {
+	if n := l.Traffic(); n.Connections != 1 || n.Up < 20 || n.Down < 20 {
 		t.Errorf("counted %+v", n)
 	}
 }
 
 func TestLinkRate(t *testing.T) {
 	const mbits, size = 200, 5_000_000
-	dial, l, far := joined(t, linkConfig{time.Millisecond, mbits})
+	dial, l, far := joined(t, Config{RoundTrip: time.Millisecond, Mbits: mbits})
 	go func() {
 		c, err := far.Accept()
 		if err == nil {
@@ -130,7 +121,35 @@ func TestLinkRate(t *testing.T) {
 		t.Errorf("%d bytes took %v, less than the %v that the line needs", size, took, least)
 	}
 	// 1460 of 1538 bytes of a full frame are payload.
-	if down := float64(l.traffic().Down); down < size*1.04 || down > size*1.2 {
+	if down := float64(l.Traffic().Down); down < size*1.04 || down > size*1.2 {
 		t.Errorf("counted %.0f bytes on the wire for %d", down, size)
+	}
+}
+
+// What the kernel joined is counted as what the wire would carry.
+func TestMeasure(t *testing.T) {
+	const header = 20 + 32 // IP, TCP with time stamps
+	packet := func(gso byte, each, payload int, flags byte) []byte {
+		b := make([]byte, vnetHeader+header+payload)
+		b[1] = gso
+		b[4], b[5] = byte(each), byte(each>>8)
+		b[vnetHeader], b[vnetHeader+9] = 4<<4|5, 6
+		b[vnetHeader+20+12], b[vnetHeader+20+13] = 32/4<<4, flags
+		return b
+	}
+	for _, c := range []struct {
+		b    []byte
+		size int
+		syn  bool
+	}{
+		{packet(0, 0, 0, 2), header + 38, true},
+		{packet(0, 0, 0, 2|16), header + 38, false},
+		{packet(1, 1448, 2896, 16), 2896 + 2*header + 2*38, false},
+		{packet(1, 1448, 2897, 16), 2897 + 3*header + 3*38, false},
+		{make([]byte, 12), 12, false},
+	} {
+		if size, syn := measure(c.b); size != c.size || syn != c.syn {
+			t.Errorf("packet of %d bytes: got %d, %v, want %d, %v", len(c.b), size, syn, c.size, c.syn)
+		}
 	}
 }

@@ -1,8 +1,11 @@
-package main
+package link
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -12,96 +15,109 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// linkConfig is how far away the store is.
-type linkConfig struct {
-	roundTrip time.Duration
-	mbits     float64 // each way
+// Config is how far away the far end is.
+type Config struct {
+	RoundTrip time.Duration
+	Mbits     float64 // each way
+	// Near and Far are the addresses of the ends; empty: NearIP and FarIP. All
+	// of Subnet is beyond the near end for who looks from the far one.
+	Near, Far string
 }
 
-// Ends of the link, from the range that RFC 2544 sets aside for benchmarks.
+// Addresses of the ends, and the range that these and all others should be from:
+// RFC 2544 sets it aside for benchmarks.
 const (
-	clientIP = "198.18.0.1"
-	serverIP = "198.18.0.2"
+	NearIP = "198.18.0.1"
+	FarIP  = "198.18.0.2"
+	Subnet = "198.18.0.0/15"
 )
 
-// link joins the network namespace of the clients with one that has the server
-// in it. Two tun devices have packets come out here, and this process lets them
-// wait as long as a wire would take. So TCP is the kernel's own, with its
-// handshakes, slow starts and windows.
-type link struct {
-	far    *thread // in the server's namespace
+// Link joins a network namespace with another one. Two tun devices have packets
+// come out here, and this process lets them wait as long as a wire would take. So
+// TCP is the kernel's own, with its handshakes, slow starts and windows.
+type Link struct {
+	far    *Thread // in the far namespace
 	ends   [2]*os.File
-	up     *wire // from client to server
+	up     *wire // from near to far
 	down   *wire
 	joined sync.WaitGroup
 }
 
-// newLink makes the link from the namespace that near is in.
-func newLink(cfg linkConfig, near *thread) (*link, error) {
-	l := &link{far: newThread()}
-	err := l.far.do(func() (err error) {
-		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("make a network namespace: %w", err)
-		}
-		l.ends[1], err = openTun(serverIP, clientIP)
+// New makes a link from the namespace that near is in to a new one. It is the
+// caller's to close.
+func New(cfg Config, near *Thread) (*Link, error) {
+	nearIP, farIP := cmp.Or(cfg.Near, NearIP), cmp.Or(cfg.Far, FarIP)
+	far, err := NewNamespace()
+	if err != nil {
+		return nil, err
+	}
+	l := &Link{far: far}
+	bytesPerSecond := cfg.Mbits * 1e6 / 8
+	l.up = newWire(bytesPerSecond, cfg.RoundTrip/2)
+	l.down = newWire(bytesPerSecond, cfg.RoundTrip/2)
+	err = far.Do(func() (err error) {
+		l.ends[1], err = openTun(farIP, nearIP, netip.MustParsePrefix(Subnet))
 		return err
 	})
 	if err == nil {
-		err = near.do(func() (err error) {
-			l.ends[0], err = openTun(clientIP, serverIP)
+		err = near.Do(func() (err error) {
+			l.ends[0], err = openTun(nearIP, farIP, netip.PrefixFrom(netip.IPv4Unspecified(), 32))
 			return err
 		})
 	}
 	if err != nil {
-		l.close()
+		l.Close()
 		return nil, err
 	}
-	bytesPerSecond := cfg.mbits * 1e6 / 8
-	l.up = newWire(bytesPerSecond, cfg.roundTrip/2)
-	l.down = newWire(bytesPerSecond, cfg.roundTrip/2)
 	l.joined.Go(func() { l.up.carry(l.ends[0], l.ends[1]) })
 	l.joined.Go(func() { l.down.carry(l.ends[1], l.ends[0]) })
 	return l, nil
 }
 
-func (l *link) close() {
+// Far is a thread in the namespace of the far end.
+func (l *Link) Far() *Thread { return l.far }
+
+// Close cuts the link. What uses the far end should have ended.
+func (l *Link) Close() {
 	for _, f := range l.ends {
 		if f != nil {
 			f.Close()
 		}
 	}
 	l.joined.Wait()
-	l.far.end()
+	l.far.End()
 }
 
-// traffic is what has gone over the link.
-type traffic struct {
+// Traffic is what has gone over a link.
+type Traffic struct {
 	Up          int64 `json:"up"`   // bytes
 	Down        int64 `json:"down"` // bytes
 	Connections int64 `json:"connections"`
 }
 
-func (l *link) traffic() traffic {
-	return traffic{Up: l.up.bytes.Load(), Down: l.down.bytes.Load(), Connections: l.up.syns.Load()}
+// Traffic counts so far. Up is from near to far, and so are connections.
+func (l *Link) Traffic() Traffic {
+	return Traffic{Up: l.up.bytes.Load(), Down: l.down.bytes.Load(), Connections: l.up.syns.Load()}
 }
 
-// openTun makes a device with an address in the present namespace. Packets come
+// openTun makes a device with an address in the present namespace. What is in
+// beyond, a network or just the peer, is reached by it. Packets come
 // with the kernel's own header before them, so that large ones need not be cut
 // and checksums not be made.
-func openTun(addr, peer string) (*os.File, error) {
+func openTun(addr, peer string, beyond netip.Prefix) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
 	}
-	if err := setUpTun(fd, addr, peer); err != nil {
+	if err := setUpTun(fd, addr, peer, beyond.Bits()); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("make a tun device: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "tun"), nil // not before: the poller takes no unattached one
 }
 
-func setUpTun(fd int, addr, peer string) error {
-	const name = "bench"
+func setUpTun(fd int, addr, peer string, bits int) error {
+	name := "link%d" // the kernel puts a number there
 	req := func() *unix.Ifreq {
 		r, _ := unix.NewIfreq(name) // fails for long names only
 		return r
@@ -111,6 +127,7 @@ func setUpTun(fd int, addr, peer string) error {
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, r); err != nil {
 		return err
 	}
+	name = r.Name()
 	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, unix.TUN_F_CSUM|unix.TUN_F_TSO4); err != nil {
 		return err
 	}
@@ -122,9 +139,13 @@ func setUpTun(fd int, addr, peer string) error {
 	for _, a := range []struct {
 		request uint
 		ip      string
-	}{{unix.SIOCSIFADDR, addr}, {unix.SIOCSIFDSTADDR, peer}} {
+	}{
+		{unix.SIOCSIFADDR, addr},
+		{unix.SIOCSIFDSTADDR, peer},
+		{unix.SIOCSIFNETMASK, net.IP(net.CIDRMask(bits, 32)).String()},
+	} {
 		r := req()
-		if err := r.SetInet4Addr(ip4(a.ip)); err != nil {
+		if err := r.SetInet4Addr(netip.MustParseAddr(a.ip).AsSlice()); err != nil {
 			return err
 		}
 		if err := unix.IoctlIfreq(s, a.request, r); err != nil {

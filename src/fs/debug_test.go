@@ -1,0 +1,258 @@
+package fs
+
+import (
+	"crypto/md5"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/debug"
+	"github.com/aysfs/aysfs/src/overlay"
+	"github.com/aysfs/aysfs/src/redistest"
+)
+
+func filter(exprs ...string) (all []*regexp.Regexp) {
+	for _, e := range exprs {
+		all = append(all, regexp.MustCompile(`\A(?:`+e+`)\z`))
+	}
+	return all
+}
+
+// mountDebug serves d, of which what matches can be changed.
+func (m *memory) mountDebug(t *testing.T, d dir, exprs ...string) (*FS, string) {
+	t.Helper()
+	r := redistest.Start(t, "")
+	spool := filepath.Join(t.TempDir(), "spool")
+	f, mnt := m.mount(t, d, func(c *Config) {
+		c.Debug = &overlay.Options{
+			Remote: debug.New(debug.Options{Addr: r.Addr, Mount: "test", Client: "test"}), Filter: filter(exprs...),
+			Spool: spool, MaxSize: 1 << 20, Every: 100 * time.Millisecond, Timeout: 5 * time.Second, Log: m.log(t),
+		}
+	})
+	noPoll(t, mnt)
+	t.Cleanup(func() { // runs before the unmount
+		if n := f.debug.layer.Held(); n > 0 {
+			if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the kernel forgets what it held", func() bool { return f.debug.layer.Held() == 0 })
+		}
+	})
+	return f, mnt
+}
+
+// noPoll has the kernel ask once whether files can be polled. Go asks that of every
+// file that it opens, by epoll, under a lock that its own network needs: in a
+// process that is the daemon, too, and talks to redis, that may wait for itself.
+func noPoll(t *testing.T, mnt string) {
+	t.Helper()
+	file := filepath.Join(mnt, ".poll")
+	fd, err := unix.Open(file, unix.O_CREAT|unix.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(unix.Close(fd), unix.Unlink(file)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func save(t *testing.T, file, content string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func has(t *testing.T, file, content string) {
+	t.Helper()
+	if b, err := os.ReadFile(file); err != nil || string(b) != content {
+		t.Errorf("%s: %q, want %q, %v", file, b, content, err)
+	}
+}
+
+func TestDebugFilterChanges(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mountDebug(t, dir{"a": "a", "b": "b", "sub": dir{"c": "c"}}, "a", "sub/x")
+	a, b, c := filepath.Join(mnt, "a"), filepath.Join(mnt, "b"), filepath.Join(mnt, "sub/c")
+	touch(t, mnt)
+	save(t, a, "changed")
+	open, err := os.Open(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for _, file := range []string{b, c} {
+		if err := os.WriteFile(file, nil, 0o644); !errors.Is(err, syscall.EROFS) {
+			t.Errorf("write of %s: %v, want EROFS", file, err)
+		}
+	}
+	if err := f.SetDebugFilter(t.Context(), filter("b", "sub/.*")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what matches no more shows as in the tree", func() bool {
+		got, err := os.ReadFile(a)
+		return err == nil && string(got) == "a"
+	})
+	if err := os.WriteFile(a, nil, 0o644); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("write of what matches no more: %v, want EROFS", err)
+	}
+	eventually(t, "what matches now can be written", func() bool { return os.WriteFile(b, []byte("b2"), 0o644) == nil })
+	save(t, c, "c2")
+	has(t, c, "c2")
+	if got, err := io.ReadAll(open); err != nil || string(got) != "b" {
+		t.Errorf("the open file has %q, %v", got, err)
+	}
+	if err := f.SetDebugFilter(t.Context(), filter("a", "b", "sub/.*")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what was changed once shows again", func() bool {
+		got, err := os.ReadFile(a)
+		return err == nil && string(got) == "changed"
+	})
+}
+
+func TestDebugMountMoves(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mountDebug(t, dir{"a": "a", "b": "b", "plain": "1", "sub": dir{"c": "c"}}, "[ab]", "sub/.*")
+	path := func(name string) string { return filepath.Join(mnt, name) }
+	touch(t, mnt)
+	save(t, path("a"), "changed")
+	save(t, path("scratch"), "here")
+	if err := os.Remove(path("sub/c")); err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.Open(path("b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	m.show(t, f, dir{"a": "a2", "b": "b2", "plain": "2", "sub": dir{"c": "c2", "d": "d2"}, "new": "n"})
+	for name, content := range map[string]string{"a": "changed", "b": "b2", "plain": "2", "scratch": "here", "sub/d": "d2", "new": "n"} {
+		has(t, path(name), content)
+	}
+	if _, err := os.Stat(path("sub/c")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a removed file came back: %v", err)
+	}
+	if got, err := io.ReadAll(open); err != nil || string(got) != "b" {
+		t.Errorf("the open file has %q, %v", got, err)
+	}
+	out, err := exec.Command("sh", "-c", "cd "+mnt+" && find . -type f | sort | tr '\\n' ' '").CombinedOutput()
+	if err != nil || string(out) != "./a ./b ./new ./plain ./scratch ./sub/d " {
+		t.Errorf("find says %q, %v", out, err)
+	}
+}
+
+func TestDebugReadersAreNotFlushed(t *testing.T) {
+	m := newMemory()
+	d := dir{}
+	for i := range 100 {
+		d[fmt.Sprintf("f%d", i)] = "content"
+	}
+	f, mnt := m.mountDebug(t, d, "conf")
+	compare(t, mnt, d)
+	if n := f.debug.flushes.Load(); n != 0 {
+		t.Errorf("%d flushes of files that were only read", n)
+	}
+}
+
+// TestDebugLargeScratchDirectory removes a directory while it is read, as rm does.
+func TestDebugLargeScratchDirectory(t *testing.T) {
+	const files = 3000
+	m := newMemory()
+	_, mnt := m.mountDebug(t, dir{"sub": dir{"a": "a", "b": "b"}}, "conf")
+	at := filepath.Join(mnt, "sub/new")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range files {
+		save(t, filepath.Join(at, fmt.Sprintf("a-name-of-some-length-%05d", i)), "x")
+	}
+	if got, err := os.ReadDir(at); err != nil || len(got) != files {
+		t.Errorf("%d names, want %d, %v", len(got), files, err)
+	}
+	if out, err := exec.Command("rm", "-r", at).CombinedOutput(); err != nil {
+		t.Errorf("rm: %v: %s", err, out)
+	}
+	compare(t, mnt, dir{"sub": dir{"a": "a", "b": "b"}})
+}
+
+// TestDebugConcurrent has many programs change a few files at a time. In the end
+// the mount shows what redis has.
+func TestDebugConcurrent(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mountDebug(t, dir{"etc": dir{"0.conf": "zero", "1.conf": "one", "plain": "p"}}, `etc/.*\.conf`)
+	var names []string
+	for i := range 4 {
+		names = append(names, fmt.Sprintf("%d.conf", i), fmt.Sprintf(".tmp%d", i))
+	}
+	etc := filepath.Join(mnt, "etc")
+	// What may come of it when another one is at the same file.
+	usual := []error{syscall.ENOENT, syscall.ESTALE}
+	var all sync.WaitGroup
+	for worker := range 8 {
+		rnd := rand.New(rand.NewPCG(uint64(worker), 1))
+		all.Go(func() {
+			for range 150 {
+				a, b := filepath.Join(etc, names[rnd.IntN(len(names))]), filepath.Join(etc, names[rnd.IntN(len(names))])
+				var err error
+				switch rnd.IntN(7) {
+				case 0, 1:
+					err = os.WriteFile(a, []byte(strings.Repeat(fmt.Sprint(worker), rnd.IntN(9000))), 0o644)
+				case 2:
+					_, err = os.ReadFile(a)
+				case 3:
+					err = os.Rename(a, b)
+				case 4:
+					err = os.Remove(a)
+				case 5:
+					err = os.Chmod(a, 0o600|fs.FileMode(rnd.IntN(2)<<6))
+				case 6:
+					_, err = os.ReadDir(etc)
+				}
+				if err != nil && !slices.ContainsFunc(usual, func(e error) bool { return errors.Is(err, e) }) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	remote := f.cfg.Debug.Remote
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".conf") {
+			continue
+		}
+		eventually(t, "the mount shows what redis has of "+name, func() bool {
+			got, err := os.ReadFile(filepath.Join(etc, name))
+			c, ok, lookErr := remote.Lookup(t.Context(), "etc/"+name)
+			if lookErr != nil {
+				t.Fatal(lookErr)
+			}
+			if !ok || c.Removed() {
+				return errors.Is(err, fs.ErrNotExist) || !ok && err == nil
+			}
+			return err == nil && fmt.Sprintf("%x", md5.Sum(got)) == c.MD5
+		})
+	}
+	has(t, filepath.Join(etc, "plain"), "p")
+	if s := f.Layer().Status(); s.Unsent != 0 {
+		t.Errorf("%d files are not sent", s.Unsent)
+	}
+}

@@ -1,0 +1,2 @@
+// Package logs makes the daemons' logs as their configs say.
+package logs
