@@ -65,6 +65,9 @@ func (r *reader) readArchive(ctx context.Context, o *Options) (*dir, error) {
 	}
 	defer plain.Close()
 	start := bufio.NewReaderSize(plain, 1<<20)
+	if o.sniff && !looksLikeTar(start) {
+		return nil, fmt.Errorf("%s is not a directory, and no tar archive", what)
+	}
 	var root *dir
 	if o.Format == OCI || o.sniff && looksLikeLayout(start) {
 		if file == nil || compressed {
@@ -85,6 +88,22 @@ func (r *reader) readArchive(ctx context.Context, o *Options) (*dir, error) {
 		return nil, fmt.Errorf("archive %s: %w", what, err)
 	}
 	return root, err
+}
+
+// looksLikeTar tells whether something begins as a tar archive does.
+func looksLikeTar(b *bufio.Reader) bool {
+	start, err := b.Peek(sniffed)
+	if err != nil && err != io.EOF {
+		return true // reading it will tell what is wrong
+	}
+	_, err = tar.NewReader(bytes.NewReader(start)).Next()
+	switch {
+	case err == io.EOF:
+		return len(start) >= tarBlock // empty, but an archive
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return len(start) > tarBlock // more than the first header is there
+	}
+	return err == nil
 }
 
 // interruptible reads from r until ctx is done, even while r waits. What then
