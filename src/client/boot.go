@@ -145,17 +145,24 @@ func (c *Client) make(m *mount) error {
 		wait = min(wait, freshWait)
 	}
 	ctx, cancel := context.WithTimeout(m.life, wait)
-	head, fresh, err := ch.heads.Newest(ctx, treeName(cfg))
+	found := ch.heads.Look(ctx, treeName(cfg))
+	if found.Head != nil {
+		ch.heads.Tell(found)
+	}
 	ch.users.Done()
 	cancel()
-	if err != nil {
-		return fmt.Errorf("mount %s: %w", cfg.Path, err)
-	}
-	if !fresh {
-		c.lookSoon()
+	if found.Head == nil {
+		return fmt.Errorf("mount %s: %w", cfg.Path, found.Err)
 	}
 	// Who waited in vain for the store has time left for what is nearer.
 	ctx, cancel = context.WithTimeout(m.life, timeout)
 	defer cancel()
-	return c.show(ctx, m, head, fresh)
+	if err := c.show(ctx, m, found.Head, found.Fresh); err != nil {
+		return err
+	}
+	if !found.Fresh {
+		c.said(wanted{m.origin, treeName(cfg)}, []*mount{m}, look{problem: problemOf(found.Err), err: found.Err})
+		c.lookSoon()
+	}
+	return nil
 }

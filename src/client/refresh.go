@@ -33,6 +33,17 @@ const (
 	incomplete          // its objects can't be had yet
 )
 
+// problemOf tells what err, why there is no head of the store's, stands for.
+func problemOf(err error) problem {
+	switch {
+	case errors.Is(err, tree.ErrOlder), errors.Is(err, object.ErrUnsigned), errors.Is(err, object.ErrHead):
+		return refused
+	case errors.Is(err, tier.ErrAbsent) && !errors.Is(err, tier.ErrUnavailable):
+		return absent
+	}
+	return unreachable
+}
+
 // refresh looks at the heads of all mounts from time to time, until the client
 // stops. While a store can't be reached it looks more often at first.
 func (c *Client) refresh() {
@@ -131,13 +142,7 @@ func (c *Client) lookAt(k wanted, mounts []*mount) bool {
 		return true
 	}
 	if !found.Fresh {
-		kind := unreachable
-		switch err := found.Err; {
-		case errors.Is(err, tree.ErrOlder), errors.Is(err, object.ErrUnsigned), errors.Is(err, object.ErrHead):
-			kind = refused
-		case errors.Is(err, tier.ErrAbsent) && !errors.Is(err, tier.ErrUnavailable):
-			kind = absent
-		}
+		kind := problemOf(found.Err)
 		c.said(k, mounts, look{problem: kind, err: found.Err})
 		return kind != unreachable
 	}

@@ -25,7 +25,7 @@ func TestSample(t *testing.T) {
 	}
 	want := Main{
 		ID: "aUniqueIdForThisClient", Refresh: time.Minute, IOTimeout: 30 * time.Second, Memory: 64 << 20,
-		Control: "/run/aysfs/aysfs.sock", Log: "text", LogLevel: slog.LevelInfo,
+		Control: "/run/aysfs/aysfs.sock", Log: "text", LogLevel: slog.LevelInfo, LogFile: "/var/log/aysfs.log",
 	}
 	if c.Main != want {
 		t.Errorf("main: got %+v, want %+v", c.Main, want)

@@ -106,7 +106,7 @@ func TestDebugSession(t *testing.T) {
 	run(t, time.Minute, "cp", "-a", src, home)
 	git := func(dir string, args ...string) string {
 		t.Helper()
-		return run(t, time.Minute, "git", append([]string{"-C", dir, "-c", "user.name=e2e", "-c", "user.email=e2e", "-c", "init.defaultBranch=m"}, args...)...)
+		return run(t, time.Minute, "git", append([]string{"-C", dir, "-c", "user.name=e2e", "-c", "user.email=e2e", "-c", "init.defaultBranch=m", "-c", "gc.auto=0", "-c", "maintenance.auto=false"}, args...)...)
 	}
 	git(home, "init", "-q")
 	git(home, "add", ".")

@@ -187,6 +187,9 @@ func (r *reader) readChunks(ctx context.Context, f io.Reader, e *object.Entry) e
 // storeChunk stores a copy of chunk in the background, once there is a place
 // for it.
 func (r *reader) storeChunk(ctx context.Context, g *errgroup.Group, chunk []byte, cell *object.Chunk) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if d, ok, err := r.zero.put(r.store, chunk); err != nil {
 		return storeError{err}
 	} else if ok {

@@ -29,7 +29,11 @@ func TestSingleFlight(t *testing.T) {
 	st.publish(testID, "", files)
 	c.tell(st, "stor")
 	release := make(chan struct{})
-	st.setFault(func(http.ResponseWriter, *http.Request) bool { <-release; return false })
+	st.setFault(func(http.ResponseWriter, *http.Request) bool {
+		<-release
+		time.Sleep(50 * time.Millisecond) // who keeps it is there before those who don't are gone
+		return false
+	})
 	time.AfterFunc(100*time.Millisecond, func() { close(release) })
 	transport := &http.Transport{MaxIdleConnsPerHost: 64}
 	defer transport.CloseIdleConnections()

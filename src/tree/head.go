@@ -89,21 +89,27 @@ func (h *Heads) Look(ctx context.Context, name object.TreeName) Found {
 	return Found{Err: fmt.Errorf("find %v in store %s: %w", name, h.Store, errors.Join(errs...))}
 }
 
-// Newest is Look that logs where the head is not the store's; fresh tells
-// whether it is. Without a head there is an error.
+// Newest is Look and Tell; fresh tells whether the head is the store's. Without a
+// head there is an error.
 func (h *Heads) Newest(ctx context.Context, name object.TreeName) (head *object.Head, fresh bool, err error) {
 	f := h.Look(ctx, name)
 	if f.Head == nil {
 		return nil, false, f.Err
 	}
-	if !f.Fresh {
-		what := "using the head kept from before"
-		if f.near {
-			what = "using a head from a local cache"
-		}
-		h.Log.Warn(what, "op", "head", "tree", f.Head.Tree.String(), "serial", f.Head.Serial, "err", f.Err)
-	}
+	h.Tell(f)
 	return f.Head, f.Fresh, nil
+}
+
+// Tell logs why a head that was found is not the store's.
+func (h *Heads) Tell(f Found) {
+	if f.Fresh {
+		return
+	}
+	what := "using the head kept from before"
+	if f.near {
+		what = "using a head from a local cache"
+	}
+	h.Log.Warn(what, "op", "head", "tree", f.Head.Tree.String(), "serial", f.Head.Serial, "err", f.Err)
 }
 
 // HasKept tells whether there is a head without asking the store.

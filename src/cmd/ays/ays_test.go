@@ -215,7 +215,11 @@ func TestInterrupted(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	must(t, cmd.Process.Signal(syscall.SIGTERM))
+	start := time.Now()
 	cmd.Wait()
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("it went on for %v", took)
+	}
 	if code := cmd.ProcessState.ExitCode(); code != 2 {
 		t.Errorf("exit code %d", code)
 	}
