@@ -9,6 +9,10 @@
 // a publish that is cut off anywhere leaves the old head and whole objects
 // behind it; what it had written already is found again by the next one.
 //
+// A state file remembers what the files of a tree were when they were read. The
+// next publish reads only those that look different since; of the others it makes
+// sure that the store has their content.
+//
 // Locks, all of them advisory (flock), so that they vanish with their holder:
 //
 //	md/<tree>/.lock      one publish of a tree at a time
