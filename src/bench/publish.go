@@ -23,6 +23,7 @@ type published struct {
 	Changed   float64 `json:"changed_seconds"`
 	Files     int     `json:"changed_files"`
 	Stored    int64   `json:"stored_bytes"` // on the disk, after the first
+	Grown     int64   `json:"grown_bytes"`  // by the changed files
 	Tree      int64   `json:"tree_bytes"`   // on the disk, of the copy
 }
 
@@ -127,8 +128,13 @@ func (b *bencher) publishOnce(ctx context.Context, t *tree, run int) error {
 		if err := p.measure(ctx, &r.Changed); err != nil {
 			return err
 		}
-		b.say("publish run %d, %s: copy %s, first %s, unchanged %s, changed %s, store %s", r.Run, r.Program,
-			seconds(r.Copy), seconds(r.First), seconds(r.Unchanged), seconds(r.Changed), mib(r.Stored))
+		stored, err := diskUse(filepath.Join(dir, p.name))
+		if err != nil {
+			return err
+		}
+		r.Grown = stored - r.Stored
+		b.say("publish run %d, %s: copy %s, first %s, unchanged %s, changed %s, store %s and %s more", r.Run, r.Program,
+			seconds(r.Copy), seconds(r.First), seconds(r.Unchanged), seconds(r.Changed), mib(r.Stored), mib(r.Grown))
 		b.res.Publish = append(b.res.Publish, *r)
 	}
 	return nil

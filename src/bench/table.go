@@ -227,12 +227,21 @@ func (r *results) publishing() [][]string {
 		}
 		rows = append(rows, row)
 	}
-	row := []string{"stored"}
-	for _, program := range programs {
-		stored := of(program, func(p published) float64 { return float64(p.Stored) })
-		row = append(row, mib(int64(stored)), ratio(stored, of(program, func(p published) float64 { return float64(p.Tree) })))
+	for _, s := range []struct {
+		name  string
+		bytes func(published) int64
+	}{
+		{"stored", func(p published) int64 { return p.Stored }},
+		{"more with the changed files", func(p published) int64 { return p.Grown }},
+	} {
+		row := []string{s.name}
+		for _, program := range programs {
+			n := of(program, func(p published) float64 { return float64(s.bytes(p)) })
+			row = append(row, mib(int64(n)), ratio(n, of(program, func(p published) float64 { return float64(p.Tree) })))
+		}
+		rows = append(rows, row)
 	}
-	return append(rows, row)
+	return rows
 }
 
 // seconds writes a time with three digits that count.

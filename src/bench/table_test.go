@@ -79,7 +79,7 @@ func TestPrint(t *testing.T) {
 	r.Samples[6].Net = &netUse{Requests: 7, OneGet: 3}
 	r.Samples[6].Net.Down = 2e6
 	r.Publish = []published{
-		{Program: "aysfs", Copy: 2, First: 3, Stored: 1 << 20, Tree: 2 << 20},
+		{Program: "aysfs", Copy: 2, First: 3, Stored: 1 << 20, Grown: 1 << 19, Tree: 2 << 20},
 		{Program: "peer", Copy: 2, First: 8, Stored: 4 << 20, Tree: 2 << 20},
 	}
 	r.Skipped = []string{"squashfs: the kernel has none"}
@@ -93,6 +93,7 @@ func TestPrint(t *testing.T) {
 		{"find", "disk", "aysfs", "2.0", "0.0", "0.0", "0.00"},
 		{"find", "cold", "aysfs", "6.00 s", "3.00 s", "2.00×", "7", "0", "2.0", "0.0"},
 		{"first", "3.00 s", "1.50×", "8.00 s", "4.00×"},
+		{"more with the changed files", "0.5 MiB", "0.25×", "0.0 MiB", "0.00×"},
 		{"stored", "1.0 MiB", "0.50×", "4.0 MiB", "2.00×"},
 		{"skipped: squashfs: the kernel has none"},
 	} {

@@ -216,6 +216,22 @@ func (s *dirStore) read(ref tier.Ref) ([]byte, error) {
 	return s.codec.Unpack(ref.Digest, stored, ref.Max())
 }
 
+func (s *dirStore) spool() (*os.File, error) {
+	return nameless(os.Create(filepath.Join(s.tmp, "spool")))
+}
+
+// nameless removes the name of a file that was made.
+func nameless(f *os.File, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // added is what was written.
 func (s *dirStore) added() (blobs, bytes int64) { return s.newBlobs.Load(), s.newBytes.Load() }
 

@@ -12,6 +12,10 @@
 // A Cache, as ays_cache is one, can be published to as well: it is asked which blobs
 // it has, and puts what it gets into an Intake, which is a directory store again.
 //
+// A state file remembers what the files of a tree were when they were read. The
+// next publish reads only those that look different since; of the others it makes
+// sure that the store has their content.
+//
 // Locks, all of them advisory (flock), so that they vanish with their holder:
 //
 //	md/<tree>/.lock      one publish of a tree at a time

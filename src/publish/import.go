@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,46 +17,138 @@ import (
 	"github.com/aysfs/aysfs/src/object"
 )
 
-// node is a name in a tree that is put together out of what an archive says,
-// in whatever order it says it.
-type node struct {
-	kind     object.Kind
-	mode     uint16
-	mtime    int64
-	target   []byte           // of a symlink
-	content  *content         // of a file; hard links share one
-	children map[string]*node // of a directory
-	layer    int              // of an image: the last that named it
+const (
+	// maxImportNames bounds the memory for what is not a directory: about 300
+	// bytes a name.
+	maxImportNames = 10_000_000
+	// maxImportPath bounds the length of a path in bytes. Each directory has its
+	// own, so that deep ones take the square of it.
+	maxImportPath = 16 << 10
+	// maxLinks is how many symlinks a path may lead through, as Linux has it.
+	maxLinks = 40
+
+	madeMode = 0o755 // of directories that only what is in them tells of
+)
+
+// recognise finds out what Root is, unless Format says so.
+func (o *Options) recognise() error {
+	if o.Root == "" {
+		return errors.New("nothing to publish given")
+	}
+	switch o.Format {
+	case "", Directory, Tar, OCI, TextList:
+	default:
+		return fmt.Errorf("format %q: want dir, tar, oci or list", o.Format)
+	}
+	if o.Root == "-" {
+		if o.Format == "" {
+			o.Format = Tar
+			o.sniff = true
+		}
+		if o.Format == Directory || o.Format == TextList {
+			return fmt.Errorf("a %s can't be read from standard input", o.Format)
+		}
+		return nil
+	}
+	info, err := os.Stat(o.Root)
+	if err != nil {
+		return fmt.Errorf("to publish: %w", err)
+	}
+	if o.Format == "" {
+		switch {
+		case info.IsDir() && isLayout(o.Root):
+			o.Format = OCI
+		case info.IsDir():
+			o.Format = Directory
+		case strings.HasSuffix(o.Root, ".flist"):
+			o.Format = TextList
+		default:
+			o.Format = Tar
+			o.sniff = true
+		}
+	}
+	if isDir := info.IsDir(); isDir && (o.Format == Tar || o.Format == TextList) {
+		return fmt.Errorf("to publish: %s is a directory, and not a %s", o.Root, o.Format)
+	} else if !isDir && o.Format == Directory {
+		return fmt.Errorf("to publish: %s is not a directory", o.Root)
+	} else if !isDir && !info.Mode().IsRegular() && o.Format == TextList {
+		return fmt.Errorf("to publish: %s is not a file", o.Root)
+	}
+	return nil
 }
 
-// content is what a file has, once it is stored.
+// isDir tells whether Root is a directory.
+func (o *Options) isDir() bool {
+	info, err := os.Stat(o.Root)
+	return o.Root != "-" && err == nil && info.IsDir()
+}
+
+// readRoot reads what is published, whatever it is.
+func (r *reader) readRoot(ctx context.Context, o *Options) (*dir, error) {
+	switch {
+	case o.Format == Directory:
+		return r.read(ctx)
+	case o.Format == TextList:
+		dirs, err := o.fileDirs()
+		if err != nil {
+			return nil, err
+		}
+		return r.readFlist(ctx, o.Root, dirs)
+	case o.Format == OCI && o.isDir():
+		l, err := openLayoutDir(o.Root)
+		if err != nil {
+			return nil, err
+		}
+		defer l.close()
+		return r.readImage(ctx, l, o.choice())
+	}
+	return r.readArchive(ctx, o)
+}
+
+// content is what a file of an imported tree has in it. It is complete when all
+// that is to be stored has been.
 type content struct {
 	size    int64
 	digest  digest.Digest
 	chunked bool
 }
 
-// builder puts a tree together.
-type builder struct {
-	r     *reader
-	root  *node
-	layer int
-
-	ctx context.Context // of g
-	g   *errgroup.Group
+// node is a name in an imported tree.
+type node struct {
+	kind    object.Kind
+	special string // what it is instead, and then it is not published
+	mode    uint16
+	mtime   int64
+	layer   int // that has told of it last
+	target  string
+	content *content
+	// children of a directory. made says that only what is in it has told of the
+	// directory.
+	children map[string]*node
+	made     bool
 }
 
-// build calls fill, which adds to the tree, and returns the root directory with
-// the listings of all.
-func (r *reader) build(ctx context.Context, fill func(*builder) error) (*dir, error) {
-	g, gctx := errgroup.WithContext(ctx)
-	b := &builder{r: r, root: &node{kind: object.Dir, mode: 0o755}, ctx: gctx, g: g}
-	err := fill(b)
-	if e := g.Wait(); e != nil {
-		return nil, e
-	}
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+// importer puts a tree together out of what an archive tells, in its order.
+type importer struct {
+	*reader
+	root    *node
+	layered bool // these are an image's layers
+	layer   int
+	names   int
+	tasks   *errgroup.Group // storing content; its limit bounds the memory
+}
+
+// importTree lets f tell of a tree, and returns its root directory with the
+// listings of all.
+func (r *reader) importTree(ctx context.Context, f func(context.Context, *importer) error) (*dir, error) {
+	t := &importer{reader: r}
+	var tctx context.Context
+	t.tasks, tctx = errgroup.WithContext(ctx)
+	t.tasks.SetLimit(r.workers)
+	err := f(tctx, t)
+	// If storing failed, that is why f could not go on.
+	if terr := t.tasks.Wait(); terr != nil {
+		err = terr
 	}
 	if err != nil && !errors.Is(err, errTooMany) {
 		return nil, err
@@ -62,220 +156,293 @@ func (r *reader) build(ctx context.Context, fill func(*builder) error) (*dir, er
 	if err := r.problems.err(); err != nil {
 		return nil, err
 	}
-	d := &dir{}
-	if err := r.encode(b.root, d); err != nil {
+	if t.root == nil {
+		t.root = &node{kind: object.Dir, mode: madeMode, children: map[string]*node{}}
+	}
+	root := &dir{}
+	if err := r.build(root, t.root); err != nil {
 		return nil, err
 	}
 	r.counts.Bytes = r.bytes.Load()
-	return d, nil
+	return root, nil
 }
 
-// encode makes listings of a directory and all below it.
-func (r *reader) encode(n *node, d *dir) error {
-	r.counts.Dirs++
-	d.mode, d.mtime = n.mode, n.mtime
-	entries := make([]object.Entry, 0, len(n.children))
-	for _, name := range slices.Sorted(maps.Keys(n.children)) {
-		c := n.children[name]
-		e := object.Entry{Name: []byte(name), Kind: c.kind, Mode: c.mode, Mtime: c.mtime}
-		switch c.kind {
-		case object.Symlink:
-			r.counts.Symlinks++
-			e.Target, e.Size = c.target, int64(len(c.target))
-		case object.File:
-			r.counts.Files++
-			r.fresh.Add(1)
-			r.bytes.Add(c.content.size)
-			e.Size, e.Digest, e.Chunked = c.content.size, c.content.digest, c.content.chunked
-		case object.Dir:
-			sub := &dir{path: object.Join(d.path, name), parent: d}
-			if err := r.encode(c, sub); err != nil {
-				return err
-			}
-			d.subdirs = append(d.subdirs, sub)
-			e.Digest, e.Size = digest.Of(sub.listing), int64(len(sub.listing))
-		}
-		entries = append(entries, e)
+// cleanName is a name in an archive as a path in the tree; empty for the root.
+func cleanName(name string) (string, error) {
+	switch {
+	case strings.HasPrefix(name, "/"):
+		return "", errors.New("the name is absolute")
+	case strings.IndexByte(name, 0) >= 0:
+		return "", errors.New("the name has a NUL in it")
+	case len(name) > maxImportPath:
+		return "", fmt.Errorf("a name of %d bytes, more than %d", len(name), maxImportPath)
 	}
-	var err error
-	if d.listing, err = object.EncodeListing(entries); err != nil {
-		return fmt.Errorf("directory %q: %w", d.path, err)
+	parts := strings.Split(name, "/")
+	clean := parts[:0]
+	for _, p := range parts {
+		switch {
+		case p == "" || p == ".":
+			continue
+		case p == "..":
+			return "", errors.New(`the name has ".." in it`)
+		case len(p) > object.MaxName:
+			return "", fmt.Errorf("a part of the name has %d bytes, more than %d", len(p), object.MaxName)
+		}
+		clean = append(clean, p)
+	}
+	return strings.Join(clean, "/"), nil
+}
+
+// newDir is a directory that has not been told of itself.
+func (t *importer) newDir(mtime int64) *node {
+	return &node{kind: object.Dir, mode: madeMode, mtime: mtime, layer: t.layer, made: true, children: map[string]*node{}}
+}
+
+// count is an error for more names than a tree may have.
+func (t *importer) count() error {
+	if t.names++; t.names > maxImportNames {
+		return fmt.Errorf("more than %d names: unpack it, and publish the directory", maxImportNames)
 	}
 	return nil
 }
 
-// errBelow says that what should be a directory is something else.
-var errBelow = errors.New("is below what is no directory")
+// errNoName says that an archive has no such name so far.
+var errNoName = errors.New("no such name before it")
 
-// cleanPath splits a path of an archive into names. The root has none.
-func cleanPath(path string) ([]string, error) {
-	var names []string
-	for name := range strings.SplitSeq(path, "/") {
-		switch {
-		case name == "" || name == ".":
+// dir returns the directory that path leads to. Of layers, later ones say lib/x
+// where an earlier one has made lib a symlink: those are followed, and stay in the
+// tree whatever they say. Where a directory is missing it is made with the time mtime, if
+// there is one, or else it is errNoName.
+func (t *importer) dir(path string, mtime *int64) (*node, error) {
+	if t.root == nil {
+		if mtime == nil {
+			return nil, errNoName
+		}
+		t.root = t.newDir(*mtime)
+	}
+	above := []*node{t.root}
+	rest := []string{}
+	if path != "" {
+		rest = strings.Split(path, "/")
+	}
+	links := 0
+	for len(rest) > 0 {
+		name := rest[0]
+		rest = rest[1:]
+		at := above[len(above)-1]
+		switch name {
+		case "", ".":
 			continue
-		case name == "..":
-			return nil, errors.New("a path with .. in it is not published")
-		case len(name) > object.MaxName:
-			return nil, fmt.Errorf("name of %d bytes, at most %d", len(name), object.MaxName)
-		case strings.IndexByte(name, 0) >= 0:
-			return nil, errors.New("name with a zero byte")
+		case "..":
+			above = above[:max(1, len(above)-1)]
+			continue
 		}
-		names = append(names, name)
+		child := at.children[name]
+		switch {
+		case child == nil && mtime == nil:
+			return nil, errNoName
+		case child == nil:
+			if err := t.count(); err != nil {
+				return nil, err
+			}
+			child = t.newDir(*mtime)
+			at.children[name] = child
+		case child.special != "" || child.kind == object.File:
+			return nil, fmt.Errorf("%q before it is no directory", name)
+		case child.kind == object.Symlink && !t.layered:
+			return nil, fmt.Errorf("%q before it is no directory, but a symlink", name)
+		case child.kind == object.Symlink:
+			if links++; links > maxLinks {
+				return nil, fmt.Errorf("more than %d symlinks on the way", maxLinks)
+			}
+			if strings.HasPrefix(child.target, "/") {
+				above = above[:1]
+			}
+			rest = append(strings.Split(child.target, "/"), rest...)
+			continue
+		}
+		above = append(above, child)
+		if len(above) > maxImportPath/2 {
+			return nil, errors.New("too deep")
+		}
 	}
-	return names, nil
+	return above[len(above)-1], nil
 }
 
-// find returns what is at a path, or nil.
-func (b *builder) find(names []string) *node {
-	n := b.root
-	for _, name := range names {
-		if n = n.children[name]; n == nil {
-			return nil
-		}
+func splitPath(path string) (dir, name string) {
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		return path[:i], path[i+1:]
 	}
-	return n
+	return "", path
 }
 
-// dir returns the directory at a path, which is made if need be, with the time
-// of what is in it.
-func (b *builder) dir(names []string, mtime int64) (*node, error) {
-	n := b.root
-	for _, name := range names {
-		next := n.children[name]
-		if next == nil {
-			next = &node{kind: object.Dir, mode: 0o755, mtime: mtime, layer: b.layer}
-			n.put(name, next)
+// put gives a path its node. Of what was told twice the later counts, but for a
+// directory, which keeps what is in it.
+func (t *importer) put(path string, n *node) error {
+	n.layer = t.layer
+	if path == "" {
+		if n.kind != object.Dir || n.special != "" {
+			return errors.New("the root is not a directory")
 		}
-		if next.kind != object.Dir {
-			return nil, errBelow
+		if t.root == nil {
+			t.root = t.newDir(n.mtime)
 		}
-		next.layer = b.layer
-		n = next
-	}
-	return n, nil
-}
-
-func (n *node) put(name string, child *node) {
-	if n.children == nil {
-		n.children = map[string]*node{}
-	}
-	n.children[name] = child
-}
-
-// add puts a name in its place, instead of what was there. Directories stay what
-// they hold.
-func (b *builder) add(names []string, n *node) error {
-	n.layer = b.layer
-	if len(names) == 0 {
-		if n.kind != object.Dir {
-			return errors.New("the root is no directory")
-		}
-		b.root.mode, b.root.mtime = n.mode, n.mtime
+		t.root.mode, t.root.mtime, t.root.made = n.mode, n.mtime, false
 		return nil
 	}
-	last := len(names) - 1
-	parent, err := b.dir(names[:last], n.mtime)
+	dir, name := splitPath(path)
+	parent, err := t.dir(dir, &n.mtime)
 	if err != nil {
 		return err
 	}
-	if old := parent.children[names[last]]; old != nil && old.kind == object.Dir && n.kind == object.Dir {
-		n.children = old.children
+	old := parent.children[name]
+	if old == nil {
+		if err := t.count(); err != nil {
+			return err
+		}
 	}
-	parent.put(names[last], n)
+	if n.kind == object.Dir && n.special == "" {
+		if old != nil && old.kind == object.Dir && old.special == "" {
+			old.mode, old.mtime, old.layer, old.made = n.mode, n.mtime, n.layer, false
+			return nil
+		}
+		n.children = map[string]*node{}
+	}
+	parent.children[name] = n
 	return nil
 }
 
-// file stores what is to be read from f, size bytes, and returns it as content,
-// which is complete when g is done.
-func (b *builder) file(f io.Reader, size int64) (*content, error) {
+// link returns a node for another name of what has the path target.
+func (t *importer) link(target string) (*node, error) {
+	// Archivers write the name of the target as they write all names: a slash
+	// before it is one that they left out elsewhere.
+	clean, err := cleanName(strings.TrimLeft(target, "/"))
+	if err != nil {
+		return nil, fmt.Errorf("hard link to %q: %w", target, err)
+	}
+	dir, name := splitPath(clean)
+	parent, err := t.dir(dir, nil)
+	if err != nil {
+		return nil, fmt.Errorf("hard link to %q: %w", target, err)
+	}
+	n := parent.children[name]
+	switch {
+	case n == nil:
+		return nil, fmt.Errorf("hard link to %q: %w", target, errNoName)
+	case n.kind == object.Dir && n.special == "":
+		return nil, fmt.Errorf("hard link to %q, which is a directory", target)
+	}
+	other := *n
+	return &other, nil
+}
+
+// store reads size bytes of a file and stores them. Small files are stored
+// behind the caller's back: their content is complete when the tasks are.
+func (t *importer) store(ctx context.Context, in io.Reader, size int64) (*content, error) {
 	c := &content{size: size}
 	if size > object.MaxBlob {
 		e := object.Entry{Size: size}
-		if err := b.r.readChunks(b.ctx, f, &e); err != nil {
+		if err := t.readChunks(ctx, in, &e); err != nil {
 			return nil, err
 		}
 		c.digest, c.chunked = e.Digest, e.Chunked
-		b.r.meter.files.Add(1)
+		t.meter.files.Add(1)
 		return c, nil
 	}
-	pool := &b.r.files.blobs
-	buf := pool.Get().(*[]byte)
-	if _, err := io.ReadFull(f, (*buf)[:size]); err != nil {
-		pool.Put(buf)
-		if errors.Is(err, io.EOF) {
+	buf := t.files.blobs.Get().(*[]byte)
+	if _, err := io.ReadFull(in, (*buf)[:size]); err != nil {
+		t.files.blobs.Put(buf)
+		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err
 	}
-	select {
-	case b.r.files.chunks <- struct{}{}:
-	case <-b.ctx.Done():
-		pool.Put(buf)
-		return nil, context.Cause(b.ctx)
-	}
-	b.g.Go(func() error {
-		defer func() {
-			pool.Put(buf)
-			<-b.r.files.chunks
-		}()
-		var err error
-		if c.digest, err = b.r.store.put((*buf)[:size]); err != nil {
+	t.tasks.Go(func() (err error) {
+		defer t.files.blobs.Put(buf)
+		if c.digest, err = t.reader.store.put((*buf)[:size]); err != nil {
 			return storeError{err}
 		}
-		b.r.meter.files.Add(1)
-		b.r.meter.bytes.Add(size)
+		t.meter.bytes.Add(size)
+		t.meter.files.Add(1)
 		return nil
 	})
 	return c, nil
 }
 
-// perm is the permission bits to publish out of an archive's mode.
-func (b *builder) perm(path string, mode int64) uint16 {
-	return b.r.bits(path, uint16(mode&object.ModeBits))
+// build makes the listings of a directory and of all below it.
+func (r *reader) build(d *dir, n *node) error {
+	r.counts.Dirs++
+	d.mode, d.mtime = r.importMode(d.path, n), n.mtime
+	d.left.Store(1)
+	names := slices.Sorted(maps.Keys(n.children))
+	names = slices.DeleteFunc(names, func(name string) bool {
+		special := n.children[name].special
+		if special != "" {
+			r.skipped++
+			r.warn("skipped: only files, directories and symlinks are published",
+				"path", object.Join(d.path, name), "kind", special)
+		}
+		return special != ""
+	})
+	d.entries = make([]object.Entry, len(names))
+	for i, name := range names {
+		e, child := &d.entries[i], n.children[name]
+		path := object.Join(d.path, name)
+		e.Name, e.Kind, e.Mtime = []byte(name), child.kind, child.mtime
+		switch child.kind {
+		case object.Symlink:
+			r.counts.Symlinks++
+			e.Mode, e.Target, e.Size = 0o777, []byte(child.target), int64(len(child.target))
+		case object.File:
+			r.counts.Files++
+			r.fresh.Add(1)
+			r.bytes.Add(child.content.size)
+			e.Mode, e.Size = r.importMode(path, child), child.content.size
+			e.Digest, e.Chunked = child.content.digest, child.content.chunked
+		case object.Dir:
+			d.left.Add(1)
+			sub := &dir{path: path, parent: d, slot: i}
+			d.subdirs = append(d.subdirs, sub)
+			if err := r.build(sub, child); err != nil {
+				return err
+			}
+		}
+	}
+	n.children = nil // the listing has it all
+	return r.done(d)
 }
 
-// without removes from a directory what came with earlier layers than this one.
-// What this one put there stays.
-func (b *builder) without(n *node) {
-	for name := range n.children {
-		b.remove(n, name)
+func (r *reader) importMode(path string, n *node) uint16 { return r.bits(path, n.mode) }
+
+// problem notes what is wrong with a name of an archive. The error ends the
+// import.
+func (r *reader) problem(ctx context.Context, name string, err error) error {
+	var se storeError
+	if errors.As(err, &se) || ctx.Err() != nil {
+		return err
 	}
+	return r.problems.add(name, err)
 }
 
-// remove removes a name of a directory as far as it came with earlier layers.
-func (b *builder) remove(parent *node, name string) {
-	n := parent.children[name]
-	if n == nil {
-		return
-	}
-	if n.layer < b.layer {
-		delete(parent.children, name)
-		return
-	}
-	if n.kind == object.Dir {
-		b.without(n)
-	}
+// contextReader ends with its context.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
 }
 
-// checkedReader is an archive whose last bytes are known once it is read.
-type checkedReader struct {
-	r    io.Reader
-	tail [512]byte // the last bytes, as a ring
-	n    int64
-}
-
-func (c *checkedReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	for _, b := range p[max(0, n-len(c.tail)):n] {
-		c.tail[c.n%int64(len(c.tail))] = b
-		c.n++
+func (r contextReader) Read(b []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
 	}
-	return n, err
+	return r.r.Read(b)
 }
 
-// zeroTail tells whether the archive ended as tar archives do: one that was cut
-// off between two files doesn't.
-func (c *checkedReader) zeroTail() bool {
-	return c.n >= int64(len(c.tail)) && c.tail == [512]byte{}
+// isLayout tells whether a directory is an OCI image layout.
+func isLayout(dir string) bool {
+	for _, name := range []string{layoutFile, indexFile} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || !info.Mode().IsRegular() {
+			return false
+		}
+	}
+	return true
 }

@@ -60,14 +60,17 @@ func (m *meter) scan(ctx context.Context, root string) {
 }
 
 // report calls f now and then until the returned function is called, and once
-// more then.
+// more then. Meanwhile it adds up what is in the directory root, unless that is
+// empty.
 func (m *meter) report(ctx context.Context, root string, f func(Progress)) (stop func()) {
 	if f == nil {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { m.scan(ctx, root) })
+	if root != "" {
+		wg.Go(func() { m.scan(ctx, root) })
+	}
 	wg.Go(func() {
 		tick := time.NewTicker(progressEvery)
 		defer tick.Stop()

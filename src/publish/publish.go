@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -31,9 +31,11 @@ type Options struct {
 	Domain     string        // empty for the default one
 	Signers    []note.Signer // none leaves the head unsigned
 	Public     object.Keys   // of Signers; if known, what they have signed already is not signed again
-	Root       string        // the directory, or else, that is published
-	Format     Format        // of Root
-	Image      string        // which of the images in an OCI layout, if there are more
+	Root       string        // what is published: a directory, an archive, - for Stdin, an image layout, a list
+	Format     Format        // of Root; empty to find out
+	Stdin      io.Reader     // for an archive
+	Image      string        // which image of a layout: OS/ARCHITECTURE[/VARIANT], reference name or digest; empty for the platform's, or the only one
+	Files      string        // the directory with the files of a list; empty for the usual places beside it
 	KeepSetuid bool          // keep setuid and setgid bits
 	// Whole refuses a tree of which something can't be published as it is: a
 	// device, socket or pipe, or a setuid bit that is not to be kept.
@@ -49,21 +51,20 @@ type Options struct {
 	Progress func(Progress) // called now and then, from one goroutine; may be nil
 	Log      *slog.Logger   // for what is left out; nil drops it
 	Now      func() time.Time
+
+	sniff bool // an archive may turn out to be an image layout
 }
 
 // Format is what a tree is read from.
 type Format string
 
-// What a tree can be read from. The empty Format is for a directory, or for a file
-// that is called like an archive.
+// What a tree can be read from.
 const (
 	Directory Format = "dir"
 	Tar       Format = "tar"  // an archive, plain or compressed with gzip or zstd
-	OCI       Format = "oci"  // the directory of an OCI image layout
-	TextList  Format = "list" // path|md5|size a line, the files beside it: see readList
+	OCI       Format = "oci"  // an OCI image layout, as a directory or as an archive of one
+	TextList  Format = "list" // path|md5|size a line, the files beside it
 )
-
-var archiveName = regexp.MustCompile(`\.(tar|tgz|tar\.gz|tar\.zst)$`)
 
 // Result says what became of a publish.
 type Result struct {
@@ -91,61 +92,32 @@ func (o *Options) complete() error {
 		return err
 	}
 	o.Domain = object.DomainOrDefault(o.Domain)
-	dir := ""
+	var dir string
+	var err error
 	if o.Cache == nil {
-		var err error
 		if dir, err = storeDir(o.Store); err != nil {
 			return err
 		}
 	}
-	if o.Root == "" {
-		return errors.New("no directory to publish given")
+	if err := o.recognise(); err != nil {
+		return err
 	}
-	info, err := os.Stat(o.Root)
-	if err != nil {
-		return fmt.Errorf("directory to publish: %w", err)
-	}
-	if o.Format == "" {
-		o.Format = Directory
-		if !info.IsDir() && archiveName.MatchString(o.Root) {
-			o.Format = Tar
+	if o.isDir() {
+		if o.Root, err = resolve(o.Root); err != nil {
+			return fmt.Errorf("directory to publish: %w", err)
 		}
 	}
-	switch o.Format {
-	case Directory, OCI:
-		if !info.IsDir() {
-			return fmt.Errorf("directory to publish: %s is not a directory; a format tells what else it is", o.Root)
+	if o.Cache == nil {
+		if o.Store, err = resolve(dir); err != nil {
+			return fmt.Errorf("store: %w", err)
 		}
-	case Tar, TextList:
-		if info.IsDir() {
-			return fmt.Errorf("file to publish: %s is a directory", o.Root)
+		if o.isDir() && (o.Store == o.Root || strings.HasPrefix(o.Store, strings.TrimSuffix(o.Root, "/")+"/")) {
+			return fmt.Errorf("the store %s is inside the directory to publish, %s", o.Store, o.Root)
 		}
-	default:
-		return fmt.Errorf("format %q: want dir, tar, oci or list", o.Format)
 	}
 	if o.Format != Directory {
 		o.State = "" // there is no walk that it could spare
 	}
-	if o.Image != "" && o.Format != OCI {
-		return errors.New("an image can only be chosen in an OCI image layout: format oci")
-	}
-	if o.Root, err = resolve(o.Root); err != nil {
-		return fmt.Errorf("directory to publish: %w", err)
-	}
-	if dir == "" {
-		return o.choose()
-	}
-	if o.Store, err = resolve(dir); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	if o.Store == o.Root || strings.HasPrefix(o.Store, strings.TrimSuffix(o.Root, "/")+"/") {
-		return fmt.Errorf("the store %s is inside the directory to publish, %s", o.Store, o.Root)
-	}
-	return o.choose()
-}
-
-// choose fills in what was left to choose.
-func (o *Options) choose() error {
 	if o.Workers == 0 {
 		o.Workers = max(minWorkers, 2*runtime.GOMAXPROCS(0))
 	}
@@ -178,9 +150,9 @@ func resolve(path string) (string, error) {
 	}
 }
 
-// Run publishes a directory. Whatever the error, the tree is as it was before,
+// Run publishes a tree. Whatever the error, the tree is as it was before,
 // unless it is the list of trees alone that could not be written. A *TreeError
-// tells what in the directory could not be read.
+// tells what in it could not be read.
 func Run(ctx context.Context, o Options) (Result, error) {
 	m := &meter{start: time.Now()}
 	if err := o.complete(); err != nil {
@@ -192,19 +164,6 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	res.Elapsed = time.Since(m.start)
 	return res, nil
-}
-
-// readAs reads the tree, whatever it is in.
-func (r *reader) readAs(ctx context.Context, format Format, image string) (*dir, error) {
-	switch format {
-	case Tar:
-		return r.readTar(ctx, r.root)
-	case OCI:
-		return r.readOCI(ctx, r.root, image)
-	case TextList:
-		return r.readList(ctx, r.root)
-	}
-	return r.read(ctx)
 }
 
 // target is where a publish writes to: blobs of one domain, and heads of one tree,
@@ -219,6 +178,8 @@ type target interface {
 	seen(digest.Digest) (bool, error)
 	// read returns the plain bytes of a blob that is there.
 	read(tier.Ref) ([]byte, error)
+	// spool makes a file without a name, for what the publish alone needs.
+	spool() (*os.File, error)
 	// finish returns once all blobs are there. None can be put afterwards.
 	finish() error
 	// added is what was stored that was not there.
@@ -281,7 +242,11 @@ func runInto(ctx context.Context, o Options, m *meter, store target, treeHeads o
 		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
 	}
 
-	stop := m.report(ctx, o.Root, o.Progress)
+	scan := ""
+	if o.Format == Directory {
+		scan = o.Root
+	}
+	stop := m.report(ctx, scan, o.Progress)
 	defer stop()
 	r := &reader{
 		root: o.Root, oneFS: o.OneFS, keepSetuid: o.KeepSetuid, workers: o.Workers,
@@ -295,7 +260,7 @@ func runInto(ctx context.Context, o Options, m *meter, store target, treeHeads o
 			defer r.state.close()
 		}
 	}
-	root, err := r.readAs(ctx, o.Format, o.Image)
+	root, err := r.readRoot(ctx, &o)
 	if err != nil {
 		return res, err
 	}

@@ -110,7 +110,8 @@ func TestOddTar(t *testing.T) {
 	contains(t, publish(2, member{name: "pipe", kind: tar.TypeFifo}, member{name: "null", kind: tar.TypeChar}).stderr, "path=pipe", "kind=device", "2 warnings")
 	contains(t, publish(2, member{name: "su", content: "x", mode: 0o4755}).stderr, "setuid")
 	contains(t, publish(2, member{name: strings.Repeat("n", 256), content: "x"}).stderr, "256 bytes")
-	contains(t, publish(0, member{name: "/a", content: "1"}, member{name: "./a", content: "2"}, member{name: "b//c", content: "3"}).stdout, "2 files, 2 directories", "2 B")
+	contains(t, publish(2, member{name: "/a", content: "1"}).stderr, `"/a": the name is absolute`)
+	contains(t, publish(0, member{name: "a", content: "1"}, member{name: "./a", content: "2"}, member{name: "b//c", content: "3"}).stdout, "2 files, 2 directories", "2 B")
 	contains(t, ays(t, 2, "publish", "-store", t.TempDir(), "-id", id, "-format", "zip", dir+"/odd.tar").stderr, "want dir, tar, oci or list")
 	contains(t, ays(t, 2, "publish", "-store", t.TempDir(), "-id", id, "-format", "tar", dir).stderr, "is a directory")
 }
@@ -141,9 +142,12 @@ func (l layout) image(arch string, layers ...[]byte) map[string]any {
 	l.t.Helper()
 	var ls []any
 	for _, content := range layers {
-		ls = append(ls, l.blob(content))
+		layer := l.blob(content)
+		layer["mediaType"] = "application/vnd.oci.image.layer.v1.tar"
+		ls = append(ls, layer)
 	}
 	d := l.json(map[string]any{"schemaVersion": 2, "config": l.blob([]byte("{}")), "layers": ls})
+	d["mediaType"] = "application/vnd.oci.image.manifest.v1+json"
 	d["platform"] = map[string]any{"os": "linux", "architecture": arch}
 	return d
 }
@@ -153,6 +157,7 @@ func (l layout) index(manifests ...any) {
 	raw, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": manifests})
 	must(l.t, err)
 	must(l.t, os.WriteFile(l.dir+"/index.json", raw, 0o644))
+	must(l.t, os.WriteFile(l.dir+"/oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644))
 }
 
 // filesOf lists the paths of a store's tree with the help of a diff against an
@@ -199,6 +204,7 @@ func TestOCI(t *testing.T) {
 
 	// Of more than one image, one is to be chosen, in nested indexes, too.
 	nested := l.json(map[string]any{"manifests": []any{amd, arm}})
+	nested["mediaType"] = "application/vnd.oci.image.index.v1+json"
 	nested["annotations"] = map[string]string{"org.opencontainers.image.ref.name": "both"}
 	attested := l.image("unknown", base)
 	attested["platform"] = map[string]any{"os": "unknown", "architecture": "unknown"}

@@ -42,7 +42,7 @@ type call struct {
 
 func commands() []command {
 	return []command{
-		{"publish", "TREE", "publish a directory to a store", publishTree},
+		{"publish", "TREE", "publish a directory, tar archive, OCI image or .flist to a store; - is an archive on standard input", publishTree},
 		{"verify", "", "check all that a store's heads reach", verifyStore},
 		{"log", "", "list the heads that a tree had, and what changed", logTree},
 		{"diff", "ID[@SERIAL] ID[@SERIAL]", "list the paths that two heads don't have alike", diffTrees},

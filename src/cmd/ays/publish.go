@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -51,8 +52,9 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
 	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
-	format := fs.String("format", "", "what TREE `is`: dir, tar (.tar, .tar.gz, .tar.zst), oci (an image layout), or list (path|md5|size a line, the files beside it); default: dir, or tar for a file that is called so")
-	fs.StringVar(&o.Image, "image", "", "`name` of the image, or its os/architecture, in an OCI layout with more than one")
+	format := fs.String("format", "", "what TREE `is`: dir, tar (plain or compressed with gzip or zstd), oci (an image layout, or a tar of one), or list (path|md5|size a line); default: found out")
+	fs.StringVar(&o.Image, "image", "", "`name` of the image in an OCI layout, or its os/architecture or digest (default the one for -platform, or the only one)")
+	fs.StringVar(&o.Files, "files", "", "`directory` with the files that a list names, in ab/cd/abcd… or a/b/abcd… (default the list's own, or files beside it)")
 	rest, code, ok := c.parse(fs, args)
 	if !ok {
 		return code
@@ -71,7 +73,7 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	} else if o.Store = to.where; to.login != "" || to.secretFile != "" || to.ca != "" {
 		return c.fail(errors.New("-login, -secret-file and -ca are for an ays_cache: a directory needs none"))
 	}
-	o.Format = publish.Format(*format)
+	o.Format, o.Stdin = publish.Format(*format), os.Stdin
 	var err error
 	if o.State == "" && o.Cache == nil {
 		if o.State, err = publish.StateFile(o.Store, o.Tree); err != nil {
