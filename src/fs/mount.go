@@ -44,6 +44,7 @@ func (f *FS) Mount() error {
 		DisableWritebackCaching: true,
 		EnableSymlinkCaching:    true,
 		EnableNoOpenSupport:     true,
+		EnableNoOpendirSupport:  true,
 		EnableAsyncReads:        true, // not EnableAsyncDIO: nothing could interrupt a direct read then
 		EnableParallelDirOps:    true,
 		EnableReaddirplus:       true,

@@ -42,10 +42,6 @@ func (f *FS) answer(wait context.Context, t *turn, op any) error {
 		return f.readDir(wait, t, &op.ReadDirOp, f.writeDirentPlus, writeDirentPlusBare)
 	case *fuseops.ReadDirOp:
 		return f.readDir(wait, t, op, writeDirent, writeDirent)
-	case *fuseops.OpenDirOp:
-		return f.openDir(op)
-	case *fuseops.ReleaseDirHandleOp:
-		return nil
 	case *fuseops.ReadFileOp:
 		if wait == nil {
 			return errWait
@@ -169,12 +165,9 @@ func (f *FS) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeOp) er
 // lookUpPast answers a thread that looks up what it was told of when it listed
 // the directory, and what has left the tree since. The kernel is not to remember that.
 func (f *FS) lookUpPast(wait context.Context, t *turn, s *shown, dir inode, op *fuseops.LookUpInodeOp, name []byte) (found bool, err error) {
-	number, walks := f.walkers.since(op.OpContext.Pid, dir.id)
-	if !walks {
-		return false, nil
-	}
+	number, sure := f.walkers.since(op.OpContext.Pid, dir.id)
 	for _, p := range s.past {
-		if p.number < number || time.Since(p.ended) > walkGrace {
+		if time.Since(p.ended) > walkGrace {
 			break
 		}
 		d, ok := p.lists[dir.id]
@@ -182,6 +175,18 @@ func (f *FS) lookUpPast(wait context.Context, t *turn, s *shown, dir inode, op *
 			continue
 		}
 		t.end() // it may take long, and is not remembered
+		if p.number < number {
+			if sure {
+				break
+			}
+			if wait == nil {
+				return false, errWait
+			}
+			if !holdsDirectory(op.OpContext.Pid, f.cfg.Path) {
+				break
+			}
+			number = 0
+		}
 		l, err := f.loadPast(wait, s, dir, d)
 		if err == errWait {
 			return false, err
@@ -249,15 +254,6 @@ func attributes(kind object.Kind, mode uint16, size, mtime int64) fuseops.InodeA
 		a.Mode |= os.ModeSymlink
 	}
 	return a
-}
-
-// openDir lets the kernel answer from the pages in which it keeps listings, and
-// takes note of who reads.
-func (f *FS) openDir(op *fuseops.OpenDirOp) error {
-	op.CacheDir, op.KeepCache = true, true
-	s, dir := f.now.Load(), uint64(op.Inode)
-	f.walkers.read(op.OpContext.Pid, dir, f.mover.told.Load(), s.changed(dir))
-	return nil
 }
 
 // An offset in a directory tells what comes next, and in the low digits of the

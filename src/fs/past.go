@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"syscall"
 	"time"
@@ -229,17 +230,19 @@ func (w *walkers) read(pid uint32, dir, number uint64, changed bool) {
 	}
 }
 
-// since is the number of the tree in which a thread that walks has read a
-// directory, or of one before; ok tells whether it walks.
-func (w *walkers) since(pid uint32, dir uint64) (number uint64, ok bool) {
+// since is the number of the tree in which a thread was seen to begin to walk; more
+// than that of any tree if it was not. It is sure if that is the tree in which the
+// thread has read the directory: what the kernel answers out of its own pages is
+// not seen here.
+func (w *walkers) since(pid uint32, dir uint64) (number uint64, sure bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	t := w.thread(pid)
 	if t.pid != pid || time.Since(t.last) > walkPause {
-		return 0, false
+		return math.MaxUint64, false
 	}
-	if l := w.list(pid, dir); l.pid == pid && l.dir == dir && l.number > t.number {
+	if l := w.list(pid, dir); l.pid == pid && l.dir == dir && l.number >= t.number {
 		return l.number, true
 	}
-	return t.number, true
+	return t.number, false
 }

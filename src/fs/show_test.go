@@ -401,6 +401,17 @@ func crowd(n int) dir {
 	return d
 }
 
+// cameTooLate tells whether all that ls complains of is directories that left after
+// it had closed the one that it knew them from.
+func cameTooLate(out string) bool {
+	for line := range strings.Lines(stderrLines(out)) {
+		if !strings.HasPrefix(line, "ls: cannot open directory ") || !strings.Contains(line, "/leaves-of-") {
+			return false
+		}
+	}
+	return true
+}
+
 func TestFindDuringMoves(t *testing.T) {
 	m := newMemory()
 	f, mnt := m.mount(t, crowd(0), nil)
@@ -416,7 +427,7 @@ func TestFindDuringMoves(t *testing.T) {
 				default:
 				}
 				out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-				if err != nil {
+				if err != nil && !(args[0] == "ls" && cameTooLate(string(out))) {
 					t.Errorf("%s: %v: %.500s", args[0], err, stderrLines(string(out)))
 					return
 				}
