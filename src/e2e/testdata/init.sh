@@ -8,8 +8,8 @@ shell=$1 dir=$2 top=$3 aysfs=$4
 mkdir "$dir/over"
 mount -t tmpfs tmpfs "$dir/over"
 for d in etc usr/sbin var/log; do
-  mkdir -p "$dir/over/upper/$d" "$dir/over/work/$d"
-  mount -t overlay overlay -o "lowerdir=/$d,upperdir=$dir/over/upper/$d,workdir=$dir/over/work/$d" "/$d"
+  mkdir -p "$dir/over/upper/$d" "$dir/over/scratch/$d"
+  mount -t overlay overlay -o "lowerdir=/$d,upperdir=$dir/over/upper/$d,workdir=$dir/over/scratch/$d" "/$d"
 done
 mount -t tmpfs tmpfs /run
 cp -a "$top/rootfs/." /
