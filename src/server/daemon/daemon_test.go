@@ -142,7 +142,7 @@ func get(t testing.TB, client *http.Client, url string) (int, []byte) {
 // Example of the whole flow with nothing but curl.
 func TestByCurlAlone(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	st := store(t, map[string]string{"bin/mongod": "#!/bin/sh\necho mongod\n", "README": "read me\n"})
 	r := run(t, configText(t, ""))
@@ -687,7 +687,7 @@ func BenchmarkBlob(b *testing.B) {
 func TestRemoteRedis(t *testing.T) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
