@@ -110,13 +110,17 @@ func (r *Conn) Run(ctx context.Context, doing string, a radix.Action) error {
 // Get returns the value of a hash's field, or tier.ErrAbsent. A value of more
 // than limit bytes is not read, and is ErrTooLarge.
 func (r *Conn) Get(ctx context.Context, doing, key, field string, limit int64) ([]byte, error) {
+	limited, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	// After an error v must not be looked at: an answer that comes late is still
+	// read into it.
 	v := value{limit: limit}
-	err := r.Run(ctx, doing, radix.Cmd(&v, "HGET", key, field))
+	err := r.client.Do(limited, radix.Cmd(&v, "HGET", key, field))
 	switch {
-	case v.size > limit && ctx.Err() == nil:
-		return nil, fmt.Errorf("%s: %w: %d bytes, limit is %d", doing, ErrTooLarge, v.size, limit)
+	case errors.Is(err, ErrTooLarge) && ctx.Err() == nil:
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	case err != nil:
-		return nil, err
+		return nil, failed(ctx, doing, err)
 	case v.null:
 		return nil, fmt.Errorf("%s: %w", doing, tier.ErrAbsent)
 	}

@@ -47,7 +47,7 @@ func (v *value) UnmarshalRESP(br resp.BufferedReader, o *resp.Opts) error {
 		v.null = true
 		return nil
 	case v.size > v.limit:
-		return fmt.Errorf("%w: %d bytes", ErrTooLarge, v.size)
+		return fmt.Errorf("%w: %d bytes, limit is %d", ErrTooLarge, v.size, v.limit)
 	}
 	v.data = make([]byte, v.size)
 	if _, err := io.ReadFull(br, v.data); err != nil {
