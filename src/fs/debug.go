@@ -67,8 +67,10 @@ func newLayered(f *FS, opt overlay.Options) (*layered, error) {
 	opt.Lower = below{f}
 	opt.Changed = d.changed
 	var err error
-	d.layer, err = overlay.New(opt)
-	return d, err
+	if d.layer, err = overlay.New(opt); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // changed takes note of news. It does not wait: who tells may hold up a request

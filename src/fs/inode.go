@@ -61,6 +61,8 @@ type inodes struct {
 	roomy    int      // no segment before this one has a free slot
 	buckets  []uint32 // slot+1 of each chain's first record
 	count    int
+
+	displaced map[spot]uint64 // ids of directories that could not have their own
 }
 
 type segment struct {
@@ -77,7 +79,7 @@ func newInodes(root object.Entry) (*inodes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the inode table: %w", err)
 	}
-	t := &inodes{fd: fd, buckets: make([]uint32, 1024)}
+	t := &inodes{fd: fd, buckets: make([]uint32, 1024), displaced: make(map[spot]uint64)}
 	r := record{id: rootID, parent: rootID, lookups: 1}
 	r.set(&root)
 	if err := t.insert(&r); err != nil {
@@ -205,19 +207,32 @@ func (t *inodes) acquireAs(parent uint64, pos int, e *object.Entry, state uint16
 	id := idOf(parent, name, e)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	again := func(r *record) uint64 {
+		r.set(e)
+		r.pos = uint32(pos)
+		if r.lookups < maxLookups {
+			r.lookups++
+		}
+		return r.id
+	}
+	here := e.Kind == object.Dir && state == 0
+	if here {
+		if r := t.displacedLocked(parent, name); r != nil {
+			return again(r), nil
+		}
+	}
+	first := id
 	for ; ; id = max((id+1)&(1<<idBits-1), rootID+1) {
 		_, r := t.find(id)
 		if r == nil {
 			break
 		}
 		if r.shows(parent, name, e, state) {
-			r.set(e)
-			r.pos = uint32(pos)
-			if r.lookups < maxLookups {
-				r.lookups++
-			}
-			return id, nil
+			return again(r), nil
 		}
+	}
+	if here && id != first {
+		t.displaced[spot{parent, name}] = id
 	}
 	r := record{id: id, parent: parent, name: name, pos: uint32(pos), lookups: 1, mode: state}
 	r.set(e)
@@ -241,6 +256,9 @@ func (t *inodes) directoryLocked(parent, name uint64) *record {
 		_, r := t.find(rootID)
 		return r
 	}
+	if r := t.displacedLocked(parent, name); r != nil {
+		return r
+	}
 	e := object.Entry{Kind: object.Dir}
 	for id := idOf(parent, name, &e); ; id = max((id+1)&(1<<idBits-1), rootID+1) {
 		_, r := t.find(id)
@@ -248,6 +266,23 @@ func (t *inodes) directoryLocked(parent, name uint64) *record {
 			return r
 		}
 	}
+}
+
+// spot is where a directory is in the tree.
+type spot struct{ parent, name uint64 }
+
+// displacedLocked is the record of a directory in the tree that does not have
+// the id that its place gives it; nil if it has, or is not held. What had the id may
+// be forgotten before it: then nothing leads from the one to the other. t.mu is held.
+func (t *inodes) displacedLocked(parent, name uint64) *record {
+	if len(t.displaced) == 0 {
+		return nil
+	}
+	_, r := t.find(t.displaced[spot{parent, name}])
+	if r == nil || !r.shows(parent, name, &object.Entry{Kind: object.Dir}, 0) {
+		return nil
+	}
+	return r
 }
 
 // awaited takes those of the skipped directories that stay, and that the kernel
@@ -323,6 +358,9 @@ func (t *inodes) insert(r *record) error {
 }
 
 func (t *inodes) remove(slot uint32, r *record) {
+	if at := (spot{r.parent, r.name}); r.kind == object.Dir && len(t.displaced) > 0 && t.displaced[at] == r.id {
+		delete(t.displaced, at)
+	}
 	for p := &t.buckets[t.bucket(r.id)]; *p != 0; p = &t.at(*p - 1).next {
 		if *p == slot+1 {
 			*p = r.next

@@ -147,3 +147,39 @@ func BenchmarkAcquireForget(b *testing.B) {
 		}
 	}
 }
+
+// A directory that left and came back, and has another id while somebody holds
+// the old one, is found after that one was forgotten.
+func TestDisplacedDirectory(t *testing.T) {
+	table, err := newInodes(object.Entry{Kind: object.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.close()
+	e := object.Entry{Name: []byte("d"), Kind: object.Dir}
+	name := hashName(e.Name)
+	first, err := table.acquireGone(rootID, 0, &e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := table.acquire(rootID, 0, &e)
+	if err != nil || second == first {
+		t.Fatalf("ids %d and %d, %v", first, second, err)
+	}
+	for _, old := range []string{"held", "forgotten"} {
+		if got := table.directory(rootID, name); got != second {
+			t.Errorf("with the old one %s: directory %d, want %d", old, got, second)
+		}
+		if got, err := table.acquire(rootID, 0, &e); err != nil || got != second {
+			t.Errorf("with the old one %s: acquired %d, %v, want %d", old, got, err, second)
+		}
+		table.forget(first, 1)
+	}
+	table.forget(second, 3)
+	if len(table.displaced) != 0 || table.held() != 1 {
+		t.Errorf("left: %v, %d inodes", table.displaced, table.held())
+	}
+	if got, err := table.acquire(rootID, 0, &e); err != nil || got != first {
+		t.Errorf("acquired anew: %d, %v, want %d", got, err, first)
+	}
+}

@@ -294,11 +294,14 @@ func (l *Layer) renameFile(ctx context.Context, n *Node, from, to string, dst fo
 	if toShared {
 		sent, edit, err = l.send(ctx, n, to, more...)
 	} else {
-		if n.Kind == object.File {
-			// What stays here needs its content here.
+		// What stays here needs its content here.
+		switch n.Kind {
+		case object.File:
 			n.io.Lock()
 			err = n.own(ctx, n.size)
 			n.io.Unlock()
+		case object.Symlink:
+			_, err = n.Readlink(ctx)
 		}
 		if err == nil && more != nil {
 			err = l.opt.Remote.Record(ctx, more)

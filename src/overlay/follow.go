@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/aysfs/aysfs/src/debug"
@@ -187,7 +188,12 @@ func (l *Layer) catchUp(ctx context.Context, entries []debug.Entry) error {
 	for path, e := range last {
 		var c debug.Change
 		var ok bool
-		if c, ok, err = l.opt.Remote.Lookup(ctx, path); err != nil {
+		c, ok, err = l.opt.Remote.Lookup(ctx, path)
+		if errors.Is(err, debug.ErrFormat) {
+			l.log.Warn("ignoring a change", "err", err)
+			ok, err = false, nil
+		}
+		if err != nil {
 			break
 		}
 		l.mu.Lock()

@@ -293,6 +293,9 @@ func (l *Layer) content(ctx context.Context, c debug.Change) (*os.File, error) {
 // setMissing notes that a content can't be had, and so the tree's is to be
 // shown. It is false where that was known.
 func (l *Layer) setMissing(c debug.Change, lost bool) (news bool) {
+	if c.MD5 == "" {
+		return false // a removal has no content that could be missing
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lack = true

@@ -43,6 +43,14 @@ func newSpool(parent string, limit int64) (*spool, error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, fmt.Errorf("make the spool directory: %w", err)
 	}
+	// Whoever else may write there could have this process write elsewhere.
+	var st unix.Stat_t
+	if err := unix.Lstat(parent, &st); err != nil {
+		return nil, fmt.Errorf("look at the spool directory: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return nil, fmt.Errorf("the spool directory %s must be a directory that this user has, and nobody else may write to: remove it", parent)
+	}
 	turn, err := lock(parent, unix.LOCK_EX)
 	if err != nil {
 		return nil, fmt.Errorf("lock the spool directory: %w", err)

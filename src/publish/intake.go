@@ -240,8 +240,10 @@ func (in *Intake) complete(ctx context.Context, h *object.Head) error {
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 				return nil, fmt.Errorf("%w: %v", ErrLacking, ref)
-			case err != nil:
+			case errors.Is(err, digest.ErrMismatch):
 				return nil, in.drop(s, ref, err)
+			case err != nil:
+				return nil, err
 			}
 			if ref.Digest == h.Catalog {
 				rooted = rooted || hasRoot(plain, h)
@@ -267,8 +269,13 @@ func (in *Intake) complete(ctx context.Context, h *object.Head) error {
 // drop removes a blob that can't be read as what it should be, so that it can
 // be put again.
 func (in *Intake) drop(s *dirStore, ref tier.Ref, why error) error {
-	if errors.Is(why, object.ErrTooLarge) {
+	large := ref
+	large.Limit = in.opts.Limit
+	switch _, err := s.read(large); {
+	case err == nil:
 		return fmt.Errorf("%w: %v is larger than it says", object.ErrHead, ref)
+	case !errors.Is(err, digest.ErrMismatch) || errors.Is(err, object.ErrTooLarge):
+		return err
 	}
 	in.opts.Log.Error("removing a published blob that is damaged", "op", "publish", "domain", ref.Domain, "digest", ref.Digest, "err", why)
 	if err := os.Remove(filepath.Join(s.blobs, ref.Digest.String())); err != nil && !errors.Is(err, fs.ErrNotExist) {

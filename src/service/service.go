@@ -138,7 +138,15 @@ func (s *Service) stop() (int, error) {
 	case err != nil:
 		return exitFailed, err
 	case pid == 0:
-		os.Remove(s.PidFile)
+		// Nobody may start one while what the last one left is taken away.
+		mine, err := takePidFile(s.PidFile)
+		if errors.Is(err, errTaken) {
+			return s.stop()
+		}
+		if err != nil {
+			return exitFailed, err
+		}
+		defer mine.release()
 		return exitOK, s.clear()
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {

@@ -62,7 +62,8 @@ func (s *Service) supervise() (int, error) {
 					w.signal(sig)
 					continue
 				}
-				return w.stop(), nil
+				// One that had to be killed leaves its mounts.
+				return w.stop(), s.clear()
 			case <-w.ended:
 				running = false
 			}
