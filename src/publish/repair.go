@@ -129,6 +129,16 @@ func (h *Healer) Head(ctx context.Context, name object.TreeName, since []byte) (
 	if lastErr != nil {
 		return nil, lastErr
 	}
+	// A publish may have put one there meanwhile. And one that lacks the right
+	// signature is no older for that.
+	if now, nowErr := h.Local.Head(ctx, name, nil); nowErr == nil {
+		if _, nowErr := openHeadOf(name, now, h.Keys); nowErr == nil {
+			return now, nil
+		}
+		if unsigned, nowErr := openHeadOf(name, now, nil); nowErr == nil {
+			last = max(last, unsigned.Serial)
+		}
+	}
 	if head.Serial < last {
 		return nil, fmt.Errorf("%w; and that of %v, serial %d, is older than %d, which was here", err, h.Other.Name(), head.Serial, last)
 	}
