@@ -14,7 +14,7 @@ import (
 // Publish and gc are killed side by side, at random moments. After each round
 // all that the heads reach is there; at the end a gc leaves nothing else.
 func TestKilledPublishAndGC(t *testing.T) {
-	const rounds, most, enough, files = 30, 300, 10, 40
+	const rounds, most, enough, files = 200, 600, 10, 40
 	tree, store := t.TempDir(), t.TempDir()
 	write := func(round int) {
 		for f := range files {
