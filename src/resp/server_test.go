@@ -559,7 +559,7 @@ func TestPipelined(t *testing.T) {
 func TestRedisCLI(t *testing.T) {
 	cli, err := exec.LookPath("redis-cli")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	_, _, addr := start(t, Config{Passwd: "p w"})
 	_, port, _ := net.SplitHostPort(addr)
