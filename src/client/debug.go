@@ -11,7 +11,6 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/debug"
-	"github.com/aysfs/aysfs/src/fs"
 	"github.com/aysfs/aysfs/src/overlay"
 	"github.com/aysfs/aysfs/src/tier/disk"
 )
@@ -49,16 +48,32 @@ func (c *Client) spool() string {
 	return "/var/tmp/aysfs-debug"
 }
 
-func sameFilter(a, b config.Mount) bool {
-	return slices.EqualFunc(a.DebugFilter, b.DebugFilter, func(x, y *regexp.Regexp) bool { return x.String() == y.String() })
+func sameFilter(a, b []*regexp.Regexp) bool {
+	return slices.EqualFunc(a, b, func(x, y *regexp.Regexp) bool { return x.String() == y.String() })
 }
 
-// refilter changes what can be written in a mount. A change under way that waits
-// for redis is waited for.
-func (c *Client) refilter(m *mount, f *fs.FS, cfg config.Mount, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(m.life, 2*patience)
+// refilter has a mount go by the filter of its config, if it does not yet. A change
+// under way that waits for redis is waited for. What fails is tried again by the
+// next reload.
+func (c *Client) refilter(m *mount) {
+	m.mounting.Lock()
+	defer m.mounting.Unlock()
+	m.mu.Lock()
+	f, cfg, now := m.fs, m.cfg, m.filter
+	m.mu.Unlock()
+	if f == nil || f.Layer() == nil || sameFilter(cfg.DebugFilter, now) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.life, 2*c.config().Main.IOTimeout)
 	defer cancel()
-	if err := f.SetDebugFilter(ctx, cfg.DebugFilter); err != nil && m.life.Err() == nil {
+	err := f.SetDebugFilter(ctx, cfg.DebugFilter)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case err == nil:
+		m.filter = cfg.DebugFilter
+	case m.life.Err() == nil:
+		m.filter = nil // no filter of a config: those have something in them
 		c.log.Warn("a debug filter is not wholly in force; reload once more", "op", "reload", "mount", m.path, "err", err)
 	}
 }

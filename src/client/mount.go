@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -38,8 +39,9 @@ type mount struct {
 
 	mu     sync.Mutex
 	cfg    config.Mount
-	grafts []string // paths in it, relative, where other mounts need a directory
-	fs     *fs.FS   // nil until it is mounted
+	grafts []string         // paths in it, relative, where other mounts need a directory
+	fs     *fs.FS           // nil until it is mounted
+	filter []*regexp.Regexp // of debug, that fs goes by; nil: not wholly known
 	shown  shown
 	pinned []tier.Ref
 	since  time.Time
@@ -139,6 +141,7 @@ func (c *Client) show(ctx context.Context, m *mount, head *object.Head, fresh bo
 	if f, made, err = c.mountWith(m, cfg, view); err != nil {
 		return err
 	}
+	c.refilter(m) // a reload may have come while it was mounted
 	if !made {
 		if err := f.Show(ctx, view, m.origin); err != nil && f.View() != view {
 			return err
@@ -187,7 +190,7 @@ func (c *Client) mountWith(m *mount, cfg config.Mount, view *tree.View) (f *fs.F
 		m.origin.mounts.Done()
 	}()
 	m.mu.Lock()
-	m.fs = f
+	m.fs, m.filter = f, cfg.DebugFilter
 	m.mu.Unlock()
 	return f, true, nil
 }
@@ -263,6 +266,7 @@ func probe(ctx context.Context, older, newer *tree.Tree, blobs *origin) error {
 func (c *Client) pend(m *mount) error {
 	cfg, _ := m.config()
 	_, made, err := c.mountWith(m, cfg, nil)
+	c.refilter(m)
 	if made {
 		c.log.Warn("no tree yet: the path answers with errors until there is one", "op", "mount", "mount", m.path)
 	}
