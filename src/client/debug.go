@@ -59,9 +59,9 @@ func (c *Client) refilter(m *mount) {
 	m.mounting.Lock()
 	defer m.mounting.Unlock()
 	m.mu.Lock()
-	f, cfg, now := m.fs, m.cfg, m.filter
+	f, cfg, same := m.fs, m.cfg, sameFilter(m.cfg.DebugFilter, m.filter) && !m.refilter
 	m.mu.Unlock()
-	if f == nil || f.Layer() == nil || sameFilter(cfg.DebugFilter, now) {
+	if f == nil || f.Layer() == nil || same {
 		return
 	}
 	ctx, cancel := context.WithTimeout(m.life, 2*c.config().Main.IOTimeout)
@@ -69,11 +69,8 @@ func (c *Client) refilter(m *mount) {
 	err := f.SetDebugFilter(ctx, cfg.DebugFilter)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case err == nil:
-		m.filter = cfg.DebugFilter
-	case m.life.Err() == nil:
-		m.filter = nil // no filter of a config: those have something in them
+	m.filter, m.refilter = cfg.DebugFilter, err != nil
+	if err != nil && m.life.Err() == nil {
 		c.log.Warn("a debug filter is not wholly in force; reload once more", "op", "reload", "mount", m.path, "err", err)
 	}
 }

@@ -37,17 +37,18 @@ type mount struct {
 	turn     sync.Mutex // held by who has it show another tree
 	mounting sync.Mutex // held by who mounts it
 
-	mu     sync.Mutex
-	cfg    config.Mount
-	grafts []string         // paths in it, relative, where other mounts need a directory
-	fs     *fs.FS           // nil until it is mounted
-	filter []*regexp.Regexp // of debug, that fs goes by; nil: not wholly known
-	shown  shown
-	pinned []tier.Ref
-	since  time.Time
-	err    error // why it shows no tree
-	note   string
-	look   look
+	mu       sync.Mutex
+	cfg      config.Mount
+	grafts   []string         // paths in it, relative, where other mounts need a directory
+	fs       *fs.FS           // nil until it is mounted
+	filter   []*regexp.Regexp // of debug, that fs was told to go by
+	refilter bool             // fs could not wholly do so
+	shown    shown
+	pinned   []tier.Ref
+	since    time.Time
+	err      error // why it shows no tree
+	note     string
+	look     look
 }
 
 // shown is what a mount shows.
