@@ -159,6 +159,9 @@ func (s *Server) Restart() {
 	}
 }
 
+// PID is its process while it runs.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Freeze stops it in its tracks: connections are made, nothing is answered.
 func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
 
