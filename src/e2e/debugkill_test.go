@@ -26,6 +26,7 @@ var steps = map[uint64]bool{unix.SYS_WRITE: true, unix.SYS_WRITEV: true, unix.SY
 // of its threads does. It has to be there before a file is opened that it is about:
 // what is started later has it open for a moment, too, and closes it.
 type killer struct {
+	pid int
 	cmd *exec.Cmd
 	in  io.Writer
 	out io.Reader
@@ -33,7 +34,7 @@ type killer struct {
 
 func newKiller(t *testing.T, pid, n int) *killer {
 	t.Helper()
-	k := &killer{cmd: child(t, "kill at a step", strconv.Itoa(pid), strconv.Itoa(n))}
+	k := &killer{pid: pid, cmd: child(t, "kill at a step", strconv.Itoa(pid), strconv.Itoa(n))}
 	k.cmd.Stderr = os.Stderr
 	var err, err2 error
 	k.in, err = k.cmd.StdinPipe()
@@ -58,11 +59,14 @@ func (k *killer) leave() bool {
 	k.cmd.Process.Kill() // which lets the other one go on
 	rest, _ := io.ReadAll(k.out)
 	k.cmd.Wait()
+	if len(rest) > 0 {
+		unix.Kill(k.pid, unix.SIGKILL) // if that did not come to it
+	}
 	return len(rest) > 0
 }
 
 // traceAndKill is a killer's process, by ptrace(2). It says a byte once it follows all
-// threads, and another one when it has killed.
+// threads, and another one when it kills.
 func traceAndKill(args []string) int {
 	if _, err := io.ReadFull(os.Stdin, make([]byte, 1)); err != nil {
 		return 1
@@ -126,8 +130,8 @@ func traceAndKill(args []string) int {
 			unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
 			if info.op == unix.PTRACE_SYSCALL_INFO_ENTRY && steps[info.nr] {
 				if n--; n == 0 {
-					unix.Kill(pid, unix.SIGKILL)
 					os.Stdout.WriteString("!")
+					unix.Kill(pid, unix.SIGKILL)
 				}
 			}
 			signal = 0
