@@ -6,20 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/store"
 )
 
 // CopyOptions say what to copy from where to where.
 type CopyOptions struct {
 	Source  tier.Source // of blobs
-	Heads   tier.HeadSource
+	Heads   store.Store
 	To      string // a directory, made if absent, or the file URL of one
 	Trees   []object.TreeName
 	Keys    object.Keys  // any of which must have signed the heads; none: signatures are not looked at
@@ -34,12 +37,13 @@ type CopyResult struct {
 	Elapsed            time.Duration
 }
 
-// Copy makes a directory store have the newest heads of trees as another store
-// has them, signatures and serials included, with all that these need. Only what
-// is missing is fetched, and checked against its digest: a copy that was cut off
-// goes on where it was when it is made again. A tree's head is put in place
-// after all else, so that no client sees half a tree. One that is older
-// than what is there is an error.
+// Copy makes a directory store have the heads of trees as another store has them,
+// signatures and serials included, with all that these need. Only what is missing
+// is fetched, and checked against its digest: a copy that was cut off goes on where
+// it was when it is made again. Past heads come first, so that there is something
+// to roll back to; those that can't be had any more are left out, with a
+// warning. A tree's newest head is put in place after all else, so that no client
+// sees half a tree. One that is older than what is there is an error.
 func Copy(ctx context.Context, o CopyOptions) (res CopyResult, err error) {
 	start := time.Now()
 	if o.Workers == 0 {
@@ -102,6 +106,18 @@ func copyTree(ctx context.Context, o *CopyOptions, dir string, name object.TreeN
 	if last >= head.Serial {
 		return fmt.Errorf("serial %d: there is, or was, %d in the store it is to go to, and clients refuse to go back", head.Serial, last)
 	}
+	if err := copyPast(ctx, o, dir, to, current, head.Serial, codec, res); err != nil {
+		return err
+	}
+	if err := copyHead(ctx, o, dir, head, codec, res, func() error { return to.install(raw, current, currentRaw) }); err != nil {
+		return err
+	}
+	return listTrees(context.WithoutCancel(ctx), dir)
+}
+
+// copyHead copies what a head needs, and then has it put in place, before gc may
+// remove any of that.
+func copyHead(ctx context.Context, o *CopyOptions, dir string, head *object.Head, codec *object.Codec, res *CopyResult, put func() error) (err error) {
 	st, err := openDirStore(ctx, dir, head.Domain, codec)
 	if err != nil {
 		return err
@@ -114,12 +130,51 @@ func copyTree(ctx context.Context, o *CopyOptions, dir string, name object.TreeN
 	if err := st.finish(); err != nil {
 		return err
 	}
-	if err := to.install(raw, current, currentRaw); err != nil {
+	if err := put(); err != nil {
 		return err
 	}
 	res.NewBlobs += st.newBlobs.Load()
 	res.NewBytes += st.newBytes.Load()
-	return listTrees(context.WithoutCancel(ctx), dir)
+	return nil
+}
+
+// copyPast copies the heads below newest that are not there, oldest first: where it
+// was cut off, the next copy finds the highest that is there and goes on.
+func copyPast(ctx context.Context, o *CopyOptions, dir string, to heads, current *object.Head, newest int64, codec *object.Codec, res *CopyResult) error {
+	there := func(serial int64) bool {
+		_, err := os.Stat(to.path(fmt.Sprintf("head.%d", serial)))
+		return err == nil || current != nil && current.Serial == serial
+	}
+	serials, err := store.Past(ctx, o.Heads, to.tree, newest, there)
+	if err != nil && !errors.Is(err, tier.ErrAbsent) {
+		return fmt.Errorf("look for past heads: %w", err)
+	}
+	for _, serial := range slices.Backward(serials) {
+		if there(serial) {
+			continue
+		}
+		raw, err := o.Heads.HeadAt(ctx, to.tree, serial)
+		var head *object.Head
+		if err == nil {
+			head, err = openHeadOf(to.tree, raw, o.Keys)
+		}
+		if err == nil && head.Serial != serial {
+			err = fmt.Errorf("%w: it has serial %d", object.ErrHead, head.Serial)
+		}
+		if err == nil {
+			err = copyHead(ctx, o, dir, head, codec, res, func() error {
+				return errors.Join(writeFile(to.path(fmt.Sprintf("head.%d", serial)), to.path(headTemp), raw), syncDir(to.dir))
+			})
+		}
+		switch {
+		case err == nil:
+		case ctx.Err() == nil && wrong(err):
+			o.Log.Warn("a past head is left out", "tree", to.tree.String(), "serial", serial, "err", err)
+		default:
+			return fmt.Errorf("past head, serial %d: %w", serial, err)
+		}
+	}
+	return nil
 }
 
 // openHeadOf opens the head of the tree name.

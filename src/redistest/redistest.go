@@ -125,7 +125,7 @@ func (s *Server) answers() bool {
 	_ = c.SetDeadline(time.Now().Add(time.Second))
 	say, want := "PING\r\n", "+PONG\r\n"
 	if s.Passwd != "" {
-		say, want = "AUTH "+s.Passwd+"\r\n"+say, "+OK\r\n"+want
+		say, want = "AUTH "+strconv.Quote(s.Passwd)+"\r\n"+say, "+OK\r\n"+want
 	}
 	if _, err := io.WriteString(c, say); err != nil {
 		return false

@@ -30,6 +30,7 @@ func One(s Source) Group { return Group{Sources: []Source{s}} }
 type group struct {
 	members []*member
 	fill    func(ref Ref, stored []byte) error
+	leaves  bool // members that fail alone
 	slow    slowness
 }
 
@@ -43,8 +44,11 @@ type member struct {
 	resume time.Time
 }
 
-func newGroup(g Group) *group {
-	w := &group{fill: g.Fill}
+// newGroup makes a group of a chain. The only source of the last one is never left
+// alone: there is no other to ask. Nor is a single one that is filled, which is on this
+// machine: it costs next to nothing to find it down.
+func newGroup(g Group, last bool) *group {
+	w := &group{fill: g.Fill, leaves: len(g.Sources) > 1 || !last && g.Fill == nil}
 	for _, s := range g.Sources {
 		h := fnv.New64a()
 		h.Write([]byte(s.Name()))
@@ -57,7 +61,7 @@ func newGroup(g Group) *group {
 // when a member comes or goes only its own share of the blobs moves. Those that
 // are left alone are not in it.
 func (g *group) order(ref Ref, now time.Time) []*member {
-	if len(g.members) == 1 {
+	if !g.leaves {
 		return g.members
 	}
 	seed := binary.LittleEndian.Uint64(ref.Digest[:8])
@@ -248,7 +252,7 @@ func (c *Chain) askMember(ctx context.Context, g *group, m *member, ref Ref) ans
 	if a.err == nil {
 		g.slow.add(now.Sub(began))
 	}
-	if len(g.members) > 1 && !errors.Is(ctx.Err(), context.Canceled) {
+	if g.leaves && !errors.Is(ctx.Err(), context.Canceled) {
 		if pause := m.answered(a.err, now); pause > 0 {
 			c.log.Warn("leaving a cache alone", "op", "fetch", "tier", m.Name(), "for", pause, "err", a.err)
 		}

@@ -138,6 +138,39 @@ func TestGroupLeavesFailedMembersAlone(t *testing.T) {
 	})
 }
 
+// A single cache is left alone, too, where there is a store behind it; the store
+// never is.
+func TestSingleMembers(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(50)
+		g, caches := gridOf(1, blobs)
+		s, stores := gridOf(1, blobs)
+		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, s}, Codec: codec})
+		defer chain.Close()
+		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
+		caches[0].err.Store(&down)
+		getAll(t, chain, refs)
+		if n := caches[0].asked.Load(); n != 1 {
+			t.Errorf("a cache that is down was asked %d times", n)
+		}
+		caches[0].err.Store(nil)
+		time.Sleep(time.Minute)
+		getAll(t, chain, refs)
+		if n := caches[0].asked.Load(); n != 51 {
+			t.Errorf("a cache that came back was asked %d times", n-1)
+		}
+		stores[0].err.Store(&down)
+		caches[0].err.Store(&down)
+		for range 3 {
+			if _, err := chain.Get(t.Context(), refs[0]); err == nil {
+				t.Error("there is no error")
+			}
+		}
+		stores[0].err.Store(nil)
+		getAll(t, chain, refs)
+	})
+}
+
 func TestGroupWithAllDown(t *testing.T) {
 	simulated(t, func(t *testing.T, codec *object.Codec) {
 		blobs, refs := manyBlobs(10)

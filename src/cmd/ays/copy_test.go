@@ -9,11 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aysfs/aysfs/src/object"
 )
 
 // manyFiles is a tree of different files, one of them in chunks.
@@ -85,6 +88,49 @@ func TestCopy(t *testing.T) {
 	contains(t, ays(t, 2, "copy", "-to", t.TempDir(), "-from", store, "-key", keys+"/other.pub").stderr, "not signed")
 	contains(t, ays(t, 2, "copy", "-from", store).stderr, "-to")
 	contains(t, ays(t, 2, "copy", "-to", store).stderr, "-from is needed")
+}
+
+// What a store had before can be had again on its mirror, all of it that the store
+// still has.
+func TestCopyOfThePast(t *testing.T) {
+	store, keys := t.TempDir(), t.TempDir()
+	ays(t, 0, "keygen", keys+"/release")
+	ays(t, 0, "keygen", keys+"/other")
+	tree := manyFiles(t, 3)
+	for i := range 5 {
+		must(t, os.WriteFile(tree+"/0", fmt.Appendf(nil, "version %d", i+1), 0o644))
+		key := "/release.key"
+		if i == 1 {
+			key = "/other.key"
+		}
+		publishJSON(t, 0, store, "-key", keys+key, tree)
+	}
+	// One past head needs what is gone.
+	past, err := os.ReadFile(store + "/md/" + id + "/any/head.3")
+	must(t, err)
+	h, err := object.OpenHead(past, nil)
+	must(t, err)
+	must(t, os.Remove(store+"/default/"+h.Index.String()))
+	srv := httptest.NewServer(http.FileServer(http.Dir(store)))
+	defer srv.Close()
+	for _, from := range []string{store, srv.URL} {
+		mirror := t.TempDir()
+		out := ays(t, 0, "copy", "-to", mirror, "-from", from, "-key", keys+"/release.pub")
+		contains(t, out.stdout, "1 trees")
+		contains(t, out.stderr, "serial=2", "serial=3")
+		var got []string
+		heads, err := filepath.Glob(mirror + "/md/*/any/head*")
+		must(t, err)
+		for _, h := range heads {
+			got = append(got, filepath.Base(h))
+		}
+		if want := []string{"head", "head.1", "head.4"}; !slices.Equal(got, want) {
+			t.Errorf("the mirror has %q, want %q", got, want)
+		}
+		ays(t, 0, "gc", "-store", mirror)
+		ays(t, 0, "rollback", "-store", mirror, "-id", id, "-serial", "1", "-key", keys+"/release.key")
+		contains(t, ays(t, 0, "verify", "-store", mirror, "-key", keys+"/release.pub").stdout, "all right")
+	}
 }
 
 // A copy that is killed goes on where it was, and is never seen half.

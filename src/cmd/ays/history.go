@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -22,10 +20,6 @@ import (
 // diffCache bounds the listings kept in memory while trees are compared, in
 // bytes.
 const diffCache = 64 << 20
-
-// maxGap is how many serials without a head are looked at before a store that
-// can't be listed is taken to have none that are older.
-const maxGap = 200
 
 // history reads the heads of one tree.
 type history struct {
@@ -80,32 +74,6 @@ func (h *history) at(ctx context.Context, name object.TreeName, serial int64) (*
 		return nil, nil, fmt.Errorf("head of %v, serial %d: %w: it is that of %v, serial %d", name, serial, object.ErrHead, head.Tree, head.Serial)
 	}
 	return head, raw, nil
-}
-
-// serials are those below newest that may have heads, highest first.
-func (h *history) serials(ctx context.Context, name object.TreeName, newest int64) ([]int64, error) {
-	var all []int64
-	if dir, ok := h.store.(*store.Dir); ok {
-		var err error
-		if all, err = dir.Serials(ctx, name); err != nil {
-			return nil, err
-		}
-		slices.Reverse(all)
-		return slices.DeleteFunc(all, func(s int64) bool { return s >= newest }), nil
-	}
-	gap := 0
-	for s := newest - 1; s >= 1 && gap < maxGap; s-- {
-		_, err := h.store.HeadAt(ctx, name, s)
-		switch {
-		case errors.Is(err, tier.ErrAbsent):
-			gap++
-		case err != nil:
-			return nil, err
-		default:
-			all, gap = append(all, s), 0
-		}
-	}
-	return all, nil
 }
 
 // difference is how many paths two trees don't have alike.
@@ -167,7 +135,7 @@ func logTree(ctx context.Context, c *call, args []string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	serials, err := h.serials(ctx, *name, newest.Serial)
+	serials, err := store.Past(ctx, h.store, *name, newest.Serial, nil)
 	if err != nil {
 		return c.fail(fmt.Errorf("look for older heads: %w", err))
 	}
