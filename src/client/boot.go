@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 // Pauses between tries to make a mount.
 const (
 	firstPause = time.Second
-	lastPause  = 15 * time.Second
+	lastPause  = 5 * time.Second
 )
 
 // freshWait is how long the store may take to tell of a newer head where one is
@@ -59,7 +60,8 @@ func (c *Client) keep(m *mount) bool {
 			return false
 		}
 	}
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+	said := ""
+	for pause := firstPause / 4; ; pause = min(2*pause, lastPause) {
 		err := c.make(m)
 		if m.life.Err() != nil {
 			return false
@@ -70,7 +72,12 @@ func (c *Client) keep(m *mount) bool {
 			return true
 		}
 		m.failed(err)
-		c.log.Error("a mount could not be made", "op", "mount", "mount", m.path, "err", err, "again_in", pause)
+		level := slog.LevelError
+		if err.Error() == said {
+			level = slog.LevelDebug
+		}
+		said = err.Error()
+		c.log.Log(m.life, level, "a mount could not be made, and is tried again and again", "op", "mount", "mount", m.path, "err", err, "again_in", pause)
 		if !errors.Is(err, tier.ErrUnavailable) {
 			m.tried(err)
 		}
