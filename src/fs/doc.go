@@ -43,7 +43,10 @@
 // What may change in redis the kernel believes for half a second only, and is told
 // of at once besides. Opens tell who writes, closes of files that were not written
 // are not asked for (openflags.go): one round trip is what such a mount costs per
-// opened file. What a layer knows lies in this process alone: a debug mount does not
+// opened file. A server in C that does nothing else takes 4 us for that while one CPU
+// serves both sides, and up to 40 where the other one has to be woken each time; this
+// one 6, and where a CPU sleeps less by looking for the next request (spin.go).
+// What a layer knows lies in this process alone: a debug mount does not
 // outlive it.
 //
 // # Replacing the process

@@ -43,6 +43,7 @@ type request struct {
 type server struct {
 	fs   *FS
 	conn *fuse.Connection
+	spin *spinner // the reader's
 
 	mu      sync.Mutex
 	wake    *sync.Cond
@@ -58,6 +59,9 @@ type server struct {
 func (f *FS) ServeOps(conn *fuse.Connection) {
 	s := &server{fs: f, conn: conn, servers: 1}
 	s.wake = sync.NewCond(&s.mu)
+	if f.debug != nil {
+		s.spin = newSpinner(conn)
+	}
 	f.mover.serving.Store(true)
 	var all sync.WaitGroup
 	all.Go(func() { s.serve(&all) })
@@ -121,8 +125,10 @@ func (s *server) answerUnlocked(r request) {
 // read answers requests out of memory until one takes more, and returns that.
 // It is false when the connection has ended.
 func (s *server) read() (request, bool) {
+	var answered time.Time
 	for {
 		ctx, op, err := s.conn.ReadOp()
+		s.spin.came(answered)
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
@@ -139,6 +145,7 @@ func (s *server) read() (request, bool) {
 			return r, true
 		} else {
 			s.reply(&r, err)
+			answered = s.spin.wait()
 		}
 	}
 }
