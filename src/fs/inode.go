@@ -12,6 +12,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/offheap"
 )
 
 // rootID is the id that the kernel gives the root of every mount.
@@ -66,7 +67,7 @@ type inodes struct {
 
 	mu       sync.RWMutex
 	segments [][]record // of the file, in order
-	buckets  []uint32   // slot+1 of each chain's first record
+	buckets  []uint32   // slot+1 of each chain's first record; out of the heap when there are more than minBuckets
 	count    int        // records; those of the first slots
 
 	displaced map[spot]uint64 // ids of directories that could not have their own
@@ -78,11 +79,7 @@ func newInodes(root object.Entry) (*inodes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the inode table: %w", err)
 	}
-	t := &inodes{fd: fd, displaced: make(map[spot]uint64)}
-	if t.buckets, err = mapBuckets(minBuckets); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
+	t := &inodes{fd: fd, buckets: make([]uint32, minBuckets), displaced: make(map[spot]uint64)}
 	r := record{id: rootID, parent: rootID, lookups: 1}
 	r.set(&root)
 	if err := t.insert(&r); err != nil {
@@ -92,27 +89,14 @@ func newInodes(root object.Entry) (*inodes, error) {
 	return t, nil
 }
 
-func mapBuckets(n int) ([]uint32, error) {
-	mem, err := unix.Mmap(-1, 0, 4*n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return nil, fmt.Errorf("map the inode table's buckets: %w", err)
-	}
-	return unsafe.Slice((*uint32)(unsafe.Pointer(&mem[0])), n), nil
-}
-
-// unmap gives back what s lies in.
-func unmap[T any](s []T) {
-	unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(&s[0])), len(s)*int(unsafe.Sizeof(s[0]))))
-}
-
 func (t *inodes) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.segments {
-		unmap(s)
+		offheap.Free(s)
 	}
-	unmap(t.buckets)
-	t.segments, t.buckets, t.count = nil, make([]uint32, 1), 0
+	t.setBuckets(make([]uint32, minBuckets))
+	t.segments, t.count = nil, 0
 	unix.Close(t.fd)
 	t.fd = -1
 }
@@ -401,7 +385,7 @@ func (t *inodes) remove(slot uint32, r *record) {
 	l.put(&record{})
 	// One empty segment stays, for those that come next.
 	if n := len(t.segments); t.count <= (n-2)*segmentSlots {
-		unmap(t.segments[n-1])
+		offheap.Free(t.segments[n-1])
 		t.segments[n-1] = nil
 		t.segments = t.segments[:n-1]
 		unix.Ftruncate(t.fd, int64(n-1)*int64(segmentBytes))
@@ -440,17 +424,25 @@ func (t *inodes) rehash() {
 	for n < t.count {
 		n *= 2
 	}
-	buckets, err := mapBuckets(n)
-	if err != nil {
+	if n == minBuckets {
+		t.setBuckets(make([]uint32, n))
+	} else if b, err := offheap.Make[uint32](n); err == nil {
+		t.setBuckets(b)
+	} else {
 		return
 	}
-	unmap(t.buckets)
-	t.buckets = buckets
 	for slot := range uint32(t.count) {
 		r := t.at(slot)
 		first := &t.buckets[t.bucket(r.id)]
 		r.next, *first = *first, slot+1
 	}
+}
+
+func (t *inodes) setBuckets(b []uint32) {
+	if len(t.buckets) > minBuckets {
+		offheap.Free(t.buckets)
+	}
+	t.buckets = b
 }
 
 // held is the number of inodes that the kernel holds, the root included.

@@ -44,13 +44,14 @@ type Cache struct {
 	bounds atomic.Pointer[bounds]
 	dir    *directory
 
-	opened time.Time // where stamps are counted from
-	index  *index
-	pools  bufferPools
-	views  atomic.Int64 // bytes given out of maps since unmapPages
-	heads  *heads
-	pinned atomic.Pointer[func(tier.Ref) bool]
-	count  counters
+	opened   time.Time // where stamps are counted from
+	index    *index
+	pools    bufferPools
+	views    atomic.Int64 // bytes given out of maps since unmapPages
+	buffered atomic.Int64 // bytes that readers have in buffers of pools
+	heads    *heads
+	pinned   atomic.Pointer[func(tier.Ref) bool]
+	count    counters
 
 	segMu  sync.RWMutex
 	segs   []*segment // in the order in which they will be evicted; the active one last

@@ -13,8 +13,13 @@ import (
 	"github.com/aysfs/aysfs/src/tier"
 )
 
-// minPooledRead is where a buffer is worth the keeping, in bytes.
-const minPooledRead = 8 << 10
+const (
+	// minPooledRead is where a buffer is worth the keeping, in bytes.
+	minPooledRead = 8 << 10
+	// maxBuffered is how many bytes are read into buffers at a time, by however many
+	// readers of a slow disk.
+	maxBuffered = 16 << 20
+)
 
 // errShort says that a file ends before it should.
 var errShort = errors.New("segment was cut short")
@@ -34,9 +39,10 @@ func (x *hold) release() {
 
 // readAt returns n bytes at off in the segment's file: out of the map if they
 // are in memory, and then h is kept until they are released; else read into a
-// buffer, since the map would fetch them from disk a page at a time.
+// buffer, since the map would fetch them from disk a page at a time. That is
+// what they get where too much is in buffers already.
 func (c *Cache) readAt(h *handle, off, n int64) (b tier.Blob, kept bool, err error) {
-	if n > 0 && h.resident(off, n) {
+	if n > 0 && (h.resident(off, n) || c.buffered.Load()+n > maxBuffered) {
 		c.viewed(n)
 		x := &hold{c: c, h: h}
 		return tier.NewBlob(h.view(off, n), x.release), true, nil
@@ -47,12 +53,16 @@ func (c *Cache) readAt(h *handle, off, n int64) (b tier.Blob, kept bool, err err
 
 // maxViewed is how many bytes are given out of maps before these are taken out of
 // the process's own memory again, where the kernel put them when it read there.
-// They stay in its page cache.
-const maxViewed = 24 << 20
+// They stay in its page cache. Reading one page has the kernel put all of aroundFault
+// there that it has.
+const (
+	maxViewed   = 24 << 20
+	aroundFault = 64 << 10
+)
 
 // viewed takes note that n bytes are given out of a map.
 func (c *Cache) viewed(n int64) {
-	if seen := c.views.Add(n); seen >= maxViewed && c.views.CompareAndSwap(seen, 0) {
+	if seen := c.views.Add(max(n, aroundFault)); seen >= maxViewed && c.views.CompareAndSwap(seen, 0) {
 		go c.unmapPages()
 	}
 }
@@ -78,6 +88,10 @@ func (c *Cache) unmapPages() {
 // pread reads n bytes at off into a buffer; with own, one that won't be reused.
 func (c *Cache) pread(h *handle, off, n int64, own bool) (tier.Blob, error) {
 	buf := c.pools.get(n, own)
+	if buf.pool != nil {
+		buf.held = &c.buffered
+		c.buffered.Add(n)
+	}
 	if m, err := h.file.ReadAt(buf.data, off); int64(m) < n {
 		buf.release()
 		if errors.Is(err, io.EOF) {
@@ -99,6 +113,7 @@ const minPooled, maxPooled = 14, 22 // bits: 16 KiB to 4 MiB
 type buffer struct {
 	data []byte
 	pool *sync.Pool
+	held *atomic.Int64 // counts data until it is released
 	done atomic.Bool
 }
 
@@ -119,6 +134,7 @@ func (p *bufferPools) get(n int64, own bool) *buffer {
 // release lets others have the buffer, once.
 func (b *buffer) release() {
 	if b.pool != nil && !b.done.Swap(true) {
+		b.held.Add(-int64(len(b.data)))
 		whole := b.data[:cap(b.data)]
 		b.pool.Put(&whole)
 	}
