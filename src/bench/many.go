@@ -122,7 +122,9 @@ func (r *results) many() [][]string {
 		fmt.Sprint(r.Many[0].Files), seconds(of(func(w walked) float64 { return w.Seconds })),
 		fmt.Sprintf("%.0f", of(func(w walked) float64 { return float64(w.Inodes) })),
 		kib(func(w walked) int64 { return w.Before.rss() }), kib(func(w walked) int64 { return w.After.rss() }),
-		fmt.Sprintf("%.0f", of(func(w walked) float64 { return float64(w.After.RssShmem-w.Before.RssShmem) * 1024 / float64(max(w.Inodes, 1)) })),
+		fmt.Sprintf("%.0f", of(func(w walked) float64 {
+			return float64(w.After.RssShmem-w.Before.RssShmem) * 1024 / float64(max(w.Inodes, 1))
+		})),
 		kib(func(w walked) int64 { return w.Dropped.rss() }),
 		fmt.Sprintf("%.1f", of(func(w walked) float64 { return w.After.CPU })),
 	})
