@@ -122,3 +122,9 @@ func run(t *testing.T, d time.Duration, name string, args ...string) string {
 	}
 	return out
 }
+
+// shell runs a few lines of shell, which have the arguments as $1, $2 …
+func shell(t *testing.T, lines string, args ...string) string {
+	t.Helper()
+	return run(t, time.Minute, "sh", append([]string{"-euc", lines, "sh"}, args...)...)
+}
