@@ -51,6 +51,7 @@ func commands() []command {
 		{"tag", "", "the same as promote", promoteTree},
 		{"gc", "", "remove from a store what none of the heads to be kept reaches", collectGarbage},
 		{"copy", "", "mirror trees from one store to another", copyTrees},
+		{"bake", "", "put what a machine's first boot needs into its image: config, metadata, content", bakeImage},
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
 		{"debug", "pull|watch|log|clear", "bring home what was changed on running machines", debugMount},

@@ -213,6 +213,14 @@ func (s Seeded) Has(ref tier.Ref) bool {
 	return s.Cache != nil && s.Cache.Has(ref) || s.Seed.Has(ref)
 }
 
+// Name tells the two apart: which of them would give the blob.
+func (s Seeded) Name(ref tier.Ref) string {
+	if s.Cache != nil && s.Cache.Has(ref) || !s.Seed.Has(ref) {
+		return "disk"
+	}
+	return "seed"
+}
+
 // Put gives a blob to the cache.
 func (s Seeded) Put(ctx context.Context, ref tier.Ref, plain []byte) {
 	if s.Cache != nil {

@@ -19,9 +19,8 @@ type SeedBuilder struct {
 	c    *Cache
 	lock *os.File
 
-	batch []*item
-	bytes int64 // of batch
-	fresh int64 // bytes that were added
+	small []*item // yet to be written
+	fresh int64   // bytes that were added
 }
 
 var _ tier.Cache = (*SeedBuilder)(nil)
@@ -103,53 +102,40 @@ func (b *SeedBuilder) Has(ref tier.Ref) bool { return b.c.Has(ref) }
 func (b *SeedBuilder) Put(context.Context, tier.Ref, []byte) {}
 
 // Add adds a blob, which the caller has verified and doesn't change any more,
-// unless it is there. It can be got once its batch is full, or after Flush.
+// unless it is there. It can be got after Flush, if not before.
+//
+// bolt gives out the pages of values in no particular order, within a transaction.
+// With those that need pages one at a time, the same blobs make the same bytes,
+// and an image that can be built twice stays one.
 func (b *SeedBuilder) Add(ref tier.Ref, plain []byte) error {
-	if b.c.Has(ref) || slices.ContainsFunc(b.batch, func(it *item) bool { return keyOf(&it.ref) == keyOf(&ref) }) {
+	if b.c.Has(ref) || slices.ContainsFunc(b.small, func(it *item) bool { return keyOf(&it.ref) == keyOf(&ref) }) {
 		return nil
 	}
 	if int64(len(plain)) > b.c.largest() {
 		return fmt.Errorf("add %v to seed %s: %d bytes, at most %d", ref, b.c.opt.Path, len(plain), b.c.largest())
 	}
 	b.fresh += int64(len(plain))
-	return b.queue(&item{ref: ref, fp: fingerprint(&ref), data: plain})
+	return b.add(&item{ref: ref, fp: fingerprint(&ref), data: plain})
 }
 
-func (b *SeedBuilder) queue(it *item) error {
-	b.batch, b.bytes = append(b.batch, it), b.bytes+int64(len(it.data))
-	if b.bytes >= batchBytes || len(b.batch) >= seedBatch {
+func (b *SeedBuilder) add(it *item) error {
+	if len(it.data) > maxInline {
+		return b.write([]*item{it})
+	}
+	if b.small = append(b.small, it); len(b.small) >= seedBatch {
 		return b.Flush()
 	}
 	return nil
 }
 
-// seedBatch is how many blobs are written at once.
+// seedBatch is how many small blobs are written at once.
 const seedBatch = 256
 
 // Flush writes what was added.
-//
-// bolt gives out the pages of values in no particular order, within a transaction.
-// With those that need pages one at a time, the same blobs make the same bytes,
-// and an image that can be built twice stays one.
 func (b *SeedBuilder) Flush() error {
-	var small, large []*item
-	for _, it := range b.batch {
-		if len(it.data) <= maxInline {
-			small = append(small, it)
-		} else {
-			large = append(large, it)
-		}
-	}
-	b.batch, b.bytes = nil, 0
-	if err := b.write(small); err != nil {
-		return err
-	}
-	for i := range large {
-		if err := b.write(large[i : i+1]); err != nil {
-			return err
-		}
-	}
-	return nil
+	small := b.small
+	b.small = nil
+	return b.write(small)
 }
 
 func (b *SeedBuilder) write(batch []*item) error {
@@ -202,7 +188,7 @@ func (b *SeedBuilder) commit(refs []tier.Ref, heads map[string][]byte) error {
 			if err != nil {
 				return fmt.Errorf("copy %v forward: %w", ref, err)
 			}
-			if err := b.queue(&item{ref: ref, fp: fingerprint(&ref), data: data}); err != nil {
+			if err := b.add(&item{ref: ref, fp: fingerprint(&ref), data: data}); err != nil {
 				return err
 			}
 		}
