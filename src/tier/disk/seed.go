@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,9 +10,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sync/atomic"
 	"time"
 
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -19,11 +22,15 @@ import (
 // A seed is a directory with segments as a Cache has them, and what makes them
 // one:
 //
-//	seed.json                  {"format": 1, "segments": ["seg-00000001.bolt", ...], "heads": {KEY: NOTE, ...}}
-//	seg-00000001.bolt, ...     those that are not listed don't count
+//	seed.json                  what it consists of, and the heads; see manifest
+//	index-0123456789abcdef     which blob is in which segment, named by its own digest
+//	seg-00000001.bolt, ...     those that seed.json doesn't list don't count
 //
 // seed.json is replaced by a rename, so that a seed is always the old one or the
-// new. Who reads it writes nothing, and takes no lock.
+// new. Who reads it writes nothing, and takes no lock. The index is there to spare
+// reading all segments; without it that is done. It has 8 bytes for each blob, in
+// rising order, little-endian: an entry of the Cache's index, whose slot is the
+// segment's place in seed.json's list, counted from 1.
 const (
 	seedFile   = "seed.json"
 	seedFormat = 1
@@ -37,11 +44,22 @@ const (
 // ErrNoSeed says that there is nothing at a seed's path.
 var ErrNoSeed = errors.New("there is no seed")
 
+// manifest is what seed.json has.
 type manifest struct {
 	Format   int               `json:"format"`
-	Segments []string          `json:"segments"`
-	Heads    map[string]string `json:"heads"`
+	Segments []listed          `json:"segments"`
+	Index    digest.Digest     `json:"index"`
+	Heads    map[string]string `json:"heads"` // notes by tree.Heads.Key
 }
+
+type listed struct {
+	File  string `json:"file"`
+	Bytes int64  `json:"bytes"` // of its blobs, plain
+}
+
+func indexName(d digest.Digest) string { return fmt.Sprintf("index-%.16s", d) }
+
+var indexFile = regexp.MustCompile(`^index-[0-9a-f]{16}$`)
 
 // Seed is a cache that came with the machine's image. It is only read: nothing is
 // added, evicted or mended. Each blob is checked against its digest before it is
@@ -62,9 +80,12 @@ func OpenSeed(path string, log *slog.Logger) (*Seed, error) {
 		return nil, fmt.Errorf("seed %s: %w", path, err)
 	}
 	s := &Seed{c: newSeedCache(path, log), heads: m.Heads}
-	for _, name := range m.Segments {
-		if id, ok := segmentID(name); ok {
-			s.c.loadSeed(id)
+	if err := s.c.loadIndexed(m); err != nil {
+		s.c.log.Warn("seed: index cannot be used, segments will be read", "err", err)
+		for _, l := range m.Segments {
+			if id, ok := segmentID(l.File); ok {
+				s.c.loadSeed(id)
+			}
 		}
 	}
 	return s, nil
@@ -113,15 +134,58 @@ func newSeedCache(path string, log *slog.Logger) *Cache {
 	return c
 }
 
-// loadSeed adds a segment that must be there.
+// loadSeed adds a segment that must be there, and reads which blobs it has.
 func (c *Cache) loadSeed(id uint32) {
 	s := newSegment(c.dir.path, id)
-	if _, err := os.Stat(s.path); err != nil {
-		c.count.condemned.Add(1)
-		c.log.Warn("seed: segment cannot be used", "segment", segmentName(id), "err", err)
+	if err := s.measure(); err != nil {
+		c.lost(s, err)
 		return
 	}
 	c.loadSuspect(s)
+}
+
+// lost takes note of a segment that should be there.
+func (c *Cache) lost(s *segment, err error) {
+	c.count.condemned.Add(1)
+	c.log.Warn("seed: segment cannot be used", "segment", segmentName(s.id), "err", err)
+}
+
+// loadIndexed adds the segments of a manifest, with what its index says that they
+// have. After an error there is nothing.
+func (c *Cache) loadIndexed(m manifest) error {
+	b, err := os.ReadFile(filepath.Join(c.dir.path, indexName(m.Index)))
+	if err != nil {
+		return err
+	}
+	if err := m.Index.Check(b); err != nil {
+		return fmt.Errorf("%s: %w", indexName(m.Index), err)
+	}
+	slots := make([]uint16, 1, len(m.Segments)+1)
+	for _, l := range m.Segments {
+		slots = append(slots, 0)
+		id, ok := segmentID(l.File)
+		if !ok {
+			continue
+		}
+		s := newSegment(c.dir.path, id)
+		if err := s.measure(); err != nil {
+			c.lost(s, err)
+			continue
+		}
+		s.bytes.Store(l.Bytes)
+		if c.add(s) {
+			slots[len(slots)-1] = s.slot
+		}
+	}
+	c.index.expect(int64(len(b) / 8))
+	now := c.stamp()
+	for ; len(b) >= 8; b = b[8:] {
+		e := entry(binary.LittleEndian.Uint64(b))
+		if i := int(e.slot()); i < len(slots) && slots[i] != 0 {
+			c.index.put(e&fpMask|entry(slots[i]), now)
+		}
+	}
+	return nil
 }
 
 // Get answers as Cache.Get does.

@@ -253,7 +253,10 @@ func TestSeedChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	if files := segmentFiles(t, dir); len(files) != len(listed.Segments) {
-		t.Errorf("files %q, listed %q", files, listed.Segments)
+		t.Errorf("files %q, listed %+v", files, listed.Segments)
+	}
+	if all := contents(t, dir); len(all) != len(listed.Segments)+2 {
+		t.Errorf("%d files for %d segments", len(all), len(listed.Segments))
 	}
 	// A program that has the old one open gets what it had, or nothing.
 	for n := range uint64(300) {
@@ -315,9 +318,48 @@ func TestSeedDamage(t *testing.T) {
 	}
 }
 
+// TestSeedBadIndex does without the index, or with one that is not what it was.
+func TestSeedBadIndex(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "seed")
+	bake(t, dir, 0, 60, nil)
+	m, err := readManifest(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := filepath.Join(dir, indexName(m.Index))
+	good, err := os.ReadFile(index)
+	if err != nil || len(good) != 8*60 {
+		t.Fatalf("index of %d bytes, %v", len(good), err)
+	}
+	bad := bytes.Clone(good)
+	bad[100] ^= 1
+	for _, now := range [][]byte{bad, good[:80], nil} {
+		os.Remove(index)
+		if now != nil {
+			if err := os.WriteFile(index, now, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		log := &logged{}
+		s, err := OpenSeed(dir, log.logger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range uint64(60) {
+			if !seedHas(t, s, n) {
+				t.Errorf("blob %d is missing with an index of %d bytes", n, len(now))
+			}
+		}
+		if log.count("index cannot be used") != 1 {
+			t.Errorf("log:\n%s", log)
+		}
+		shut(t, s.c)
+	}
+}
+
 // TestSeedBadManifest has all that is wrong with seed.json told.
 func TestSeedBadManifest(t *testing.T) {
-	for _, text := range []string{"", "{", `{"format": 2}`, `[]`, `{"format": 1, "segments": 3}`} {
+	for _, text := range []string{"", "{", `{"format": 2}`, `[]`, `{"format": 1, "segments": 3}`, `{"format": 1, "index": "x"}`} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, seedFile), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -328,7 +370,7 @@ func TestSeedBadManifest(t *testing.T) {
 	}
 	// Names that lead elsewhere, and segments that are gone, count for nothing.
 	dir := t.TempDir()
-	text := `{"format": 1, "segments": ["../seg-00000001.bolt", "/etc/passwd", "seg-0000000f.bolt"]}`
+	text := `{"format": 1, "segments": [{"file": "../seg-00000001.bolt"}, {"file": "/etc/passwd"}, {"file": "seg-0000000f.bolt"}]}`
 	if err := os.WriteFile(filepath.Join(dir, seedFile), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

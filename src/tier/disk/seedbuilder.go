@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -68,11 +71,18 @@ func (b *SeedBuilder) segments() ([]uint32, error) {
 	for _, name := range names {
 		if id, ok := segmentID(name); ok {
 			ids = append(ids, id)
-		} else if name != seedFile && name != seedFile+".tmp" {
+		} else if !inSeed(name) {
 			return nil, fmt.Errorf("%w: it has %q", ErrForeign, name)
 		}
 	}
 	return ids, nil
+}
+
+// inSeed tells the files that a seed has, or a build that was cut off leaves.
+func inSeed(name string) bool {
+	name = strings.TrimSuffix(name, tempSuffix)
+	_, segment := segmentID(name)
+	return segment || name == seedFile || indexFile.MatchString(name)
 }
 
 // Head returns the note that the seed, as it was committed last, has for a tree.
@@ -170,7 +180,7 @@ func (b *SeedBuilder) commit(refs []tier.Ref, heads map[string][]byte) error {
 	for _, ref := range refs {
 		wanted[keyOf(&ref)] = true
 	}
-	m := manifest{Format: seedFormat, Segments: []string{}, Heads: make(map[string]string, len(heads))}
+	m := manifest{Format: seedFormat, Segments: []listed{}, Heads: make(map[string]string, len(heads))}
 	for key, note := range heads {
 		m.Heads[key] = string(note)
 	}
@@ -207,10 +217,53 @@ func (b *SeedBuilder) commit(refs []tier.Ref, heads map[string][]byte) error {
 		if err := syncFile(s.path); err != nil {
 			return err
 		}
-		m.Segments = append(m.Segments, segmentName(s.id))
+		m.Segments = append(m.Segments, listed{segmentName(s.id), s.bytes.Load()})
+	}
+	index, err := b.encodeIndex()
+	if err != nil {
+		return err
+	}
+	m.Index = digest.Of(index)
+	if err := b.place(indexName(m.Index), index); err != nil {
+		return err
 	}
 	return b.publish(m)
 }
+
+// encodeIndex is the file that says which blob is in which segment.
+func (b *SeedBuilder) encodeIndex() ([]byte, error) {
+	place := make(map[uint16]entry)
+	for i, s := range b.c.segments() {
+		place[s.slot] = entry(i + 1)
+	}
+	all := make([]uint64, 0, b.c.index.len())
+	err := b.c.index.each(func(e entry, _ uint32) error {
+		all = append(all, uint64(e&fpMask|place[e.slot()]))
+		return nil
+	})
+	slices.Sort(all)
+	text := make([]byte, 0, 8*len(all))
+	for _, e := range all {
+		text = binary.LittleEndian.AppendUint64(text, e)
+	}
+	return text, err
+}
+
+// place gives a file in the directory its content, at once and durably but for its name.
+func (b *SeedBuilder) place(name string, content []byte) error {
+	path := filepath.Join(b.c.dir.path, name)
+	if err := writeSynced(path+tempSuffix, content); err != nil {
+		os.Remove(path + tempSuffix)
+		return err
+	}
+	if err := os.Rename(path+tempSuffix, path); err != nil {
+		os.Remove(path + tempSuffix)
+		return err
+	}
+	return nil
+}
+
+const tempSuffix = ".tmp"
 
 // sort tells whether a segment has nothing but what is wanted, and else what of it is.
 func (b *SeedBuilder) sort(s *segment, wanted map[pendingKey]bool) (keep bool, here []tier.Ref, err error) {
@@ -244,27 +297,22 @@ func (b *SeedBuilder) publish(m manifest) error {
 	if err := b.c.dir.sync(); err != nil {
 		return err
 	}
-	path := filepath.Join(b.c.dir.path, seedFile)
-	if err := writeSynced(path+".tmp", append(text, '\n')); err != nil {
-		os.Remove(path + ".tmp")
-		return err
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		os.Remove(path + ".tmp")
+	if err := b.place(seedFile, append(text, '\n')); err != nil {
 		return err
 	}
 	if err := b.c.dir.sync(); err != nil {
 		return err
 	}
-	ids, err := b.segments()
+	names, err := b.c.dir.names()
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
-		if name := segmentName(id); !slices.Contains(m.Segments, name) {
-			if err := os.Remove(filepath.Join(b.c.dir.path, name)); err != nil {
-				return fmt.Errorf("remove what the seed no longer needs: %w", err)
-			}
+	for _, name := range names {
+		if name == seedFile || name == indexName(m.Index) || !inSeed(name) || slices.ContainsFunc(m.Segments, func(l listed) bool { return l.File == name }) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(b.c.dir.path, name)); err != nil {
+			return fmt.Errorf("remove what the seed no longer needs: %w", err)
 		}
 	}
 	return b.c.dir.sync()
