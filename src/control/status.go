@@ -1,6 +1,8 @@
 package control
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/aysfs/aysfs/src/tier"
@@ -24,6 +26,18 @@ type Status struct {
 	Seed   *Seed   `json:"seed,omitempty"` // nil: nothing came with the machine
 	Stores []Store `json:"stores"`
 	Memory Memory  `json:"memory"`
+}
+
+// healthy tells which of the mounts don't show a tree. One that can't be asked for
+// a newer tree is well all the same.
+func (s Status) healthy() error {
+	var errs []error
+	for _, m := range s.Mounts {
+		if m.Error != "" {
+			errs = append(errs, fmt.Errorf("%s: %s", m.Path, m.Error))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Mount is one configured mount.

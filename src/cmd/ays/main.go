@@ -54,6 +54,7 @@ func commands() []command {
 		{"bake", "", "put what a machine's first boot needs into its image: config, metadata, content", bakeImage},
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
+		{"health", "", "tell by the exit code whether the client or the cache server on this machine is well", showHealth},
 		{"debug", "pull|watch|log|clear", "bring home what was changed on running machines", debugMount},
 		{"keygen", "NAME", "make a key to sign heads with", makeKey},
 		{"sign", "", "sign a head's text on standard input, for publish -sign-with", signHead},
