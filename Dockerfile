@@ -1,4 +1,4 @@
-# A few MB: what a release has for a machine, and nothing else. Beside this file lies the
+# What a release has for a machine, and nothing else. Beside this file lies the
 # release's tarball, or make dist has made it.
 #
 #   docker build -t aysfs .
