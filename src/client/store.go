@@ -12,6 +12,7 @@ import (
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/disk"
 	"github.com/aysfs/aysfs/src/tier/store"
 	"github.com/aysfs/aysfs/src/tree"
 )
@@ -33,6 +34,7 @@ type chain struct {
 	source store.Store
 	grid   []*gridSource
 	blobs  *tier.Chain
+	seeded *disk.Seeded // nil: there is no seed
 	heads  *tree.Heads
 	users  sync.WaitGroup // calls under way
 	closed chan struct{}
@@ -91,7 +93,11 @@ func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 		Recent: max(share(made.Memory, recentShare)/made.Stores, 2<<20),
 	}
 	heads := &tree.Heads{Store: s.Name, Source: headChain{ch.grid, src}, Kept: c.heads, Keys: keys, Log: c.log}
-	if c.cache != nil {
+	switch {
+	case c.seed != nil:
+		ch.seeded = &disk.Seeded{Cache: c.cache, Seed: c.seed}
+		cfg.Cache, heads.Seed = ch.seeded, c.seed
+	case c.cache != nil:
 		cfg.Cache = c.cache
 	}
 	if len(caches) > 0 && len(keys) > 0 {
@@ -214,7 +220,11 @@ func (o *origin) Arrived(since time.Time) bool {
 func (o *origin) Origin(ref tier.Ref) string {
 	ch := o.use()
 	defer ch.users.Done()
-	return ch.blobs.Origin(ref)
+	name := ch.blobs.Origin(ref)
+	if name == "disk" && ch.seeded != nil {
+		return ch.seeded.Name(ref)
+	}
+	return name
 }
 
 // keptHeads keeps the last good head of each tree in memory, and on disk where
