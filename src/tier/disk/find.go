@@ -136,6 +136,55 @@ func (h *handle) find(tx *bolt.Tx, root uint64, key []byte, wait bool) ([]byte, 
 	return nil, &damage{"a tree that is too deep"}
 }
 
+// warm has the disk begin to read the leaves of the tree, which lookups come to in
+// no order. They are a hundredth of a segment at most. It waits for the branches above.
+func (h *handle) warm() {
+	snap := h.borrow()
+	defer snap.refs.Add(-1)
+	// Who looks a blob up will tell of what is damaged.
+	_ = guard(func() error {
+		for _, b := range snap.domains {
+			if b.Root() != 0 {
+				if err := h.warmBelow(snap.tx, uint64(b.Root()), maxDepth); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func (h *handle) warmBelow(tx *bolt.Tx, number uint64, depth int) error {
+	page, err := h.page(tx, number, true)
+	if err != nil {
+		return err
+	}
+	if binary.NativeEndian.Uint16(page[8:]) != branchPage || depth == 0 {
+		return nil
+	}
+	count := int(binary.NativeEndian.Uint16(page[10:]))
+	below := func(i int) uint64 { return binary.NativeEndian.Uint64(page[headerSize+i*elementSize+8:]) }
+	for i := range count {
+		if err := h.willNeed(int64(below(i))*pageSize, pageSize); err != nil {
+			return fmt.Errorf("read ahead: %w", err)
+		}
+	}
+	// All leaves are equally far down. A look at the first tells what they are.
+	if count == 0 {
+		return nil
+	}
+	first, err := h.page(tx, below(0), true)
+	if err != nil || binary.NativeEndian.Uint16(first[8:]) == leafPage {
+		return err
+	}
+	for i := range count {
+		if err := h.warmBelow(tx, below(i), depth-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // elementKey is the key of element i. What points out of the page panics.
 func elementKey(page []byte, i int, flags uint16) []byte {
 	e := headerSize + i*elementSize

@@ -117,5 +117,10 @@ func (c *Cache) WillNeed(ref tier.Ref) bool {
 	}
 	n := max(p.size, readAhead)
 	h.asked.Store(p.off + n)
-	return unix.Fadvise(int(h.file.Fd()), p.off, n, unix.FADV_WILLNEED) == nil
+	return h.willNeed(p.off, n) == nil
+}
+
+// willNeed has the disk begin to read n bytes at off. It does not wait for them.
+func (h *handle) willNeed(off, n int64) error {
+	return unix.Fadvise(int(h.file.Fd()), off, n, unix.FADV_WILLNEED)
 }

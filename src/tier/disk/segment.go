@@ -184,8 +184,12 @@ func (c *Cache) acquire(s *segment) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.refs.Store(2)
+	h.refs.Store(3)
 	s.handle.Store(h)
+	go func() {
+		h.warm()
+		c.unref(h)
+	}()
 	return h, nil
 }
 
