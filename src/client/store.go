@@ -190,7 +190,7 @@ func (o *origin) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
 }
 
 // Ready is Local for what is in memory.
-func (o *origin) Ready(ref tier.Ref, off, n int64) (tier.Blob, bool) {
+func (o *origin) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
 	ch := o.use()
 	defer ch.users.Done()
 	return ch.blobs.Ready(ref, off, n)

@@ -126,7 +126,8 @@ type handle struct {
 	snap   atomic.Pointer[snapshot]
 	old    []*snapshot // replaced ones that readers may still use; the writer's
 
-	asked atomic.Int64 // up to where the disk was asked to read ahead
+	warmed atomic.Bool  // the tree is in memory, or will be soon
+	asked  atomic.Int64 // up to where the disk was asked to read ahead
 
 	// base is the map's first byte, known once there is a key to tell it by.
 	base atomic.Pointer[byte]
@@ -184,12 +185,9 @@ func (c *Cache) acquire(s *segment) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.refs.Store(3)
+	h.refs.Store(2)
+	c.warm(h)
 	s.handle.Store(h)
-	go func() {
-		h.warm()
-		c.unref(h)
-	}()
 	return h, nil
 }
 
