@@ -412,7 +412,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 	}
 	write, bare := direntWriter(writeDirent), direntWriter(writeDirent)
 	if plus {
-		write, bare = d.fs.writeDirentPlus, writeDirentPlusBare
+		write, bare = d.fs.plus, writeDirentPlusBare
 	}
 	var added []overlay.Name // that the tree does not have
 	kinds := make(map[string]object.Kind)
@@ -427,9 +427,9 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 	}
 	full := false
 	filter := func(write direntWriter) direntWriter {
-		return func(buf []byte, id uint64, pos int, e *object.Entry, de fuseutil.Dirent) (n int, err error) {
+		return func(buf []byte, id uint64, pos int, e object.Entry, de fuseutil.Dirent) (n int, err error) {
 			verdict, path := overlay.Tree, ""
-			if e != nil {
+			if pos >= 0 {
 				path = object.Join(dir, de.Name)
 				verdict = d.layer.Concerns(path)
 			}
@@ -443,7 +443,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 				n, err = bare(buf, id, pos, e, de)
 			default:
 				n, err = write(buf, id, pos, e, de)
-				if n > 0 && plus && e != nil && e.Kind == object.Dir {
+				if n > 0 && plus && pos >= 0 && e.Kind == object.Dir {
 					// By the id that was said: another may be in its place.
 					d.remember(*(*uint64)(unsafe.Pointer(&buf[0])), path)
 				}
@@ -458,7 +458,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 		}
 	} else {
 		for off := op.Offset; off < firstEntry; off++ {
-			n, err := bare(op.Dst[op.BytesRead:], uint64(op.Inode), -1, nil, fuseutil.Dirent{
+			n, err := bare(op.Dst[op.BytesRead:], uint64(op.Inode), -1, object.Entry{}, fuseutil.Dirent{
 				Offset: off + 1, Inode: op.Inode, Type: fuseutil.DT_Directory, Name: ".."[:off+1],
 			})
 			if err != nil || n == 0 {
@@ -479,7 +479,7 @@ func (d *layered) readAdded(op *fuseops.ReadDirOp, names []overlay.Name, write d
 			continue
 		}
 		e := object.Entry{Name: []byte(name.Name), Kind: name.Kind}
-		n, err := write(op.Dst[op.BytesRead:], uint64(op.Inode), 0, &e, fuseutil.Dirent{
+		n, err := write(op.Dst[op.BytesRead:], uint64(op.Inode), 0, e, fuseutil.Dirent{
 			Offset: fuseops.DirOffset(at+1) | fuseops.DirOffset(tag), Name: name.Name, Type: direntType(name.Kind),
 		})
 		if err != nil || n == 0 {
