@@ -85,6 +85,7 @@ func (f *FS) readInode(ctx context.Context, r *inode, op *fuseops.ReadFileOp) er
 	if r.chunked {
 		err = f.readChunks(ctx, s, r, op.Offset, n, out)
 	} else {
+		f.needs.note(r.id, needWhole, 0)
 		f.walks.read(r, op.Offset)
 		err = f.readPiece(ctx, s, s.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
 		f.note(ctx, r.id, 0, r.size, err)
@@ -128,6 +129,7 @@ func (f *FS) readChunks(ctx context.Context, s *shown, r *inode, off, n int64, o
 		i, start := list.At(off)
 		c := list.Chunks[i]
 		part := min(n, start+c.Size-off)
+		f.needs.note(r.id, start, c.Size)
 		if out.n == maxPieces {
 			return fmt.Errorf("chunk list %s: %w: chunks of less than %d bytes", r.digest, object.ErrFormat, object.MinChunk)
 		}
