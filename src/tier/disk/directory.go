@@ -39,7 +39,7 @@ func ours(name string) bool {
 		return true
 	}
 	ok, _ := regexp.MatchString(`^seg-[0-9a-f]{8}\.bolt$`, name)
-	return ok
+	return ok || profileRE.MatchString(name)
 }
 
 // directory is the locked place of a cache.
