@@ -24,6 +24,9 @@ const (
 	maxPath  = 4096
 )
 
+// File is what a tree's profile is called beside its head in a store.
+const File = "profile"
+
 // What a need has for its block where it is none.
 const (
 	Listing int32 = -2 // of a directory
