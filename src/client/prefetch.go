@@ -3,7 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
-	"time"
+	"slices"
 
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -39,25 +39,27 @@ func (c *Client) prefetch(m *mount) error {
 	cfg, _ := m.config()
 	v := f.View()
 	near := c.cache != nil && cfg.Prefetch >= prefetchMetadata
-	p := prefetcher{ctx: m.life, blobs: m.origin, moved: m.moved}
 	var refs []tier.Ref
-	if err := v.Metadata(m.life, func(ref tier.Ref) {
-		refs = append(refs, ref)
-		if near {
-			p.bring(ref)
-		}
-	}); err != nil {
+	if err := v.Metadata(m.life, func(ref tier.Ref) { refs = append(refs, ref) }); err != nil {
 		return err
 	}
 	m.pin(&c.pins, refs)
 	if !near {
 		return nil
 	}
+	if err := m.origin.Bring(m.life, tier.ReadAhead, slices.Values(refs), nil); err != nil {
+		return err
+	}
 	m.say(fmt.Sprintf("%d objects", len(refs)))
 	if cfg.Prefetch < prefetchTree {
 		return nil
 	}
-	return p.tree(v, "", v.Root(), func() { m.say(fmt.Sprintf("%d objects, %d files prefetched", len(refs), p.files)) })
+	w := wholeTree{ctx: tier.InBackground(m.life), view: v, moved: m.moved}
+	w.progress = func() { m.say(fmt.Sprintf("%d objects, %d files prefetched", len(refs), w.files)) }
+	if err := m.origin.Bring(m.life, tier.Whole, w.refs, nil); err != nil {
+		return err
+	}
+	return w.err
 }
 
 // pin has the disk cache keep what this mount needs to start without network,
@@ -76,54 +78,58 @@ func (m *mount) say(note string) {
 	m.mu.Unlock()
 }
 
-// prefetcher brings blobs near one after the other, as the chain has room.
-type prefetcher struct {
-	ctx   context.Context
-	blobs *origin
-	moved <-chan struct{}
-	files int
+// wholeTree is all content of a view, in the order of its listings.
+type wholeTree struct {
+	ctx      context.Context
+	view     *tree.View
+	moved    <-chan struct{} // ends it: the next tree comes first
+	files    int             // come to
+	progress func()
+	err      error // why there is no more
 }
 
-func (p *prefetcher) bring(ref tier.Ref) {
-	for !p.blobs.Prefetch(ref) {
-		select {
-		case <-time.After(2 * time.Millisecond):
-		case <-p.ctx.Done():
-			return
-		}
-	}
+// refs is an iterator.
+func (w *wholeTree) refs(yield func(tier.Ref) bool) {
+	w.files, w.err = 0, nil
+	w.below("", w.view.Root(), yield)
 }
 
-// tree brings all content below a directory near.
-func (p *prefetcher) tree(v *tree.View, path string, dir object.Entry, progress func()) error {
-	l, err := v.Listing(p.ctx, path, dir.Digest)
+// below is false when there shall be no more.
+func (w *wholeTree) below(path string, dir object.Entry, yield func(tier.Ref) bool) bool {
+	l, err := w.view.Listing(w.ctx, path, dir.Digest)
 	if err != nil {
-		return err
+		w.err = err
+		return false
 	}
 	for i := range l.Len() {
-		if p.ctx.Err() != nil || len(p.moved) > 0 {
-			return p.ctx.Err() // the next tree comes first
+		if w.ctx.Err() != nil || len(w.moved) > 0 {
+			return false
 		}
 		e := l.At(i)
 		switch {
 		case e.Kind == object.Dir:
-			if err := p.tree(v, object.Join(path, string(e.Name)), e, progress); err != nil {
-				return err
+			if !w.below(object.Join(path, string(e.Name)), e, yield) {
+				return false
 			}
 		case e.Kind == object.File && e.Chunked:
-			list, err := v.Chunks(p.ctx, e.Digest, e.Size)
+			list, err := w.view.Chunks(w.ctx, e.Digest, e.Size)
 			if err != nil {
-				return err
+				w.err = err
+				return false
 			}
 			for _, c := range list.Chunks {
-				p.bring(v.BlobRef(c.Digest, c.Size))
+				if !yield(w.view.BlobRef(c.Digest, c.Size)) {
+					return false
+				}
 			}
-			p.files++
+			w.files++
 		case e.Kind == object.File && e.Size > 0:
-			p.bring(v.BlobRef(e.Digest, e.Size))
-			p.files++
+			if !yield(w.view.BlobRef(e.Digest, e.Size)) {
+				return false
+			}
+			w.files++
 		}
 	}
-	progress()
-	return nil
+	w.progress()
+	return true
 }

@@ -52,6 +52,21 @@ func (c *Cache) fileSystem() (free, total int64) {
 	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize)
 }
 
+// Room is how many bytes the cache can still take before it has to drop something;
+// 0 or less: none.
+func (c *Cache) Room() int64 {
+	b := c.bounds.Load()
+	c.pendMu.RLock()
+	queued := c.queued
+	c.pendMu.RUnlock()
+	room := b.MaxSize - c.used() - b.headroom
+	if spare, _, _ := c.spare(); spare-b.headroom < room {
+		room = spare - b.headroom
+	}
+	// Room is made for a batch at a time.
+	return room - queued - min(batchBytes, b.segment/4) - (16+256)*pageSize
+}
+
 // makeRoom evicts until need more bytes may be written, with something left to
 // copy the next survivors into. Where there is nothing to evict any more, it
 // will do without that.
