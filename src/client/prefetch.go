@@ -2,8 +2,11 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -47,19 +50,28 @@ func (c *Client) prefetch(m *mount) error {
 	if !near {
 		return nil
 	}
-	if err := m.origin.Bring(m.life, tier.ReadAhead, slices.Values(refs), nil); err != nil {
+	var both errgroup.Group
+	both.Go(func() error { return c.bringProfile(m, v) })
+	both.Go(func() error {
+		err := m.bring(stageMetadata, slices.Values(refs), int64(len(refs)), 0)
+		if err == nil {
+			m.say(fmt.Sprintf("%d objects", len(refs)))
+		}
+		return err
+	})
+	if err := both.Wait(); err != nil || cfg.Prefetch < prefetchTree {
 		return err
 	}
-	m.say(fmt.Sprintf("%d objects", len(refs)))
-	if cfg.Prefetch < prefetchTree {
-		return nil
+	w := wholeTree{ctx: tier.InBackground(m.life), view: v}
+	all := int64(0)
+	if cfg.Remote == "" {
+		all = v.Head().Counts.Bytes
 	}
-	w := wholeTree{ctx: tier.InBackground(m.life), view: v, moved: m.moved}
-	w.progress = func() { m.say(fmt.Sprintf("%d objects, %d files prefetched", len(refs), w.files)) }
-	if err := m.origin.Bring(m.life, tier.Whole, w.refs, nil); err != nil {
-		return err
+	err := m.bring(stageTree, w.refs, 0, all)
+	if errors.Is(err, tier.ErrNoRoom) {
+		return nil // which the status tells
 	}
-	return w.err
+	return errors.Join(err, w.err)
 }
 
 // pin has the disk cache keep what this mount needs to start without network,
@@ -80,17 +92,14 @@ func (m *mount) say(note string) {
 
 // wholeTree is all content of a view, in the order of its listings.
 type wholeTree struct {
-	ctx      context.Context
-	view     *tree.View
-	moved    <-chan struct{} // ends it: the next tree comes first
-	files    int             // come to
-	progress func()
-	err      error // why there is no more
+	ctx  context.Context
+	view *tree.View
+	err  error // why there is no more
 }
 
 // refs is an iterator.
 func (w *wholeTree) refs(yield func(tier.Ref) bool) {
-	w.files, w.err = 0, nil
+	w.err = nil
 	w.below("", w.view.Root(), yield)
 }
 
@@ -102,7 +111,7 @@ func (w *wholeTree) below(path string, dir object.Entry, yield func(tier.Ref) bo
 		return false
 	}
 	for i := range l.Len() {
-		if w.ctx.Err() != nil || len(w.moved) > 0 {
+		if w.ctx.Err() != nil {
 			return false
 		}
 		e := l.At(i)
@@ -122,14 +131,11 @@ func (w *wholeTree) below(path string, dir object.Entry, yield func(tier.Ref) bo
 					return false
 				}
 			}
-			w.files++
 		case e.Kind == object.File && e.Size > 0:
 			if !yield(w.view.BlobRef(e.Digest, e.Size)) {
 				return false
 			}
-			w.files++
 		}
 	}
-	w.progress()
 	return true
 }
