@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/aysfs/aysfs/src/object"
 )
@@ -101,28 +102,40 @@ func (r *recorder) add(a asked) {
 	}
 }
 
+// stopTime is how long a recording that is stopped may take to tell what it noted.
+const stopTime = 5 * time.Second
+
 // Record has tell called with what programs need from now on, in order, one at a
-// time, each need once. That ends with the mount, or when stop is called, which does
-// not wait for it. Another call of Record takes the place of the one before.
+// time, each need once. That ends with the mount, or when stop is called, which returns
+// when all that was needed before has been told. Another call of Record takes the place
+// of the one before.
 func (f *FS) Record(tell func(Need)) (stop func()) {
 	r := &recorder{wake: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(f.life)
-	stop = func() {
+	quit, done := make(chan struct{}), make(chan struct{})
+	stop = sync.OnceFunc(func() {
 		f.needs.recorder.CompareAndSwap(r, nil)
+		timer := time.AfterFunc(stopTime, cancel)
+		close(quit)
+		<-done
+		timer.Stop()
 		cancel()
-	}
+	})
 	f.mover.mu.Lock()
 	defer f.mover.mu.Unlock()
 	if f.mover.ended { // which waits for those in the background
-		cancel()
+		close(done)
 		return stop
 	}
 	f.needs.recorder.Store(r)
 	f.background.Go(func() {
+		defer close(done)
 		var spare []asked
-		for {
+		for last := false; !last; {
 			select {
 			case <-r.wake:
+			case <-quit:
+				last = true
 			case <-ctx.Done():
 				return
 			}

@@ -117,9 +117,11 @@ func TestRecordingStops(t *testing.T) {
 	var first, second heard
 	stop := f.Record(first.tell)
 	read(t, filepath.Join(mnt, "hello"))
-	first.await(t, "hello")
 	stop()
 	stop()
+	if got := first.files(); !slices.Equal(got, []string{"hello"}) {
+		t.Errorf("when it has stopped: %q", got)
+	}
 	stop = f.Record(second.tell)
 	read(t, filepath.Join(mnt, "mid"))
 	second.await(t, "mid")

@@ -35,10 +35,15 @@ type Tree interface {
 // It ends when ctx is done.
 func Resolve(ctx context.Context, p *Profile, t Tree) iter.Seq[tier.Ref] {
 	return func(yield func(tier.Ref) bool) {
-		r := resolver{ctx: ctx, tree: t, dirs: make(map[string]found), given: make(map[tier.Ref]struct{}), yield: yield}
-		_ = r.catalogs(p) && r.chunkLists(p) && r.content(p)
+		newResolver(ctx, t, yield).run(p)
 	}
 }
+
+func newResolver(ctx context.Context, t Tree, yield func(tier.Ref) bool) *resolver {
+	return &resolver{ctx: ctx, tree: t, dirs: make(map[string]found), given: make(map[tier.Ref]struct{}), yield: yield}
+}
+
+func (r *resolver) run(p *Profile) { _ = r.catalogs(p) && r.chunkLists(p) && r.content(p) }
 
 // found is what a path turned out to be.
 type found struct {
@@ -211,4 +216,17 @@ func (r *resolver) in(dir string, d object.Entry, path string) (object.Entry, bo
 	}
 	e := l.At(i)
 	return e, true
+}
+
+// Measure tells how many objects Resolve gives, and how many bytes of files those have.
+func Measure(ctx context.Context, p *Profile, t Tree) (objects int, bytes int64) {
+	r := newResolver(ctx, t, func(tier.Ref) bool { return true })
+	r.run(p)
+	return len(r.given), r.bytes
+}
+
+// Find finds a file of a tree by its path; false if there is none, or it can't be
+// looked up.
+func Find(ctx context.Context, t Tree, path string) (object.Entry, bool) {
+	return newResolver(ctx, t, nil).file(path)
 }
