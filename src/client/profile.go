@@ -120,7 +120,7 @@ func (c *Client) findProfile(m *mount) {
 	c.keepProfile(m, m.needs.known)
 }
 
-// askForProfile asks the grid's caches and then the store. What is no profile
+// askForProfile asks the grid's caches, or else the store. What is no profile
 // counts as absent.
 func (c *Client) askForProfile(ctx context.Context, m *mount) (*profile.Profile, string, error) {
 	cfg, _ := m.config()
@@ -141,8 +141,9 @@ func (c *Client) askForProfile(ctx context.Context, m *mount) (*profile.Profile,
 		gctx, cancel := context.WithTimeout(ctx, profileGridWait)
 		b, err := g.cache.profile(gctx, c.config().Main.ID, cfg)
 		cancel()
-		if p, from, err := read(g.Name(), b, err); err == nil {
-			return p, from, nil
+		// A cache that has none has asked the store.
+		if p, from, err := read(g.Name(), b, err); err == nil || errors.Is(err, tier.ErrAbsent) {
+			return p, from, err
 		}
 	}
 	var b []byte

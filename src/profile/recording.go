@@ -26,7 +26,7 @@ func (r *Recording) Chunk(path string, off, n, size int64) bool {
 		return false
 	}
 	fresh := false
-	for b := first; b < end; b++ {
+	for b := first; b < end && !r.Full(); b++ {
 		fresh = r.add(path, int32(b), min(n, BlockSize)) || fresh
 	}
 	return fresh
