@@ -8,7 +8,8 @@
 // profile.go finds out what programs need of a mount's tree, prefetch.go brings near
 // what they may need, and progress.go tells how far that is.
 //
-// Locks: mount.turn is held over a move, which may wait for the network, and
-// mount.mounting over the making of a mount; Client.mu, mount.mu, needs.mu,
-// progress.mu and origin.mu are held for moments only, the first before the others.
+// Locks: mount.turn is held over a move, which may wait for the network,
+// mount.mounting over the making of a mount, and Client.merging over the change of a
+// profile in the disk cache; Client.mu, mount.mu, needs.mu, progress.mu and origin.mu
+// are held for moments only, the first before the others.
 package client

@@ -36,36 +36,35 @@ const (
 	partingWait     = time.Second
 )
 
-// needs is what is known, and found out, of what programs need of a mount's tree.
+// needs is what is known, and found out, of what programs need of a mount's tree. The
+// profile itself lies in the disk cache.
 type needs struct {
-	found chan struct{} // closed when known and from are there
+	found chan struct{} // closed when a profile was looked for
 
-	known *profile.Profile // nil: none
-	from  string           // who had it, for people
-
-	mu  sync.Mutex
-	run *profile.Recording // GUARDED_BY(mu); nil: not recorded
+	mu    sync.Mutex
+	known control.Profile    // GUARDED_BY(mu); zero: there is none
+	run   *profile.Recording // GUARDED_BY(mu); nil: not recorded
 }
 
 // status is what is told of them; nil if there is nothing.
 func (n *needs) status() *control.Profile {
-	s := &control.Profile{}
 	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.known
 	if n.run != nil {
 		s.Recording, s.Recorded = true, n.run.Len()
 	}
-	n.mu.Unlock()
-	select {
-	case <-n.found:
-		if p := n.known; p != nil {
-			s.From, s.Needs, s.Runs, s.Time = n.from, len(p.Needs), p.Runs, p.Time
-		}
-	default:
-	}
-	if *s == (control.Profile{}) {
+	if s == (control.Profile{}) {
 		return nil
 	}
-	return s
+	return &s
+}
+
+// learned takes note of which profile there is.
+func (n *needs) learned(p *profile.Profile, from string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.known = control.Profile{From: from, Needs: len(p.Needs), Runs: p.Runs, Time: p.Time}
 }
 
 // learns tells whether a mount's needs are recorded and fetched ahead of need. Without
@@ -90,34 +89,66 @@ func (c *Client) findProfile(m *mount) {
 	if !c.learns(m) {
 		return
 	}
-	var own *profile.Profile
-	if b, err := c.cache.Profile(m.profileKey()); err == nil {
-		if own, err = profile.Parse(b); err != nil {
-			c.log.Warn("a profile in the disk cache can't be read", "op", "profile", "mount", m.path, "err", err)
-			own = nil
+	own := c.profile(m)
+	if own != nil {
+		m.needs.learned(own, "this machine")
+		if time.Since(own.Time) < ownLife {
+			return
 		}
-	}
-	m.needs.known, m.needs.from = own, "this machine"
-	if own != nil && time.Since(own.Time) < ownLife {
-		return
 	}
 	ctx, cancel := context.WithTimeout(m.life, profileWait)
 	defer cancel()
 	other, from, err := c.askForProfile(ctx, m)
-	switch {
-	case err != nil && !errors.Is(err, tier.ErrAbsent) && m.life.Err() == nil:
-		c.log.Debug("no profile could be asked for", "op", "profile", "mount", m.path, "err", err)
-		return
-	case err != nil:
-		return
-	case own == nil:
-		m.needs.known, m.needs.from = other, from
-	case other.Time.After(own.Time):
-		m.needs.known, m.needs.from = profile.Merge(own, other), from
-	default:
+	if err != nil {
+		if !errors.Is(err, tier.ErrAbsent) && m.life.Err() == nil {
+			c.log.Debug("no profile could be asked for", "op", "profile", "mount", m.path, "err", err)
+		}
 		return
 	}
-	c.keepProfile(m, m.needs.known)
+	c.mergeProfile(m, from, func(own *profile.Profile) *profile.Profile {
+		switch {
+		case own == nil:
+			return other
+		case other.Time.After(own.Time):
+			return profile.Merge(own, other)
+		}
+		return nil
+	})
+}
+
+// profile is what the disk cache has of what programs need of a mount's tree; nil if
+// there is nothing.
+func (c *Client) profile(m *mount) *profile.Profile {
+	b, err := c.cache.Profile(m.profileKey())
+	if err != nil {
+		return nil
+	}
+	p, err := profile.Parse(b)
+	if err != nil {
+		c.log.Warn("a profile in the disk cache can't be read", "op", "profile", "mount", m.path, "err", err)
+		return nil
+	}
+	return p
+}
+
+// mergeProfile keeps what merge makes of the profile that is kept, which may be nil;
+// nil changes nothing. Mounts of one tree have one profile.
+func (c *Client) mergeProfile(m *mount, from string, merge func(own *profile.Profile) *profile.Profile) {
+	c.merging.Lock()
+	defer c.merging.Unlock()
+	p := merge(c.profile(m))
+	if p == nil {
+		return
+	}
+	b, err := p.Encode()
+	if err == nil {
+		err = c.cache.PutProfile(m.profileKey(), b)
+	}
+	if err != nil {
+		c.log.Debug("a profile is not kept", "op", "profile", "mount", m.path, "err", err)
+		return
+	}
+	m.needs.learned(p, from)
 }
 
 // askForProfile asks the grid's caches, or else the store. What is no profile
@@ -156,17 +187,6 @@ func (c *Client) askForProfile(ctx context.Context, m *mount) (*profile.Profile,
 	return read(ch.source.Name(), b, err)
 }
 
-// keepProfile keeps a profile for the next time.
-func (c *Client) keepProfile(m *mount, p *profile.Profile) {
-	b, err := p.Encode()
-	if err == nil {
-		err = c.cache.PutProfile(m.profileKey(), b)
-	}
-	if err != nil {
-		c.log.Debug("a profile is not kept", "op", "profile", "mount", m.path, "err", err)
-	}
-}
-
 // bringProfile fetches what programs will need, in the order in which they will.
 func (c *Client) bringProfile(m *mount, v *tree.View) error {
 	select {
@@ -174,7 +194,7 @@ func (c *Client) bringProfile(m *mount, v *tree.View) error {
 	case <-m.life.Done():
 		return nil
 	}
-	p := m.needs.known
+	p := c.profile(m)
 	if p == nil {
 		return nil
 	}
@@ -254,7 +274,7 @@ func (c *Client) recorded(m *mount, run *profile.Profile) {
 		return
 	}
 	<-m.needs.found // which ends in time, at the latest with the mount
-	c.keepProfile(m, profile.Merge(m.needs.known, run))
+	c.mergeProfile(m, "this machine", func(own *profile.Profile) *profile.Profile { return profile.Merge(own, run) })
 	c.log.Debug("recorded what is needed", "op", "profile", "mount", m.path, "needs", len(run.Needs))
 	b, err := run.Encode()
 	if err != nil {
