@@ -202,7 +202,7 @@ const sideBySide = 8
 // does not have yet is not shown. Without a disk cache there is no place for it:
 // then what a move compares is all.
 func (c *Client) complete(ctx context.Context, t *tree.Tree, prefetch int) error {
-	if c.cache == nil || prefetch < prefetchMetadata {
+	if c.cache == nil || prefetch < prefetchKnown {
 		_, err := t.Index(ctx)
 		return err
 	}

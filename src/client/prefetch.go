@@ -15,8 +15,8 @@ import (
 
 // Values of prefetch in a mount's config.
 const (
-	prefetchMetadata = 1
-	prefetchTree     = 2
+	prefetchKnown = 1 // all metadata, and what programs are known to need
+	prefetchTree  = 2
 )
 
 // prefetchAll brings near what a mount shows, and again with each tree that it
@@ -41,7 +41,29 @@ func (c *Client) prefetch(m *mount) error {
 	f, _ := m.showing()
 	cfg, _ := m.config()
 	v := f.View()
-	near := c.cache != nil && cfg.Prefetch >= prefetchMetadata
+	near := c.cache != nil && cfg.Prefetch >= prefetchKnown
+	var profiled errgroup.Group
+	if near {
+		profiled.Go(func() error { return c.bringProfile(m, v) })
+	}
+	err := c.prefetchMetadata(m, v, near)
+	if err = errors.Join(err, profiled.Wait()); err != nil || !near || cfg.Prefetch < prefetchTree {
+		return err
+	}
+	w := wholeTree{ctx: tier.InBackground(m.life), view: v}
+	all := int64(0)
+	if cfg.Remote == "" {
+		all = v.Head().Counts.Bytes
+	}
+	err = m.bring(stageTree, w.refs, 0, all)
+	if errors.Is(err, tier.ErrNoRoom) {
+		return nil // which the status tells
+	}
+	return errors.Join(err, w.err)
+}
+
+// prefetchMetadata finds out what metadata there is, and brings it near.
+func (c *Client) prefetchMetadata(m *mount, v *tree.View, near bool) error {
 	var refs []tier.Ref
 	if err := v.Metadata(m.life, func(ref tier.Ref) { refs = append(refs, ref) }); err != nil {
 		return err
@@ -50,28 +72,11 @@ func (c *Client) prefetch(m *mount) error {
 	if !near {
 		return nil
 	}
-	var both errgroup.Group
-	both.Go(func() error { return c.bringProfile(m, v) })
-	both.Go(func() error {
-		err := m.bring(stageMetadata, slices.Values(refs), int64(len(refs)), 0)
-		if err == nil {
-			m.say(fmt.Sprintf("%d objects", len(refs)))
-		}
-		return err
-	})
-	if err := both.Wait(); err != nil || cfg.Prefetch < prefetchTree {
-		return err
+	err := m.bring(stageMetadata, slices.Values(refs), int64(len(refs)), 0)
+	if err == nil {
+		m.say(fmt.Sprintf("%d objects", len(refs)))
 	}
-	w := wholeTree{ctx: tier.InBackground(m.life), view: v}
-	all := int64(0)
-	if cfg.Remote == "" {
-		all = v.Head().Counts.Bytes
-	}
-	err := m.bring(stageTree, w.refs, 0, all)
-	if errors.Is(err, tier.ErrNoRoom) {
-		return nil // which the status tells
-	}
-	return errors.Join(err, w.err)
+	return err
 }
 
 // pin has the disk cache keep what this mount needs to start without network,

@@ -20,7 +20,7 @@ import (
 // when nothing new was needed for recordIdle, or recordMost after it began; with it
 // the start of what runs there is over.
 const (
-	recordIdle = 15 * time.Second
+	recordIdle = 10 * time.Second
 	recordMost = 5 * time.Minute
 	recordLook = time.Second // how often that is looked at
 )
@@ -71,7 +71,7 @@ func (n *needs) learned(p *profile.Profile, from string) {
 // a disk cache there is no place for either.
 func (c *Client) learns(m *mount) bool {
 	cfg, _ := m.config()
-	return c.cache != nil && cfg.Prefetch >= prefetchMetadata
+	return c.cache != nil && cfg.Prefetch >= prefetchKnown
 }
 
 // profileKey is where the disk cache has the profile of a mount's tree.
@@ -198,7 +198,9 @@ func (c *Client) bringProfile(m *mount, v *tree.View) error {
 	if p == nil {
 		return nil
 	}
-	return m.bring(stageProfile, profile.Resolve(tier.InBackground(m.life), p, v.Tree), 0, 0)
+	// What is needed last is not to drive out what is needed first.
+	most := c.config().Disk.MaxSize / 2
+	return m.bring(stageProfile, profile.Resolve(tier.InBackground(m.life), p, v.Tree, most), 0, 0)
 }
 
 // record takes down what programs need of a mount, and has it kept and told when that

@@ -195,6 +195,38 @@ func TestProfileOfThisMachine(t *testing.T) {
 	if n := store.profiles.Load(); n != asked {
 		t.Errorf("the store was asked for a profile %d times more", n-asked)
 	}
+	// What a run needs is seen whatever was fetched ahead of it.
+	c.start()
+	if m := c.status().Mounts[0].Profile; m == nil || m.Runs != 2 || m.Needs < len(p.reads) {
+		t.Errorf("after two runs: %+v", m)
+	}
+	c.stop()
+}
+
+// TestProfileIsToldWhenAProgramHasStarted: a grid has it while the machine runs.
+func TestProfileIsToldWhenAProgramHasStarted(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	grid := startGridCache(t)
+	c := newClient(t, store.url())
+	c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
+	mount := c.mount(profileID)
+	c.start()
+	run(t, time.Minute, "ls", "-l", mount) // is nobody's start
+	p.run(t, mount)
+	eventually(t, time.Minute, "the cache has a profile", func() bool {
+		_, err := runCommand(t, "curl", "-sf", "-o", filepath.Join(c.dir, "profile"), grid.url+"/ays/profile/e2e/m0")
+		return err == nil
+	})
+	out := run(t, time.Minute, ays, "profile", "show", "-file", filepath.Join(c.dir, "profile"))
+	if !strings.Contains(out, p.reads[0]) || !strings.Contains(out, "1 runs") {
+		t.Errorf("the profile shows\n%s", out)
+	}
+	if m := c.status().Mounts[0].Profile; m.Recording {
+		t.Errorf("still recording: %+v", m)
+	}
+	c.stop()
 }
 
 // A program that starts at once finds most of what it needs on its way: it waits

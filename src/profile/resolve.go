@@ -32,15 +32,17 @@ type Tree interface {
 //
 // Each object is looked up when its turn comes, out of those that came before it
 // then: who iterates begins to fetch what comes out at once, and does not wait for it.
-// It ends when ctx is done.
-func Resolve(ctx context.Context, p *Profile, t Tree) iter.Seq[tier.Ref] {
+// It ends when ctx is done, or before the content has more than most bytes, or MaxFetch.
+func Resolve(ctx context.Context, p *Profile, t Tree, most int64) iter.Seq[tier.Ref] {
 	return func(yield func(tier.Ref) bool) {
-		newResolver(ctx, t, yield).run(p)
+		newResolver(ctx, t, most, yield).run(p)
 	}
 }
 
-func newResolver(ctx context.Context, t Tree, yield func(tier.Ref) bool) *resolver {
-	return &resolver{ctx: ctx, tree: t, dirs: make(map[string]found), given: make(map[tier.Ref]struct{}), yield: yield}
+func newResolver(ctx context.Context, t Tree, most int64, yield func(tier.Ref) bool) *resolver {
+	return &resolver{
+		ctx: ctx, tree: t, most: min(most, MaxFetch), dirs: make(map[string]found), given: make(map[tier.Ref]struct{}), yield: yield,
+	}
 }
 
 func (r *resolver) run(p *Profile) { _ = r.catalogs(p) && r.chunkLists(p) && r.content(p) }
@@ -56,7 +58,8 @@ type resolver struct {
 	tree  Tree
 	dirs  map[string]found // by path
 	given map[tier.Ref]struct{}
-	bytes int64
+	most  int64 // bytes of content
+	bytes int64 // given
 	yield func(tier.Ref) bool
 }
 
@@ -78,8 +81,11 @@ func (r *resolver) blob(d digest.Digest, size int64) bool {
 	if _, twice := r.given[ref]; twice {
 		return true
 	}
+	if r.bytes+size > r.most {
+		return false
+	}
 	r.bytes += size
-	return r.bytes <= MaxFetch && r.give(ref)
+	return r.give(ref)
 }
 
 func (r *resolver) catalogs(p *Profile) bool {
@@ -220,7 +226,7 @@ func (r *resolver) in(dir string, d object.Entry, path string) (object.Entry, bo
 
 // Measure tells how many objects Resolve gives, and how many bytes of files those have.
 func Measure(ctx context.Context, p *Profile, t Tree) (objects int, bytes int64) {
-	r := newResolver(ctx, t, func(tier.Ref) bool { return true })
+	r := newResolver(ctx, t, MaxFetch, func(tier.Ref) bool { return true })
 	r.run(p)
 	return len(r.given), r.bytes
 }
@@ -228,5 +234,5 @@ func Measure(ctx context.Context, p *Profile, t Tree) (objects int, bytes int64)
 // Find finds a file of a tree by its path; false if there is none, or it can't be
 // looked up.
 func Find(ctx context.Context, t Tree, path string) (object.Entry, bool) {
-	return newResolver(ctx, t, nil).file(path)
+	return newResolver(ctx, t, 0, nil).file(path)
 }

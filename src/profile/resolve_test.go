@@ -142,7 +142,7 @@ func random(seed uint64, n int) []byte {
 // resolved is what a profile leads to, without the metadata, which is counted.
 func resolved(t *testing.T, p *profile.Profile, tr *tree.Tree) (content []tier.Ref, metadata int) {
 	t.Helper()
-	all := slices.Collect(profile.Resolve(t.Context(), p, tr))
+	all := slices.Collect(profile.Resolve(t.Context(), p, tr, profile.MaxFetch))
 	for _, ref := range all {
 		if ref.Digest == tr.Head().Catalog || tr.CachedChunks(ref.Digest) != nil {
 			metadata++
@@ -264,7 +264,7 @@ func TestResolveEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	n := 0
-	for range profile.Resolve(ctx, r.Profile(), tr) {
+	for range profile.Resolve(ctx, r.Profile(), tr, profile.MaxFetch) {
 		if n++; n == 3 {
 			cancel()
 		}
@@ -272,7 +272,10 @@ func TestResolveEnds(t *testing.T) {
 	if n != 3 {
 		t.Errorf("%d more after the end", n-3)
 	}
-	for range profile.Resolve(t.Context(), r.Profile(), tr) {
+	for range profile.Resolve(t.Context(), r.Profile(), tr, profile.MaxFetch) {
 		break
+	}
+	if all := slices.Collect(profile.Resolve(t.Context(), r.Profile(), tr, 3500)); len(all) != 1+3 {
+		t.Errorf("%d objects, want a catalog and three of 1,000 bytes", len(all))
 	}
 }
