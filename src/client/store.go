@@ -77,7 +77,7 @@ func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 	}
 	src, err := store.New(store.Config{
 		Name: s.Name, URL: s.URL, Login: s.Login, Secret: s.Secret.Reveal(), CA: s.CA,
-		Timeout: made.IOTimeout, Version: c.version,
+		Timeout: made.IOTimeout, Version: c.version, Pipeline: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.Name, err)

@@ -97,7 +97,7 @@ func (w *window) took(began time.Time, plain, stored int64, alone, demand bool) 
 		return
 	}
 	w.count++
-	if w.landed += stored + perFetch; stored == 0 || d > w.alone+max(w.alone, slack) {
+	if w.landed += stored + perFetch; stored == 0 || d > w.alone+max(2*w.alone, 3*slack) {
 		w.late++
 	}
 	if w.landed < w.size && w.count < roundCount && now.Sub(w.round) < time.Second {

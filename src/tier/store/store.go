@@ -45,6 +45,9 @@ type Config struct {
 	Patience time.Duration
 	Version  string // of this program, for User-Agent
 
+	// Pipeline asks for many blobs at once over few connections, where the server
+	// can do that: for who wants many.
+	Pipeline bool
 	// Kind is what it is called before its name; empty means store.
 	Kind string
 	// Asking, if not nil, is called with the header of every request over HTTP,
