@@ -52,7 +52,7 @@ func workNames() (names []string) {
 	for _, w := range works {
 		names = append(names, w.name)
 	}
-	return append(names, serveNames()...)
+	return append(append(names, manyWork), serveNames()...)
 }
 
 // command runs a program in the tree and reads all that it prints.

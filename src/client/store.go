@@ -197,6 +197,20 @@ func (o *origin) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
 	return ch.blobs.Local(ref, off, n)
 }
 
+// Ready is Local for what is in memory.
+func (o *origin) Ready(ref tier.Ref, off, n int64) (tier.Blob, bool) {
+	ch := o.use()
+	defer ch.users.Done()
+	return ch.blobs.Ready(ref, off, n)
+}
+
+// WillNeed has the disk begin to read a blob that is on this machine.
+func (o *origin) WillNeed(ref tier.Ref) bool {
+	ch := o.use()
+	defer ch.users.Done()
+	return ch.blobs.WillNeed(ref)
+}
+
 // Has tells whether a blob is on this machine.
 func (o *origin) Has(ref tier.Ref) bool {
 	ch := o.use()

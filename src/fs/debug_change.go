@@ -215,13 +215,13 @@ func (d *layered) read(wait context.Context, op *fuseops.ReadFileOp) error {
 	if !ok {
 		return errTree
 	}
-	if wait == nil {
-		return errWait
-	}
 	if e, ok := n.InTree(); ok {
 		r := inode{id: n.ID}
 		r.set(&e)
 		return d.fs.readInode(wait, &r, op)
+	}
+	if isLocal(wait) {
+		return errWait
 	}
 	buf := make([]byte, op.Size)
 	k, err := n.ReadAt(wait, buf, op.Offset)

@@ -124,6 +124,10 @@ func (m *memory) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
 	return m.lend(b[off : off+n]), true
 }
 
+func (m *memory) Ready(tier.Ref, int64, int64) (tier.Blob, bool) { return tier.Blob{}, false }
+
+func (m *memory) WillNeed(tier.Ref) bool { return false }
+
 func (m *memory) Has(ref tier.Ref) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

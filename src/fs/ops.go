@@ -43,9 +43,6 @@ func (f *FS) answer(wait context.Context, t *turn, op any) error {
 	case *fuseops.ReadDirOp:
 		return f.readDir(wait, t, op, writeDirent, writeDirent)
 	case *fuseops.ReadFileOp:
-		if wait == nil {
-			return errWait
-		}
 		return f.readFile(wait, op)
 	case *fuseops.ReadSymlinkOp:
 		return f.readSymlink(wait, op)

@@ -20,6 +20,14 @@ var errWait = errors.New("not in memory")
 // noWait is the context of an answer that must not take more.
 var noWait context.Context
 
+// diskWait is that of an answer that takes no more than the disk of this machine.
+var diskWait = context.WithValue(context.Background(), diskKey{}, nil)
+
+type diskKey struct{}
+
+// isLocal tells whether an answer must do without the network.
+func isLocal(wait context.Context) bool { return wait == noWait || wait == diskWait }
+
 const (
 	// maxServers bounds the goroutines that serve one mount; requests beyond
 	// them wait in a queue while the memory's answers still go out.
@@ -156,6 +164,13 @@ func (s *server) answer(wait context.Context, r *request) (err error) {
 // answerSlowly answers a request that may have to wait for a disk or a network,
 // for as long as io_timeout allows and its caller lives.
 func (s *server) answerSlowly(r request) {
+	if _, ok := r.op.(*fuseops.ReadFileOp); ok {
+		// Most reads end here, without a timer and what else a context takes.
+		if err := s.answer(diskWait, &r); err != errWait {
+			s.reply(&r, err)
+			return
+		}
+	}
 	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.timeout())
 	defer cancel()
 	stop := context.AfterFunc(r.ctx, func() {

@@ -220,6 +220,28 @@ func (c *Chain) Local(ref Ref, off, n int64) (Blob, bool) {
 	return Blob{}, false
 }
 
+// Ready is Local for what is in memory: it waits for nothing. It may be false
+// although Local would answer.
+func (c *Chain) Ready(ref Ref, off, n int64) (Blob, bool) {
+	ref = bounded(ref)
+	if c.cache != nil {
+		if b, ok := c.cache.Ready(ref, off, n); ok {
+			c.hit(b)
+			return b, true
+		}
+	}
+	if data, ok := c.remembered(ref); ok && off >= 0 && n >= 0 && off <= int64(len(data))-n {
+		return NewBlob(data[off:off+n], nil), true
+	}
+	return Blob{}, false
+}
+
+// WillNeed has the disk begin to read a blob that the machine has, and what lies
+// behind it. It is false where there is nothing to read.
+func (c *Chain) WillNeed(ref Ref) bool {
+	return c.cache != nil && c.cache.WillNeed(bounded(ref))
+}
+
 // Copy is Get for callers that look at the bytes themselves, which are theirs.
 func (c *Chain) Copy(ctx context.Context, ref Ref) ([]byte, error) {
 	ref = bounded(ref)
@@ -308,8 +330,7 @@ func (c *Chain) near(ref Ref) (Blob, bool) {
 // cached counts what the cache answered, and tells whether it had the blob.
 func (c *Chain) cached(ref Ref, b Blob, err error) bool {
 	if err == nil {
-		c.cacheHits.Add(1)
-		c.cacheBytes.Add(int64(len(b.Data)))
+		c.hit(b)
 		return true
 	}
 	if !errors.Is(err, ErrAbsent) {
@@ -318,6 +339,12 @@ func (c *Chain) cached(ref Ref, b Blob, err error) bool {
 		c.log.Warn("read the cache", "op", "get", "digest", ref.Digest, "err", err)
 	}
 	return false
+}
+
+// hit counts an answer of the cache.
+func (c *Chain) hit(b Blob) {
+	c.cacheHits.Add(1)
+	c.cacheBytes.Add(int64(len(b.Data)))
 }
 
 // remembered looks into what was fetched last.

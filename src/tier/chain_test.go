@@ -710,6 +710,12 @@ func (o oneBlob) Range(_ tier.Ref, off, n int64) (tier.Blob, error) {
 	return tier.NewBlob(o.plain[off:off+n], nil), nil
 }
 
+func (o oneBlob) Ready(_ tier.Ref, off, n int64) (tier.Blob, bool) {
+	return tier.NewBlob(o.plain[off:off+n], nil), true
+}
+
+func (o oneBlob) WillNeed(tier.Ref) bool { return false }
+
 func (o oneBlob) Copy(tier.Ref) ([]byte, error) { return bytes.Clone(o.plain), nil }
 
 func (oneBlob) Has(tier.Ref) bool { return true }

@@ -197,7 +197,8 @@ func (c *Cache) survivors(s *segment, pinnedOnly bool) (keep []survivor, pinned 
 	}
 	for _, v := range keep {
 		if v.pinned {
-			if p, err := h.locate(v.ref.Domain, &v.ref.Digest); err == nil {
+			if p, err := c.locate(h, v.ref.Domain, &v.ref.Digest, true); err == nil {
+				p.inline.Release()
 				pinned += costOf(p.size)
 			}
 		}
@@ -278,7 +279,7 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		return true
 	}
 	for _, v := range keep {
-		p, err := h.locate(v.ref.Domain, &v.ref.Digest)
+		p, err := c.locate(h, v.ref.Domain, &v.ref.Digest, true)
 		if err != nil {
 			c.failed(s, &v.ref, v.fp, err)
 			if s.dead.Load() {
@@ -294,6 +295,7 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		}
 		need := costOf(p.size)
 		if need > room {
+			p.inline.Release()
 			continue
 		}
 		budget, spare, free = budget-need, spare-need, free-need
