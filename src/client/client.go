@@ -45,6 +45,7 @@ type Client struct {
 	codec    *object.Codec
 	pins     pins
 	control  *control.Server
+	merging  sync.Mutex    // held by who changes a profile in the disk cache
 	looks    chan struct{} // asks for a look at the heads; holds one
 
 	// What follows from the config. Only a reload changes it, one at a time.

@@ -52,6 +52,7 @@ type FS struct {
 	streams    streams
 	walks      walks
 	losses     losses
+	needs      needs
 	life       context.Context // ends when the mount does
 	end        context.CancelFunc
 	background sync.WaitGroup

@@ -44,14 +44,15 @@ type Cache struct {
 	bounds atomic.Pointer[bounds]
 	dir    *directory
 
-	opened  time.Time // where stamps are counted from
-	index   *index
-	buffers buffers
-	holds   sync.Pool    // of *hold
-	views   atomic.Int64 // bytes given out of maps since unmapPages
-	heads   *heads
-	pinned  atomic.Pointer[func(tier.Ref) bool]
-	count   counters
+	opened   time.Time // where stamps are counted from
+	index    *index
+	buffers  buffers
+	holds    sync.Pool    // of *hold
+	views    atomic.Int64 // bytes given out of maps since unmapPages
+	heads    *heads
+	profiles *profiles
+	pinned   atomic.Pointer[func(tier.Ref) bool]
+	count    counters
 
 	segMu  sync.RWMutex
 	segs   []*segment // in the order in which they will be evicted; the active one last
@@ -136,6 +137,7 @@ func Open(opt Options) (*Cache, error) {
 		return c, nil
 	}
 	c.heads = openHeads(dir, c.log)
+	c.profiles = openProfiles(dir, func() int64 { return c.bounds.Load().MaxSize / profilesShare })
 	c.load()
 	if dir.readOnly {
 		c.log.Warn("disk cache is read-only: nothing will be added", "err", dir.readOnlyWhy)
