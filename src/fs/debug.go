@@ -38,6 +38,11 @@ type layered struct {
 	news   []string // paths that others changed, to tell the kernel of
 	wake   chan struct{}
 
+	filtering sync.Mutex
+	// unsaid are changes of the filter that the kernel was not told of wholly, each as
+	// what tells which paths it is about. GUARDED_BY(filtering)
+	unsaid []func(path string) bool
+
 	mu    sync.RWMutex
 	paths map[uint64]string // of directories of the tree, by id
 	ids   map[string]uint64 // the same the other way
@@ -105,14 +110,27 @@ func (d *layered) run() {
 }
 
 // SetDebugFilter changes which paths of a debug mount can be changed, from the next
-// request on. Open files go on as they are.
+// request on. Open files go on as they are. Where that fails, the kernel may know
+// some files as they were: another call, with the same filter or one more, mends that.
 func (f *FS) SetDebugFilter(ctx context.Context, filter []*regexp.Regexp) error {
 	d := f.debug
+	d.filtering.Lock()
+	defer d.filtering.Unlock()
 	differs, err := d.layer.SetFilter(ctx, filter)
+	if err == nil {
+		d.unsaid = append(d.unsaid, differs)
+		err = d.say(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("change the debug filter of %s: %w", f.cfg.Path, err)
 	}
-	if f.View() == nil {
+	return nil
+}
+
+// say tells the kernel of the unsaid changes of the filter. d.filtering is held.
+func (d *layered) say(ctx context.Context) error {
+	if d.fs.View() == nil {
+		d.unsaid = nil
 		return nil
 	}
 	// The kernel may hold files of the tree, which are other inodes once they can
@@ -121,21 +139,23 @@ func (f *FS) SetDebugFilter(ctx context.Context, filter []*regexp.Regexp) error 
 	dirs := slices.Collect(maps.Keys(d.ids))
 	d.mu.RUnlock()
 	for _, dir := range dirs {
-		list, err := (below{f}).Listing(ctx, dir)
+		list, err := (below{d.fs}).Listing(ctx, dir)
 		if err != nil {
-			return fmt.Errorf("change the debug filter of %s: %w", f.cfg.Path, err)
+			return err
 		}
 		if list == nil {
 			continue
 		}
 		var paths []string
 		for i := range list.Len() {
-			if path := object.Join(dir, string(list.At(i).Name)); differs(path) {
+			path := object.Join(dir, string(list.At(i).Name))
+			if slices.ContainsFunc(d.unsaid, func(differs func(string) bool) bool { return differs(path) }) {
 				paths = append(paths, path)
 			}
 		}
 		d.changed(paths)
 	}
+	d.unsaid = nil
 	return nil
 }
 

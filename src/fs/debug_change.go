@@ -117,7 +117,7 @@ func (d *layered) create(wait context.Context, op *fuseops.CreateFileOp) error {
 	if err != nil {
 		return err
 	}
-	if err := n.Open(wait); err != nil {
+	if err := n.Open(wait, true); err != nil {
 		d.layer.Forget(n.ID, 1)
 		return err
 	}
@@ -141,7 +141,7 @@ func (d *layered) open(wait context.Context, op *fuseops.OpenFileOp) error {
 	if !ok {
 		return syscall.ESTALE
 	}
-	if err := n.Open(wait); err != nil {
+	if err := n.Open(wait, isWrite(uint32(op.OpenFlags))); err != nil {
 		return err
 	}
 	op.Handle = handle(n)

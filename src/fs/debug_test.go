@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"crypto/md5"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/debug"
+	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/overlay"
 	"github.com/aysfs/aysfs/src/redistest"
 )
@@ -130,6 +132,35 @@ func TestDebugFilterChanges(t *testing.T) {
 		got, err := os.ReadFile(a)
 		return err == nil && string(got) == "changed"
 	})
+}
+
+// TestDebugFilterAgain changes the filter while a directory can't be listed: the
+// change fails, and is brought about wholly once it is asked for again.
+func TestDebugFilterAgain(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mountDebug(t, dir{"a": "a", "b": "b"}, "a")
+	b := filepath.Join(mnt, "b")
+	if err := os.WriteFile(b, nil, 0o644); !errors.Is(err, syscall.EROFS) {
+		t.Fatalf("write of %s: %v, want EROFS", b, err)
+	}
+	gate := make(chan struct{})
+	m.lose(gate)
+	m.cache.SetLimit(1)
+	var other []object.DirListing // the cache has no room for both
+	m.listing(t, dir{"other": "other"}, "", &other)
+	if err := m.cache.AddCatalog(object.EncodeCatalog(other)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := f.SetDebugFilter(ctx, filter("b")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("changed without a listing: %v", err)
+	}
+	close(gate)
+	if err := f.SetDebugFilter(t.Context(), filter("b")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what matches now can be written", func() bool { return os.WriteFile(b, []byte("b2"), 0o644) == nil })
 }
 
 func TestDebugMountMoves(t *testing.T) {

@@ -14,7 +14,6 @@ type follower struct {
 	woken  chan struct{}
 	at     debug.Position
 	loaded bool // all that redis had was seen
-	lack   bool // a content could not be had; guarded by Layer.mu
 	down   bool // it was said that redis can't be asked
 
 	trouble error // why redis can't be asked; guarded by Layer.mu
@@ -109,7 +108,6 @@ func (l *Layer) poll(ctx context.Context) error {
 			if l.at == (debug.Position{}) && l.knowsAny() {
 				return l.load(ctx) // what we wrote was cleared before we saw it in the log
 			}
-			l.tell(l.found())
 			return nil
 		}
 		if err := l.catchUp(ctx, found); err != nil {
@@ -231,25 +229,6 @@ func (l *Layer) learn(path string, s *state) []string {
 		return []string{path}
 	}
 	return nil
-}
-
-// found makes contents that could not be had worth another look: redis answers.
-func (l *Layer) found() (paths []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.lack {
-		return nil
-	}
-	l.lack = false
-	for path, s := range l.shared {
-		if s.missing && !s.lost {
-			s.missing = false
-			l.shared[path] = s
-			l.refresh(path)
-			paths = append(paths, path)
-		}
-	}
-	return paths
 }
 
 // sendLate sends what was changed and is not open any more.

@@ -91,9 +91,6 @@ type Layer struct {
 type state struct {
 	debug.Change
 	time time.Time
-	// missing is set while the content can't be had, and so the tree's is shown;
-	// lost, where redis does not have it.
-	missing, lost bool
 }
 
 // directory is the names that the layer shows in one.
@@ -257,7 +254,7 @@ func (l *Layer) look(path string, tree *lower) (n *Node, v Verdict, ask bool) {
 		}
 		s, known := l.shared[path]
 		switch {
-		case !known || s.missing:
+		case !known:
 		case s.MD5 == "" && !implied:
 			return nil, Nothing, false
 		case s.MD5 != "":
@@ -276,7 +273,7 @@ func (l *Layer) look(path string, tree *lower) (n *Node, v Verdict, ask bool) {
 	case tree == nil:
 		return nil, 0, true
 	case tree.ok && tree.entry.Kind == object.Dir:
-		if s, known := l.shared[path]; known && match && s.MD5 == "" && !s.missing && !implied {
+		if s, known := l.shared[path]; known && match && s.MD5 == "" && !implied {
 			return nil, Nothing, false
 		}
 		return nil, Tree, false
@@ -391,7 +388,7 @@ func (l *Layer) Held() (total uint64) {
 func (l *Layer) refresh(path string) {
 	s, known := l.shared[path]
 	n := l.nodes[path]
-	want := l.scratch[path] != nil || l.matches(path) && (known && s.MD5 != "" && !s.missing || n != nil && n.dirty)
+	want := l.scratch[path] != nil || l.matches(path) && (known && s.MD5 != "" || n != nil && n.dirty)
 	l.moment.Add(1)
 	if want == l.shown[path] {
 		return
@@ -481,7 +478,7 @@ func (l *Layer) Concerns(path string) Verdict {
 	if !l.matches(path) {
 		return Tree
 	}
-	if s, known := l.shared[path]; known && s.MD5 == "" && !s.missing && l.dirs[path] == nil {
+	if s, known := l.shared[path]; known && s.MD5 == "" && l.dirs[path] == nil {
 		return Nothing
 	}
 	return Here

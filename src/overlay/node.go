@@ -12,7 +12,6 @@ import (
 
 	"github.com/aysfs/aysfs/src/debug"
 	"github.com/aysfs/aysfs/src/object"
-	"github.com/aysfs/aysfs/src/tier"
 )
 
 // source is where a file's content comes from.
@@ -138,11 +137,15 @@ func kindOf(mode uint32) object.Kind {
 	return object.File
 }
 
-// ErrStale says that a node's content can't be had: another look shows what can.
-var ErrStale = errors.New("the content can't be had now")
+// ErrStale says that a node is not what its path shows any more: another look
+// shows that.
+var ErrStale = errors.New("its path shows something else by now")
 
-// Open begins to use a file's content. Close ends that.
-func (n *Node) Open(ctx context.Context) error {
+// Open begins to use a file's content. Close ends that. A content that redis is
+// known to have and that can't be had is an error: the tree's in its place would be
+// an older one, and an edit of that would undo another machine's. Who writes may
+// open the file all the same, to replace it.
+func (n *Node) Open(ctx context.Context, write bool) error {
 	if !n.use() {
 		return ErrStale
 	}
@@ -155,9 +158,10 @@ func (n *Node) Open(ctx context.Context) error {
 	n.io.Lock()
 	err := n.ready(ctx)
 	n.io.Unlock()
-	if err != nil {
-		n.Close()
+	if err == nil || write {
+		return nil
 	}
+	n.Close()
 	return err
 }
 
@@ -280,33 +284,7 @@ func (l *Layer) content(ctx context.Context, c debug.Change) (*os.File, error) {
 	if f, ok := l.spool.get(c); ok {
 		return f, nil
 	}
-	f, err := l.spool.fetch(c, func(w io.Writer) error { return l.opt.Remote.Copy(ctx, w, c.MD5, c.Size) })
-	if err == nil || local(err) != err || errors.Is(err, context.Canceled) {
-		return f, err
-	}
-	if l.setMissing(c, errors.Is(err, tier.ErrAbsent) || errors.Is(err, tier.ErrCorrupt)) {
-		l.log.Info("a changed file can't be read: showing the tree's", "err", err)
-	}
-	return nil, fmt.Errorf("%w: %w", ErrStale, err)
-}
-
-// setMissing notes that a content can't be had, and so the tree's is to be
-// shown. It is false where that was known.
-func (l *Layer) setMissing(c debug.Change, lost bool) (news bool) {
-	if c.MD5 == "" {
-		return false // a removal has no content that could be missing
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lack = true
-	for path, s := range l.shared {
-		if s.MD5 == c.MD5 && s.Size == c.Size && !s.missing {
-			s.missing, s.lost, news = true, lost, true
-			l.shared[path] = s
-			l.refresh(path)
-		}
-	}
-	return news
+	return l.spool.fetch(c, func(w io.Writer) error { return l.opt.Remote.Copy(ctx, w, c.MD5, c.Size) })
 }
 
 // local makes an error of the spool's disk one that a program should see.
