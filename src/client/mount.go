@@ -34,6 +34,9 @@ type mount struct {
 	up    chan struct{} // closed once it shows a tree
 	moved chan struct{} // tells that it shows another one; holds one
 
+	needs    needs
+	progress progress
+
 	turn     sync.Mutex // held by who has it show another tree
 	mounting sync.Mutex // held by who mounts it
 
@@ -61,7 +64,7 @@ type shown struct {
 // newMount has the config's part of a mount alone.
 func newMount(cfg config.Mount) *mount {
 	return &mount{
-		path: cfg.Path, cfg: cfg, ended: make(chan struct{}), first: make(chan error, 1), up: make(chan struct{}), moved: make(chan struct{}, 1),
+		path: cfg.Path, cfg: cfg, needs: needs{found: make(chan struct{})}, ended: make(chan struct{}), first: make(chan error, 1), up: make(chan struct{}), moved: make(chan struct{}, 1),
 	}
 }
 
@@ -203,7 +206,7 @@ const sideBySide = 8
 // does not have yet is not shown. Without a disk cache there is no place for it:
 // then what a move compares is all.
 func (c *Client) complete(ctx context.Context, t *tree.Tree, prefetch int) error {
-	if c.cache == nil || prefetch < prefetchMetadata {
+	if c.cache == nil || prefetch < prefetchKnown {
 		_, err := t.Index(ctx)
 		return err
 	}

@@ -113,6 +113,7 @@ func live(was, now *config.Client) (*config.Client, []string) {
 		{"main.log", was.Main.Log != now.Main.Log, func() { cfg.Main.Log = was.Main.Log }},
 		{"main.xattr", was.Main.Xattr != now.Main.Xattr, func() { cfg.Main.Xattr = was.Main.Xattr }},
 		{"cache.disk.max_size", (was.Disk == nil) != (now.Disk == nil), func() { cfg.Disk = was.Disk }}, // on or off
+		{"cache.disk.seed", was.Seed.Path != now.Seed.Path, func() { cfg.Seed = was.Seed }},
 		{"cache.disk.path", was.Disk != nil && now.Disk != nil && was.Disk.Path != now.Disk.Path, func() {
 			d := *now.Disk
 			d.Path = was.Disk.Path

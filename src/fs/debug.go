@@ -30,13 +30,15 @@ type layered struct {
 	fs    *FS
 	layer *overlay.Layer
 	spool string
-	// flushes counts those of files that were only read: none are asked for where
-	// the kernel knows withoutFlush.
-	flushes atomic.Int64
+	asked atomic.Int64 // by the kernel about opens and closes, until it knows not to
 
-	newsMu sync.Mutex
-	news   []string // paths that others changed, to tell the kernel of
-	wake   chan struct{}
+	newsMu  sync.Mutex
+	news    []string // paths that others changed, to tell the kernel of
+	dropped []span   // of what the kernel is to forget
+	wake    chan struct{}
+
+	writingMu sync.Mutex
+	writing   map[uint64]*writer // by id
 
 	filtering sync.Mutex
 	// unsaid are changes of the filter that the kernel was not told of wholly, each as
@@ -66,7 +68,7 @@ var errTree = errors.New("the tree's to answer")
 // newLayered puts a layer over what f shows.
 func newLayered(f *FS, opt overlay.Options) (*layered, error) {
 	d := &layered{
-		fs: f, spool: opt.Spool, wake: make(chan struct{}, 1),
+		fs: f, spool: opt.Spool, wake: make(chan struct{}, 1), writing: make(map[uint64]*writer),
 		paths: map[uint64]string{rootID: ""}, ids: map[string]uint64{"": rootID},
 	}
 	opt.Lower = below{f}
@@ -84,6 +86,10 @@ func (d *layered) changed(paths []string) {
 	d.newsMu.Lock()
 	d.news = append(d.news, paths...)
 	d.newsMu.Unlock()
+	d.awake()
+}
+
+func (d *layered) awake() {
 	select {
 	case d.wake <- struct{}{}:
 	default:
@@ -93,6 +99,7 @@ func (d *layered) changed(paths []string) {
 // run follows what others change, and tells the kernel, until the mount ends.
 func (d *layered) run() {
 	d.fs.background.Go(func() { d.layer.Follow(d.fs.life) })
+	d.fs.background.Go(d.followCloses)
 	d.fs.background.Go(func() {
 		for {
 			select {
@@ -101,9 +108,12 @@ func (d *layered) run() {
 				return
 			}
 			d.newsMu.Lock()
-			paths := d.news
-			d.news = nil
+			paths, dropped := d.news, d.dropped
+			d.news, d.dropped = nil, nil
 			d.newsMu.Unlock()
+			for _, s := range dropped {
+				d.fs.notice(d.fs.notifier.InvalidateInode(s.id, s.off, s.n))
+			}
 			d.tellKernel(paths)
 		}
 	})
@@ -271,16 +281,13 @@ func (d *layered) answer(wait context.Context, t *turn, op any) error {
 		return d.readDir(wait, t, &op.ReadDirOp, true)
 	case *fuseops.ReadDirOp:
 		return d.readDir(wait, t, op, false)
-	case *fuseops.OpenFileOp:
-		return d.open(wait, op)
+	case *fuseops.OpenFileOp, *fuseops.FlushFileOp:
+		d.asked.Add(1)
+		return errTree
 	case *fuseops.ReadFileOp:
 		return d.read(wait, op)
-	case *fuseops.FlushFileOp:
-		return d.flush(wait, op)
 	case *fuseops.SyncFileOp:
 		return d.commit(wait, op.Inode)
-	case *fuseops.ReleaseFileHandleOp:
-		return d.release(wait, op)
 	case *fuseops.ForgetInodeOp:
 		d.forget(uint64(op.Inode), op.N)
 		return nil
@@ -303,10 +310,15 @@ func (d *layered) answer(wait context.Context, t *turn, op any) error {
 	case *fuseops.StatFSOp:
 		return d.statFS(op)
 	case *fuseops.GetXattrOp:
-		return d.noXattr(op.Inode, syscall.ENODATA)
+		return d.gate(wait, op)
+	case *fuseops.RemoveXattrOp:
+		return d.refuse(op)
 	case *fuseops.ListXattrOp:
-		return d.noXattr(op.Inode, nil)
-	case *fuseops.SetXattrOp, *fuseops.RemoveXattrOp, *fuseops.FallocateOp:
+		if op.Inode < overlay.FirstID || !d.fs.cfg.Xattr {
+			return errTree
+		}
+		return nil
+	case *fuseops.SetXattrOp, *fuseops.FallocateOp:
 		return syscall.ENOSYS // to a program: EOPNOTSUPP
 	}
 	return d.change(wait, t, op)
@@ -317,13 +329,6 @@ func (d *layered) node(id fuseops.InodeID) (*overlay.Node, bool) {
 		return nil, false
 	}
 	return d.layer.Node(uint64(id))
-}
-
-func (d *layered) noXattr(id fuseops.InodeID, err error) error {
-	if id < overlay.FirstID || !d.fs.cfg.Xattr {
-		return errTree
-	}
-	return err
 }
 
 func (d *layered) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeOp) error {
@@ -432,7 +437,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 	}
 	write, bare := direntWriter(writeDirent), direntWriter(writeDirent)
 	if plus {
-		write, bare = d.fs.writeDirentPlus, writeDirentPlusBare
+		write, bare = d.fs.plus, writeDirentPlusBare
 	}
 	var added []overlay.Name // that the tree does not have
 	kinds := make(map[string]object.Kind)
@@ -447,9 +452,9 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 	}
 	full := false
 	filter := func(write direntWriter) direntWriter {
-		return func(buf []byte, id uint64, pos int, e *object.Entry, de fuseutil.Dirent) (n int, err error) {
+		return func(buf []byte, id uint64, pos int, e object.Entry, de fuseutil.Dirent) (n int, err error) {
 			verdict, path := overlay.Tree, ""
-			if e != nil {
+			if pos >= 0 {
 				path = object.Join(dir, de.Name)
 				verdict = d.layer.Concerns(path)
 			}
@@ -463,7 +468,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 				n, err = bare(buf, id, pos, e, de)
 			default:
 				n, err = write(buf, id, pos, e, de)
-				if n > 0 && plus && e != nil && e.Kind == object.Dir {
+				if n > 0 && plus && pos >= 0 && e.Kind == object.Dir {
 					// By the id that was said: another may be in its place.
 					d.remember(*(*uint64)(unsafe.Pointer(&buf[0])), path)
 				}
@@ -478,7 +483,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 		}
 	} else {
 		for off := op.Offset; off < firstEntry; off++ {
-			n, err := bare(op.Dst[op.BytesRead:], uint64(op.Inode), -1, nil, fuseutil.Dirent{
+			n, err := bare(op.Dst[op.BytesRead:], uint64(op.Inode), -1, object.Entry{}, fuseutil.Dirent{
 				Offset: off + 1, Inode: op.Inode, Type: fuseutil.DT_Directory, Name: ".."[:off+1],
 			})
 			if err != nil || n == 0 {
@@ -499,7 +504,7 @@ func (d *layered) readAdded(op *fuseops.ReadDirOp, names []overlay.Name, write d
 			continue
 		}
 		e := object.Entry{Name: []byte(name.Name), Kind: name.Kind}
-		n, err := write(op.Dst[op.BytesRead:], uint64(op.Inode), 0, &e, fuseutil.Dirent{
+		n, err := write(op.Dst[op.BytesRead:], uint64(op.Inode), 0, e, fuseutil.Dirent{
 			Offset: fuseops.DirOffset(at+1) | fuseops.DirOffset(tag), Name: name.Name, Type: direntType(name.Kind),
 		})
 		if err != nil || n == 0 {
@@ -584,6 +589,3 @@ func (b below) Read(ctx context.Context, e object.Entry, w io.Writer) error {
 	}
 	return nil
 }
-
-// isWrite tells whether a file is opened to be changed.
-func isWrite(flags uint32) bool { return flags&syscall.O_ACCMODE != syscall.O_RDONLY }

@@ -16,7 +16,8 @@ type follower struct {
 	loaded bool // all that redis had was seen
 	down   bool // it was said that redis can't be asked
 
-	trouble error // why redis can't be asked; guarded by Layer.mu
+	trouble  error   // why redis can't be asked; guarded by Layer.mu
+	replaced []*Node // by what others wrote, until keepReplaced; guarded by Layer.mu
 }
 
 // wake lets the follower look at once.
@@ -51,6 +52,7 @@ func (l *Layer) Poll(ctx context.Context) {
 	if err == nil {
 		err = l.sendLate(wait)
 	}
+	l.sweep()
 	if ctx.Err() != nil {
 		return
 	}
@@ -65,6 +67,13 @@ func (l *Layer) Poll(ctx context.Context) {
 		l.down = false
 		l.log.Info("redis answers again")
 	}
+}
+
+// Trouble is why redis could not be asked the last time; nil where it could.
+func (l *Layer) Trouble() error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.trouble
 }
 
 // Status is how a layer is doing.
@@ -129,6 +138,7 @@ func (l *Layer) load(ctx context.Context) error {
 		return err
 	}
 	paths, err := l.loadAll(ctx)
+	l.keepReplaced()
 	l.end()
 	l.tell(paths)
 	return err
@@ -202,6 +212,7 @@ func (l *Layer) catchUp(ctx context.Context, entries []debug.Entry) error {
 		}
 		l.mu.Unlock()
 	}
+	l.keepReplaced()
 	l.end()
 	l.tell(paths)
 	return err
@@ -222,6 +233,7 @@ func (l *Layer) learn(path string, s *state) []string {
 	// A node that is being written stays, and its close is the last.
 	if n := l.nodes[path]; n != nil && !n.dirty && n.Kind != object.Dir {
 		delete(l.nodes, path)
+		l.replaced = append(l.replaced, n)
 	}
 	l.refresh(path)
 	if l.matches(path) {

@@ -81,6 +81,7 @@ type Layer struct {
 	dirs    map[string]*directory // of these and of the directories above them, by directory
 	times   map[string]time.Time  // when a directory was changed last
 	late    map[*Node]bool        // changed, and nobody has them open to hear of an error
+	lent    map[*Node]bool        // their content is open, to be read
 
 	moment atomic.Uint64 // grows when a path comes to show something else
 
@@ -119,7 +120,7 @@ func New(opt Options) (*Layer, error) {
 		shared: make(map[string]state), scratch: make(map[string]*Node), nodes: make(map[string]*Node),
 		ids: make(map[uint64]*Node), lastID: FirstID, shown: make(map[string]bool),
 		dirs: make(map[string]*directory), times: make(map[string]time.Time), late: make(map[*Node]bool),
-		follower: follower{woken: make(chan struct{}, 1)},
+		lent: make(map[*Node]bool), follower: follower{woken: make(chan struct{}, 1)},
 	}
 	return l, nil
 }
@@ -349,6 +350,7 @@ func (l *Layer) settle(n *Node) func() {
 		return func() {}
 	}
 	delete(l.ids, n.ID)
+	delete(l.lent, n)
 	if l.nodes[n.path] == n {
 		delete(l.nodes, n.path)
 	}

@@ -164,9 +164,8 @@ func (m *machine) unreadable(path string) {
 		m.t.Fatalf("%s: %v, %v", path, v, err)
 	}
 	defer m.Forget(n.ID, 1)
-	if err := n.Open(m.t.Context(), false); err == nil || errors.Is(err, ErrStale) {
-		m.t.Errorf("%s can be opened: %v", path, err)
-		n.Close()
+	if _, err := n.ReadAt(m.t.Context(), make([]byte, 1), 0); err == nil || errors.Is(err, ErrStale) {
+		m.t.Errorf("%s can be read: %v", path, err)
 	}
 }
 
@@ -180,10 +179,6 @@ func (m *machine) content(n *Node) string {
 		m.must(err)
 		return "->" + target
 	}
-	if err := n.Open(m.t.Context(), false); err != nil {
-		return err.Error()
-	}
-	defer n.Close()
 	if e, ok := n.InTree(); ok {
 		var b strings.Builder
 		if err := m.opt.Lower.Read(m.t.Context(), e, &b); err != nil {
@@ -225,7 +220,7 @@ func (m *machine) open(path string) *Node {
 		n, err = m.Create(m.t.Context(), path, 0o644)
 	}
 	if err == nil {
-		err = n.Open(m.t.Context(), true)
+		err = n.Open()
 	}
 	if err != nil {
 		m.t.Fatalf("open %s: %v", path, err)
@@ -525,7 +520,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("a close after that: %v", err)
 	}
 	n.Close()
-	if err := n.Open(t.Context(), true); !errors.Is(err, ErrStale) {
+	if err := n.Open(); !errors.Is(err, ErrStale) {
 		t.Errorf("it was opened again: %v", err)
 	}
 	m.Forget(n.ID, 1)
@@ -688,8 +683,8 @@ func TestSlowRedis(t *testing.T) {
 			if _, tree := n.InTree(); tree {
 				t.Error("it is the tree's")
 			}
-			if err := n.Open(ctx, false); err == nil || errors.Is(err, ErrStale) {
-				t.Errorf("it can be opened: %v", err)
+			if _, err := n.ReadAt(ctx, make([]byte, 1), 0); err == nil || errors.Is(err, ErrStale) {
+				t.Errorf("it can be read: %v", err)
 			}
 		})
 	}
@@ -718,5 +713,46 @@ func TestRenamedFilesAreClosed(t *testing.T) {
 	}
 	if after := open(); after > before+20 {
 		t.Errorf("%d descriptors, before %d", after, before)
+	}
+}
+
+// TestReadersKeepNothingOpen reads more files than may be open, while the kernel
+// holds them all, and what was replaced while it was being read.
+func TestReadersKeepNothingOpen(t *testing.T) {
+	r := redistest.Start(t, "")
+	a, b := newMachine(t, r, sample, "a"), newMachine(t, r, sample, "b")
+	open := func() int {
+		fds, err := os.ReadDir("/proc/self/fd")
+		a.must(err)
+		return len(fds)
+	}
+	before := open()
+	for i := range 2 * maxLent {
+		a.must(a.save(fmt.Sprintf("etc/%d.conf", i), "content"))
+	}
+	b.soon("etc/0.conf", "content")
+	var held *Node
+	for i := range 2 * maxLent {
+		n, _, err := b.Look(t.Context(), fmt.Sprintf("etc/%d.conf", i))
+		b.must(err)
+		if got := b.content(n); got != "content" {
+			t.Fatalf("read %q", got)
+		}
+		held = n
+	}
+	if now := open(); now > before+maxLent+20 {
+		t.Errorf("%d descriptors, before %d", now, before)
+	}
+	b.Poll(t.Context())
+	b.Poll(t.Context())
+	if now := open(); now > before+20 {
+		t.Errorf("%d descriptors once nobody reads, before %d", now, before)
+	}
+	path, _ := held.Path()
+	a.must(a.save(path, "other"))
+	b.soon(path, "other")
+	a.must(a.Unlink(t.Context(), path))
+	if got := b.content(held); got != "content" {
+		t.Errorf("who has the old version open reads %q", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,7 +25,8 @@ const (
 )
 
 // Node is a file, a directory or a symbolic link that the layer shows. A file
-// keeps its content while it is open, whatever becomes of its path.
+// keeps its content while the kernel holds it, whatever becomes of its path: what
+// others write is another node.
 type Node struct {
 	layer *Layer
 	ID    uint64
@@ -46,6 +48,8 @@ type Node struct {
 	edit   uint64       // grows with every change
 	failed error        // why the last change did not reach redis; its writer was told
 	torn   error        // why a part of what was written is not there; its writer was told
+
+	read atomic.Bool // since the last sweep
 
 	// io guards the content; source and file are written with Layer.mu held, too.
 	io     sync.RWMutex
@@ -141,28 +145,13 @@ func kindOf(mode uint32) object.Kind {
 // shows that.
 var ErrStale = errors.New("its path shows something else by now")
 
-// Open begins to use a file's content. Close ends that. A content that redis is
-// known to have and that can't be had is an error: the tree's in its place would be
-// an older one, and an edit of that would undo another machine's. Who writes may
-// open the file all the same, to replace it.
-func (n *Node) Open(ctx context.Context, write bool) error {
+// Open begins a change of a file's content by who closes it afterwards. Close ends
+// that. It is ErrStale where that is too late.
+func (n *Node) Open() error {
 	if !n.use() {
 		return ErrStale
 	}
-	n.io.RLock()
-	open := n.file != nil
-	n.io.RUnlock()
-	if _, tree := n.InTree(); open || tree {
-		return nil
-	}
-	n.io.Lock()
-	err := n.ready(ctx)
-	n.io.Unlock()
-	if err == nil || write {
-		return nil
-	}
-	n.Close()
-	return err
+	return nil
 }
 
 // use counts one more that has the node open. It is false where that is too late:
@@ -189,10 +178,11 @@ func (n *Node) Close() {
 	if last {
 		n.torn = nil
 	}
-	if last && n.dirty && !n.gone && n.shared {
-		if n.failed != nil || torn != nil {
+	if last && !n.gone && n.shared {
+		switch {
+		case torn != nil || n.dirty && n.failed != nil:
 			changed = l.giveUp(n)
-		} else {
+		case n.dirty:
 			l.late[n] = true
 			l.wake()
 		}
@@ -298,8 +288,10 @@ func local(err error) error {
 	return err
 }
 
-// ReadAt reads a file that is open and not in the tree. It reads less than all
-// at the end of the file only.
+// ReadAt reads a file that is not in the tree. It reads less than all at the end of
+// the file only. A content that redis is known to have and that can't be had is an
+// error: the tree's in its place would be an older one, and an edit of that would
+// undo another machine's.
 func (n *Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	n.io.RLock()
 	for n.file == nil {
@@ -313,8 +305,10 @@ func (n *Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		if _, tree := n.InTree(); tree {
 			return 0, ErrStale
 		}
+		n.layer.lend(n)
 		n.io.RLock()
 	}
+	n.read.Store(true)
 	defer n.io.RUnlock()
 	k, err := n.file.ReadAt(p, off)
 	if err == io.EOF {
@@ -451,6 +445,14 @@ func (n *Node) tear(err error) error {
 	defer n.layer.mu.Unlock()
 	n.torn = err
 	return err
+}
+
+// Torn is why a part of what was written is not there, until the file is closed or
+// emptied; nil where all is.
+func (n *Node) Torn() error {
+	n.layer.mu.RLock()
+	defer n.layer.mu.RUnlock()
+	return n.torn
 }
 
 func (n *Node) isShared() bool {
