@@ -235,7 +235,7 @@ func TestAppearsWhenTheStoreDoes(t *testing.T) {
 	store := newStore(t, "e2e|app(1)", tree)
 	store.down()
 	c := newClient(t, store.url())
-	c.main = `io_timeout = "2s"`
+	c.main = "io_timeout = \"2s\"\nlog_level = \"debug\""
 	mount := c.mount("e2e|app(1)", `wait = "1s"`)
 	c.start() // ready: what can be done is done
 	eventually(t, 20*time.Second, "the path is there, without a tree", func() bool { return len(mountsUnder(c.dir)) == 1 })
@@ -246,6 +246,12 @@ func TestAppearsWhenTheStoreDoes(t *testing.T) {
 	out, err := try(t, 10*time.Second, exec.Command(ays, "status", "-socket", c.socket()))
 	if exitCode(err) != 1 || !strings.Contains(out, "NO TREE YET") {
 		t.Errorf("status: %v, want exit 1:\n%s", err, out)
+	}
+	// It is tried again and again, and that is said once.
+	const tried = "a mount could not be made"
+	eventually(t, 60*time.Second, "it is tried five times", func() bool { return strings.Count(c.log(), tried) >= 5 })
+	if n := strings.Count(strings.Join(c.warnings(), ""), tried); n < 1 || n > 3 {
+		t.Errorf("%d of these tries are errors in the log", n)
 	}
 	store.up()
 	eventually(t, 30*time.Second, "a tree is there once the store is", func() bool {
