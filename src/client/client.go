@@ -45,6 +45,7 @@ type Client struct {
 	codec    *object.Codec
 	pins     pins
 	control  *control.Server
+	merging  sync.Mutex    // held by who changes a profile in the disk cache
 	looks    chan struct{} // asks for a look at the heads; holds one
 
 	// What follows from the config. Only a reload changes it, one at a time.
@@ -117,12 +118,15 @@ func (c *Client) config() *config.Client {
 
 func share(memory int64, percent int64) int64 { return memory * percent / 100 }
 
-// limitMemory makes the collector work harder rather than let the process grow
-// past its bound and what the runtime itself needs.
+// limitMemory has the collector keep the heap to what the config allows and the
+// runtime itself needs. Within that the heap may become two and a half times what
+// is live: with less a cold walk takes a tenth more of the processor, more saves
+// nothing. What grows with what the kernel holds or the disk has cached is not in the
+// heap: else the collector would run for it all the time.
 func limitMemory(memory int64) {
 	const runtimeNeeds = 12 << 20
 	debug.SetMemoryLimit(memory + runtimeNeeds)
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(150)
 }
 
 // openCache opens the disk cache. Without one the client serves all the same.

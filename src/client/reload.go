@@ -357,16 +357,14 @@ func (c *Client) remove(gone []*mount) {
 func (c *Client) update(u update, cfg *config.Client) {
 	m := u.mount
 	m.mu.Lock()
-	more, refilter := u.cfg.Prefetch > m.cfg.Prefetch, !sameFilter(u.cfg, m.cfg)
+	more := u.cfg.Prefetch > m.cfg.Prefetch
 	m.cfg, m.grafts = u.cfg, u.grafts
 	f := m.fs
 	m.mu.Unlock()
 	if f != nil {
 		f.SetLimits(cfg.Main.IOTimeout, share(cfg.Main.Memory, windowShare))
-		if u.cfg.Redis != nil && refilter {
-			c.refilter(m, f, u.cfg, cfg.Main.IOTimeout)
-		}
 	}
+	c.refilter(m)
 	// A directory that a mount in it needs is made by who mounts there, which
 	// tries again; one that none needs any more may stay until the next move.
 	if err := c.regraft(m.life, m); err != nil && m.life.Err() == nil {

@@ -60,11 +60,15 @@ func (m *mount) status() control.Mount {
 	ch := m.origin.use()
 	source := ch.made.Store.URL.Redacted()
 	ch.users.Done()
+	learned := m.needs.status()
+	brought := func(s stage) *control.Bringing { return m.progress.status(s, m.origin) }
+	metadata, profile, whole := brought(stageMetadata), brought(stageProfile), brought(stageTree)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := control.Mount{
 		Name: m.name(), Path: m.cfg.Path, Store: m.cfg.Store, Source: source,
 		Tree: m.cfg.ID, Remote: m.cfg.Remote, Catalog: m.note, Checked: m.look.at,
+		Profile: learned, PrefetchMetadata: metadata, PrefetchProfile: profile, PrefetchTree: whole,
 	}
 	if m.look.err != nil {
 		s.Problem = m.look.err.Error()

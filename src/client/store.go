@@ -3,7 +3,9 @@ package client
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"reflect"
 	"sync"
@@ -38,6 +40,9 @@ type chain struct {
 	heads  *tree.Heads
 	users  sync.WaitGroup // calls under way
 	closed chan struct{}
+
+	replaced context.Context // ends when another one is put in its place
+	replace  context.CancelFunc
 }
 
 // chainConfig is all that makes one chain another.
@@ -74,12 +79,13 @@ func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 	}
 	src, err := store.New(store.Config{
 		Name: s.Name, URL: s.URL, Login: s.Login, Secret: s.Secret.Reveal(), CA: s.CA,
-		Timeout: made.IOTimeout, Version: c.version,
+		Timeout: made.IOTimeout, Version: c.version, Pipeline: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.Name, err)
 	}
 	ch := &chain{made: made, source: src, closed: make(chan struct{})}
+	ch.replaced, ch.replace = context.WithCancel(context.Background())
 	grid, err := c.gridFor(ch, f.grid)
 	if err != nil {
 		src.Close()
@@ -99,6 +105,9 @@ func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 		cfg.Cache, heads.Seed = ch.seeded, c.seed
 	case c.cache != nil:
 		cfg.Cache = c.cache
+	}
+	if c.cache != nil {
+		cfg.Room = c.cache.Room
 	}
 	if len(caches) > 0 && len(keys) > 0 {
 		heads.Near = localHeads{caches: caches, store: s.URL.String(), life: c.life, log: c.log}
@@ -126,6 +135,7 @@ func (c *Client) gridFor(ch *chain, caches []*gridCache) ([]tier.Group, error) {
 }
 
 func (ch *chain) close() {
+	ch.replace()
 	ch.blobs.Close()
 	ch.source.Close()
 	for _, g := range ch.grid {
@@ -156,6 +166,7 @@ func (o *origin) turn(ch *chain) *chain {
 	defer o.mu.Unlock()
 	was := o.now
 	o.now = ch
+	was.replace()
 	return was
 }
 
@@ -195,6 +206,20 @@ func (o *origin) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
 	return ch.blobs.Local(ref, off, n)
 }
 
+// Ready is Local for what is in memory.
+func (o *origin) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
+	ch := o.use()
+	defer ch.users.Done()
+	return ch.blobs.Ready(ref, off, n)
+}
+
+// WillNeed has the disk begin to read a blob that is on this machine.
+func (o *origin) WillNeed(ref tier.Ref) bool {
+	ch := o.use()
+	defer ch.users.Done()
+	return ch.blobs.WillNeed(ref)
+}
+
 // Has tells whether a blob is on this machine.
 func (o *origin) Has(ref tier.Ref) bool {
 	ch := o.use()
@@ -207,6 +232,27 @@ func (o *origin) Prefetch(ref tier.Ref) bool {
 	ch := o.use()
 	defer ch.users.Done()
 	return ch.blobs.Prefetch(ref)
+}
+
+// Bring brings blobs near in their order, see tier.Chain. Where the chain is replaced
+// meanwhile, the next one goes through refs from the start.
+func (o *origin) Bring(ctx context.Context, p tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) error {
+	for {
+		again, err := o.bringOnce(ctx, p, refs, each)
+		if !again || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (o *origin) bringOnce(ctx context.Context, p tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) (again bool, err error) {
+	ch := o.use()
+	defer ch.users.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ch.replaced, cancel)()
+	err = ch.blobs.Bring(ctx, p, refs, each)
+	return err != nil && ch.replaced.Err() != nil && !errors.Is(err, tier.ErrClosed), err
 }
 
 // Arrived tells whether anything was brought here since then.

@@ -57,6 +57,18 @@ func writeMetrics(w io.Writer, s Status) {
 		m.value("aysfs_mount_inodes", v.Inodes, "mount", v.Path)
 	}
 
+	m.head("aysfs_prefetched_objects", gauge, "Objects that were brought near ahead of need for what the mount shows.")
+	for _, v := range s.Mounts {
+		for _, b := range []struct {
+			stage string
+			of    *Bringing
+		}{{"metadata", v.PrefetchMetadata}, {"profile", v.PrefetchProfile}, {"tree", v.PrefetchTree}} {
+			if b.of != nil {
+				m.value("aysfs_prefetched_objects", b.of.Objects, "mount", v.Path, "stage", b.stage)
+			}
+		}
+	}
+
 	c := s.Cache
 	for _, v := range []struct {
 		name, kind, help string

@@ -67,7 +67,35 @@ type Mount struct {
 	Bytes   int64     `json:"bytes"`
 	Inodes  int       `json:"inodes"` // that the kernel holds
 	Catalog string    `json:"metadata"`
-	Debug   *Debug    `json:"debug,omitempty"` // nil: read-only
+	Profile *Profile  `json:"profile,omitempty"` // nil: there is none, and none is recorded
+	// What is brought near ahead of need; each nil until it begins.
+	PrefetchMetadata *Bringing `json:"prefetch_metadata,omitempty"`
+	PrefetchProfile  *Bringing `json:"prefetch_profile,omitempty"`
+	PrefetchTree     *Bringing `json:"prefetch_tree,omitempty"`
+	Debug            *Debug    `json:"debug,omitempty"` // nil: read-only
+}
+
+// Profile is what is known of what programs need of a mount's tree first.
+type Profile struct {
+	From      string    `json:"from,omitempty"` // who had it
+	Needs     int       `json:"needs"`          // objects, about
+	Runs      int       `json:"runs"`           // that were merged into it
+	Time      time.Time `json:"time,omitzero"`  // when the last of them was
+	Recording bool      `json:"recording"`      // this run is being recorded
+	Recorded  int       `json:"recorded"`       // needs of this run, so far
+}
+
+// Bringing is how far something has come that is brought near ahead of need.
+type Bringing struct {
+	Running   bool      `json:"running"`
+	Waiting   string    `json:"waiting,omitempty"` // what it waits for, if it does
+	Ended     time.Time `json:"ended,omitzero"`
+	Error     string    `json:"error,omitempty"` // why it ended early
+	Objects   int64     `json:"objects"`         // that are here
+	OfObjects int64     `json:"of_objects,omitempty"`
+	Failed    int64     `json:"failed,omitempty"` // objects that could not be had
+	Bytes     int64     `json:"bytes,omitempty"`  // of files, plain
+	OfBytes   int64     `json:"of_bytes,omitempty"`
 }
 
 // Debug is what was changed in a mount.

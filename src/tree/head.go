@@ -72,7 +72,7 @@ type Found struct {
 // on this machine had.
 func (h *Heads) Look(ctx context.Context, name object.TreeName) Found {
 	var errs []error
-	for _, n := range candidates(name) {
+	for _, n := range Candidates(name) {
 		head, err := h.newest(ctx, n)
 		if err == nil {
 			return Found{Head: head, Fresh: true}
@@ -84,13 +84,13 @@ func (h *Heads) Look(ctx context.Context, name object.TreeName) Found {
 	}
 	last := errs[len(errs)-1]
 	// Without a network, which of the candidates exists is known from before.
-	for _, n := range candidates(name) {
+	for _, n := range Candidates(name) {
 		if kept, _ := h.kept(n); kept != nil && !errors.Is(last, tier.ErrAbsent) {
 			return Found{Head: kept, Err: last}
 		}
 	}
 	if h.Near != nil && errors.Is(last, tier.ErrUnavailable) {
-		for _, n := range candidates(name) {
+		for _, n := range Candidates(name) {
 			if head := h.near(n); head != nil {
 				return Found{Head: head, Err: last, near: true}
 			}
@@ -124,7 +124,7 @@ func (h *Heads) Tell(f Found) {
 
 // HasKept tells whether there is a head without asking the store.
 func (h *Heads) HasKept(name object.TreeName) bool {
-	for _, n := range candidates(name) {
+	for _, n := range Candidates(name) {
 		if head, _ := h.kept(n); head != nil {
 			return true
 		}
@@ -132,8 +132,8 @@ func (h *Heads) HasKept(name object.TreeName) bool {
 	return false
 }
 
-// candidates are the trees that a lookup of name may be answered with.
-func candidates(name object.TreeName) []object.TreeName {
+// Candidates are the trees that a lookup of name may be answered with.
+func Candidates(name object.TreeName) []object.TreeName {
 	if name.Platform == "" {
 		return []object.TreeName{name}
 	}

@@ -55,6 +55,7 @@ func commands() []command {
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
 		{"health", "", "tell by the exit code whether the client or the cache server on this machine is well", showHealth},
+		{"profile", "record|show", "record what a program needs of a tree first, for clients to fetch ahead", profileTree},
 		{"debug", "pull|watch|log|clear", "bring home what was changed on running machines", debugMount},
 		{"keygen", "NAME", "make a key to sign heads with", makeKey},
 		{"sign", "", "sign a head's text on standard input, for publish -sign-with", signHead},

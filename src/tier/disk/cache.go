@@ -44,13 +44,15 @@ type Cache struct {
 	bounds atomic.Pointer[bounds]
 	dir    *directory
 
-	opened time.Time // where stamps are counted from
-	index  *index
-	pools  bufferPools
-	views  atomic.Int64 // bytes given out of maps since unmapPages
-	heads  *heads
-	pinned atomic.Pointer[func(tier.Ref) bool]
-	count  counters
+	opened   time.Time // where stamps are counted from
+	index    *index
+	buffers  buffers
+	holds    sync.Pool    // of *hold
+	views    atomic.Int64 // bytes given out of maps since unmapPages
+	heads    *heads
+	profiles *profiles
+	pinned   atomic.Pointer[func(tier.Ref) bool]
+	count    counters
 
 	segMu  sync.RWMutex
 	segs   []*segment // in the order in which they will be evicted; the active one last
@@ -135,6 +137,7 @@ func Open(opt Options) (*Cache, error) {
 		return c, nil
 	}
 	c.heads = openHeads(dir, c.log)
+	c.profiles = openProfiles(dir, func() int64 { return c.bounds.Load().MaxSize / profilesShare })
 	c.load()
 	if dir.readOnly {
 		c.log.Warn("disk cache is read-only: nothing will be added", "err", dir.readOnlyWhy)
@@ -268,11 +271,10 @@ func (c *Cache) read(ref *tier.Ref, off, n int64, own bool) (tier.Blob, bool) {
 
 // readFrom reads from a segment. If it keeps h, the blob's release gives it back.
 func (c *Cache) readFrom(h *handle, ref *tier.Ref, e entry, off, n int64, own bool) (b tier.Blob, kept bool, err error) {
-	p, err := h.locate(ref.Domain, &ref.Digest)
+	p, err := c.locate(h, ref.Domain, &ref.Digest, true)
 	if err != nil {
 		return b, false, err
 	}
-	inTree := p.inline != nil || p.size == 0
 	off = min(off, p.size)
 	n = min(n, p.size-off)
 	switch {
@@ -288,8 +290,8 @@ func (c *Cache) readFrom(h *handle, ref *tier.Ref, e entry, off, n int64, own bo
 		c.index.setVerified(e&fpMask, e.slot())
 		b.Data = b.Data[off : off+n]
 		return b, false, nil
-	case inTree:
-		return tier.NewBlob(p.inline[off:off+n], nil), false, nil
+	case p.off == 0:
+		return inline(p, off, n, own), false, nil
 	case own:
 		b, err = c.pread(h, p.off+off, n, true)
 		return b, false, err
@@ -299,10 +301,21 @@ func (c *Cache) readFrom(h *handle, ref *tier.Ref, e entry, off, n int64, own bo
 
 // readWhole reads all of a blob out of its file.
 func (c *Cache) readWhole(h *handle, p place, own bool) (tier.Blob, error) {
-	if p.inline != nil || p.size == 0 {
-		return tier.NewBlob(p.inline, nil), nil
+	if p.off == 0 {
+		return inline(p, 0, p.size, own), nil
 	}
 	return c.pread(h, p.off, p.size, own)
+}
+
+// inline is a part of what locate copied.
+func inline(p place, off, n int64, own bool) tier.Blob {
+	b := p.inline
+	b.Data = b.Data[off : off+n]
+	if own {
+		b = tier.NewBlob(bytes.Clone(b.Data), nil)
+		p.inline.Release()
+	}
+	return b
 }
 
 // failed does what a failed read of a blob in s asks for. It logs, since the

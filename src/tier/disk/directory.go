@@ -38,7 +38,7 @@ func ours(name string) bool {
 		return true
 	}
 	_, ok := segmentID(name)
-	return ok
+	return ok || profileRE.MatchString(name)
 }
 
 // directory is the locked place of a cache.

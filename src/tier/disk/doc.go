@@ -7,6 +7,7 @@
 //	lock             held by the process that has the cache open
 //	seg-00000001.bolt, ...
 //	heads.db         heads and a few small values, synced when written
+//	profile-*        what programs need of a tree, see package profile
 //	clean            index and file stamps, there only while nobody has it open
 //
 // A segment is a bolt file with a bucket for each dedupe domain, in it a bucket

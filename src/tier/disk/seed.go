@@ -198,6 +198,16 @@ func (s *Seed) Range(ref tier.Ref, off, n int64) (tier.Blob, error) {
 	return b, err
 }
 
+// Ready answers as Cache.Ready does.
+func (s *Seed) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
+	b, near := s.c.Ready(ref, off, n)
+	s.given.Add(int64(len(b.Data)))
+	return b, near
+}
+
+// WillNeed answers as Cache.WillNeed does.
+func (s *Seed) WillNeed(ref tier.Ref) bool { return s.c.WillNeed(ref) }
+
 // Copy answers as Cache.Copy does.
 func (s *Seed) Copy(ref tier.Ref) ([]byte, error) {
 	data, err := s.c.Copy(ref)
@@ -260,6 +270,24 @@ func (s Seeded) Range(ref tier.Ref, off, n int64) (tier.Blob, error) {
 		}
 	}
 	return s.Seed.Range(ref, off, n)
+}
+
+// Ready is Range for what is in memory.
+func (s Seeded) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
+	if s.Cache != nil {
+		if b, near := s.Cache.Ready(ref, off, n); near != tier.Unknown || s.Cache.Has(ref) {
+			return b, near
+		}
+	}
+	return s.Seed.Ready(ref, off, n)
+}
+
+// WillNeed has the disk begin to read a blob of either.
+func (s Seeded) WillNeed(ref tier.Ref) bool {
+	if s.Cache != nil && s.Cache.Has(ref) {
+		return s.Cache.WillNeed(ref)
+	}
+	return s.Seed.WillNeed(ref)
 }
 
 // Copy is Get into memory of the caller's own.

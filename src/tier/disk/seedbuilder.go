@@ -102,6 +102,14 @@ func (b *SeedBuilder) Range(ref tier.Ref, off, n int64) (tier.Blob, error) {
 	return b.c.Range(ref, off, n)
 }
 
+// Ready answers nothing: nobody is in a hurry.
+func (b *SeedBuilder) Ready(tier.Ref, int64, int64) (tier.Blob, tier.Nearness) {
+	return tier.Blob{}, tier.Unknown
+}
+
+// WillNeed does nothing.
+func (b *SeedBuilder) WillNeed(tier.Ref) bool { return false }
+
 // Copy is Get into memory of the caller's own.
 func (b *SeedBuilder) Copy(ref tier.Ref) ([]byte, error) { return b.c.Copy(ref) }
 

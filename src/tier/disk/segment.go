@@ -141,6 +141,9 @@ type handle struct {
 	snap   atomic.Pointer[snapshot]
 	old    []*snapshot // replaced ones that readers may still use; the writer's
 
+	warmed atomic.Bool  // the tree is in memory, or will be soon
+	asked  atomic.Int64 // up to where the disk was asked to read ahead
+
 	// base is the map's first byte, known once there is a key to tell it by.
 	base atomic.Pointer[byte]
 	// stuck says that bolt panicked while it held locks: it can't be closed
@@ -198,6 +201,7 @@ func (c *Cache) acquire(s *segment) (*handle, error) {
 		return nil, err
 	}
 	h.refs.Store(2)
+	c.warm(h)
 	s.handle.Store(h)
 	return h, nil
 }
@@ -450,51 +454,6 @@ func (h *handle) borrow() *snapshot {
 		}
 		s.refs.Add(-1)
 	}
-}
-
-// place is where a blob is: in the file at off, or, if it is too small for a
-// page of its own, copied.
-type place struct {
-	off, size int64
-	inline    []byte
-}
-
-var errNotFound = errors.New("not in the segment")
-
-// locate finds a blob. It looks at pages of the tree, but not at the value.
-func (h *handle) locate(domain string, d *digest.Digest) (p place, err error) {
-	snap := h.borrow()
-	defer snap.refs.Add(-1)
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = &damage{r}
-		}
-	}()
-	b := snap.domains[domain]
-	if b == nil {
-		return p, errNotFound
-	}
-	b = b.Bucket(d[:])
-	if b == nil {
-		return p, errNotFound
-	}
-	p.size = int64(b.Sequence())
-	root := int64(b.Root())
-	if root == 0 {
-		v := b.Get(valueKey)
-		if int64(len(v)) != p.size {
-			return p, &damage{fmt.Sprintf("value of %d bytes, want %d", len(v), p.size)}
-		}
-		p.inline = append(make([]byte, 0, len(v)), v...)
-		return p, nil
-	}
-	end := snap.tx.Size()
-	p.off = root*pageSize + valueOffset
-	if root < 0 || root >= end/pageSize || p.size <= 0 || p.size > end-p.off {
-		return p, &damage{fmt.Sprintf("value of %d bytes on page %d of %d", p.size, root, end/pageSize)}
-	}
-	return p, nil
 }
 
 // eachKey calls fn for every blob in the segment. It doesn't touch the values.
