@@ -2,8 +2,11 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -12,8 +15,8 @@ import (
 
 // Values of prefetch in a mount's config.
 const (
-	prefetchMetadata = 1
-	prefetchTree     = 2
+	prefetchKnown = 1 // all metadata, and what programs are known to need
+	prefetchTree  = 2
 )
 
 // prefetchAll brings near what a mount shows, and again with each tree that it
@@ -38,7 +41,29 @@ func (c *Client) prefetch(m *mount) error {
 	f, _ := m.showing()
 	cfg, _ := m.config()
 	v := f.View()
-	near := c.cache != nil && cfg.Prefetch >= prefetchMetadata
+	near := c.cache != nil && cfg.Prefetch >= prefetchKnown
+	var profiled errgroup.Group
+	if near {
+		profiled.Go(func() error { return c.bringProfile(m, v) })
+	}
+	err := c.prefetchMetadata(m, v, near)
+	if err = errors.Join(err, profiled.Wait()); err != nil || !near || cfg.Prefetch < prefetchTree {
+		return err
+	}
+	w := wholeTree{ctx: tier.InBackground(m.life), view: v}
+	all := int64(0)
+	if cfg.Remote == "" {
+		all = v.Head().Counts.Bytes
+	}
+	err = m.bring(stageTree, w.refs, 0, all)
+	if errors.Is(err, tier.ErrNoRoom) {
+		return nil // which the status tells
+	}
+	return errors.Join(err, w.err)
+}
+
+// prefetchMetadata finds out what metadata there is, and brings it near.
+func (c *Client) prefetchMetadata(m *mount, v *tree.View, near bool) error {
 	var refs []tier.Ref
 	if err := v.Metadata(m.life, func(ref tier.Ref) { refs = append(refs, ref) }); err != nil {
 		return err
@@ -47,19 +72,11 @@ func (c *Client) prefetch(m *mount) error {
 	if !near {
 		return nil
 	}
-	if err := m.origin.Bring(m.life, tier.ReadAhead, slices.Values(refs), nil); err != nil {
-		return err
+	err := m.bring(stageMetadata, slices.Values(refs), int64(len(refs)), 0)
+	if err == nil {
+		m.say(fmt.Sprintf("%d objects", len(refs)))
 	}
-	m.say(fmt.Sprintf("%d objects", len(refs)))
-	if cfg.Prefetch < prefetchTree {
-		return nil
-	}
-	w := wholeTree{ctx: tier.InBackground(m.life), view: v, moved: m.moved}
-	w.progress = func() { m.say(fmt.Sprintf("%d objects, %d files prefetched", len(refs), w.files)) }
-	if err := m.origin.Bring(m.life, tier.Whole, w.refs, nil); err != nil {
-		return err
-	}
-	return w.err
+	return err
 }
 
 // pin has the disk cache keep what this mount needs to start without network,
@@ -80,17 +97,14 @@ func (m *mount) say(note string) {
 
 // wholeTree is all content of a view, in the order of its listings.
 type wholeTree struct {
-	ctx      context.Context
-	view     *tree.View
-	moved    <-chan struct{} // ends it: the next tree comes first
-	files    int             // come to
-	progress func()
-	err      error // why there is no more
+	ctx  context.Context
+	view *tree.View
+	err  error // why there is no more
 }
 
 // refs is an iterator.
 func (w *wholeTree) refs(yield func(tier.Ref) bool) {
-	w.files, w.err = 0, nil
+	w.err = nil
 	w.below("", w.view.Root(), yield)
 }
 
@@ -102,7 +116,7 @@ func (w *wholeTree) below(path string, dir object.Entry, yield func(tier.Ref) bo
 		return false
 	}
 	for i := range l.Len() {
-		if w.ctx.Err() != nil || len(w.moved) > 0 {
+		if w.ctx.Err() != nil {
 			return false
 		}
 		e := l.At(i)
@@ -122,14 +136,11 @@ func (w *wholeTree) below(path string, dir object.Entry, yield func(tier.Ref) bo
 					return false
 				}
 			}
-			w.files++
 		case e.Kind == object.File && e.Size > 0:
 			if !yield(w.view.BlobRef(e.Digest, e.Size)) {
 				return false
 			}
-			w.files++
 		}
 	}
-	w.progress()
 	return true
 }

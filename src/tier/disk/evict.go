@@ -13,8 +13,8 @@ import (
 	"github.com/aysfs/aysfs/src/tier"
 )
 
-// otherFiles is set aside for what is not a segment, besides heads.db and the
-// index's share of the clean marker.
+// otherFiles is set aside for what is not a segment, besides heads.db, profiles and
+// the index's share of the clean marker.
 const otherFiles = 64 << 10
 
 var errFull = errors.New("no room")
@@ -22,7 +22,7 @@ var errFull = errors.New("no room")
 // used is what the cache takes on disk, with what it will take when it is
 // closed.
 func (c *Cache) used() int64 {
-	n := int64(otherFiles) + c.index.len()*entryOnDisk + c.heads.size()
+	n := int64(otherFiles) + c.index.len()*entryOnDisk + c.heads.size() + c.profiles.size()
 	for _, s := range c.segments() {
 		n += s.size.Load()
 	}

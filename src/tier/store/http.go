@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/profile"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -242,6 +243,18 @@ func (h *HTTP) HeadAt(ctx context.Context, tree object.TreeName, serial int64) (
 		}
 		return a.data, nil
 	})
+}
+
+// Profile fetches what programs need of a tree.
+func (h *HTTP) Profile(ctx context.Context, tree object.TreeName) ([]byte, error) {
+	if err := checkTree(h.name, tree); err != nil {
+		return nil, err
+	}
+	a, err := h.get(ctx, tree.URLPath()+"/"+profile.File, "", profile.MaxBytes, http.Header{"Cache-Control": {"no-cache"}})
+	if err != nil {
+		return nil, err
+	}
+	return a.data, nil
 }
 
 // Trees reads the list of trees that publishing keeps.
