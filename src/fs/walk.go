@@ -114,7 +114,7 @@ func (a *walk) fit(most int64) {
 	}
 }
 
-// read takes note that file r is read from its start, and isn't in memory.
+// look takes note that file r is read from its start, and isn't in memory.
 func (w *walks) look(r *inode) {
 	if r.parent == 0 { // they are read alone, to be changed
 		return
