@@ -10,6 +10,9 @@
 //	                 meter -> retry -> source (stored form)
 //	                 verify, unpack  -> disk cache, behind the answer
 //
+// What nobody waits for yet comes by Bring, in order and by priority (bring.go), as
+// much at once as the way carries (window.go) and never before what somebody waits for.
+//
 // A server that passes blobs on sees them arrive, before they are verified: see
 // Chain.Follow and Arrival.
 package tier

@@ -15,7 +15,7 @@ func TestWindowFollowsTheWay(t *testing.T) {
 		delay       time.Duration
 		least, most int64 // where the window should end, in bytes
 	}{
-		"1 Gbit/s, 10 ms":  {125e6, 10 * time.Millisecond, 1 << 20, 5 << 20},
+		"1 Gbit/s, 10 ms":  {125e6, 10 * time.Millisecond, 1 << 20, 10 << 20},
 		"10 Mbit/s, 50 ms": {1.25e6, 50 * time.Millisecond, leastWindow, firstWindow},
 		"1 Gbit/s, 80 ms":  {125e6, 80 * time.Millisecond, 10 << 20, mostWindow},
 	} {

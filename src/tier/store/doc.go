@@ -11,6 +11,11 @@
 //	profile beside each head                   what programs need of the tree first, if that was recorded
 //	md/trees                                   the trees there are, one a line, for servers that can't list
 //
+// Over plain HTTP many blobs are asked for over few connections, each request sent
+// before the earlier ones are answered (pipeline.go); caches are asked for what nobody
+// waits for in batches (batch.go). Both leave what isn't a plain answer to the
+// ordinary way (http.go).
+//
 // How answers are understood:
 //
 //	200                         the object
