@@ -48,6 +48,8 @@ type Client struct {
 	merging  sync.Mutex    // held by who changes a profile in the disk cache
 	looks    chan struct{} // asks for a look at the heads; holds one
 
+	explaining sync.Mutex // held by who explains a path: one at a time
+
 	// What follows from the config. Only a reload changes it, one at a time.
 	mu      sync.Mutex
 	cfg     *config.Client     // GUARDED_BY(mu); in force
@@ -174,7 +176,7 @@ func diskLimits(cfg *config.Client) disk.Limits {
 // tried again in the background. The error is that of the first round if no mount
 // came up and waiting won't help.
 func (c *Client) Start(ctx context.Context, reload <-chan os.Signal) error {
-	srv, err := control.Listen(c.cfg.Main.Control, c.Status, c.log)
+	srv, err := control.Listen(c.cfg.Main.Control, c.Status, c.Explain, c.log)
 	if err != nil {
 		c.log.Warn("going on without the control socket", "op", "start", "err", err)
 	} else {

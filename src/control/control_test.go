@@ -16,7 +16,7 @@ import (
 
 func listen(t *testing.T, path string, s Status) *Server {
 	t.Helper()
-	srv, err := Listen(path, func() Status { return s }, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	srv, err := Listen(path, func() Status { return s }, nil, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestStatusOverTheSocket(t *testing.T) {
 func TestSocketOfAnotherProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	listen(t, path, busy)
-	if _, err := Listen(path, nil, slog.Default()); err == nil || !strings.Contains(err.Error(), "another process") {
+	if _, err := Listen(path, nil, nil, slog.Default()); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("a socket that answers was taken over: %v", err)
 	}
 	// One that nobody answers on is what a killed process leaves.

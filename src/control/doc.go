@@ -1,5 +1,6 @@
 // Package control is the control socket of a client: HTTP over a unix socket
-// that only root may open. It says how the client is doing, as JSON for ays
-// status and as Prometheus text for a scraper, and is also how those who ask
+// that only root may open. It says how the client is doing, and where one path comes
+// from, as JSON for ays
+// status and ays explain, and as Prometheus text for a scraper, and is also how those who ask
 // read it.
 package control

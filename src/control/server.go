@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -22,12 +23,21 @@ type Server struct {
 	done chan struct{}
 }
 
-// Listen is Serve for a client, with what status returns.
-func Listen(path string, status func() Status, log *slog.Logger) (*Server, error) {
+// Listen is Serve for a client, with what status and explain return.
+func Listen(path string, status func() Status, explain Explainer, log *slog.Logger) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(status())
+	})
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		e, err := explain(r.Context(), r.URL.Query().Get("path"))
+		if err != nil {
+			http.Error(w, err.Error(), explainCode(err))
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(e)
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := status().healthy(); err != nil {
@@ -152,6 +162,9 @@ func get(ctx context.Context, path, what string) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
 		return nil, fmt.Errorf("read the answer on %s: %w", path, err)
+	}
+	if resp.StatusCode == http.StatusNotFound && strings.HasPrefix(what, "/explain?") {
+		return nil, fmt.Errorf("%w: %.2000s", ErrNotShown, bytes.TrimSpace(b))
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("ask on %s for %s: %s: %.2000s", path, what, resp.Status, bytes.TrimSpace(b))

@@ -121,9 +121,13 @@ func (v *View) Listing(ctx context.Context, path string, d digest.Digest) (*obje
 	if l := v.grafted[d]; l != nil {
 		return l, nil
 	}
-	full := v.prefix
-	if path != "" {
-		full = object.Join(full, path)
+	return v.Tree.Listing(ctx, v.Full(path), d)
+}
+
+// Full is the path, as seen from the tree's root, of what is at path in the view.
+func (v *View) Full(path string) string {
+	if path == "" {
+		return v.prefix
 	}
-	return v.Tree.Listing(ctx, full, d)
+	return object.Join(v.prefix, path)
 }

@@ -54,6 +54,7 @@ func commands() []command {
 		{"bake", "", "put what a machine's first boot needs into its image: config, metadata, content", bakeImage},
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
+		{"explain", "PATH", "say of one path in a mount: its tree, digest and chunks, and which tiers have it", explainPath},
 		{"health", "", "tell by the exit code whether the client or the cache server on this machine is well", showHealth},
 		{"profile", "record|show", "record what a program needs of a tree first, for clients to fetch ahead", profileTree},
 		{"debug", "pull|watch|log|clear", "bring home what was changed on running machines", debugMount},
