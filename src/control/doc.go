@@ -1,6 +1,5 @@
 // Package control is the control socket of a client: HTTP over a unix socket
-// that only root may open. It says how the client is doing, and where one path comes
-// from, as JSON for ays
-// status and ays explain, and as Prometheus text for a scraper, and is also how those who ask
-// read it.
+// that only root may open. It says how the client is doing and where one path
+// comes from, as JSON for ays status and ays explain, and as Prometheus text for a
+// scraper. It is also how those who ask read it.
 package control

@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,4 +25,32 @@ func Clear(path string) error {
 		}
 	}
 	return fmt.Errorf("%s: %w: mounts keep coming back", path, ErrMountPoint)
+}
+
+// State is what a path looks like to who wants to mount there.
+type State int
+
+// What a path may be.
+const (
+	Free  State = iota // nothing of this kind is mounted
+	Alive              // a mount of this kind answers
+	Stale              // the process that served it is gone
+	Stuck              // it does not answer
+)
+
+// StateOf says what is at path. It changes nothing, and waits no longer than
+// statTimeout.
+func StateOf(path string) (State, error) {
+	err := statWithin(path, statTimeout)
+	switch {
+	case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED):
+		return Stale, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Stuck, nil
+	}
+	mounted, err := mountedHere(path)
+	if err != nil || !mounted {
+		return Free, err
+	}
+	return Alive, nil
 }

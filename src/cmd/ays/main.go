@@ -55,6 +55,7 @@ func commands() []command {
 		{"ls", "", "list the trees of a store", listStore},
 		{"status", "", "show how the client on this machine is doing", showStatus},
 		{"explain", "PATH", "say of one path in a mount: its tree, digest and chunks, and which tiers have it", explainPath},
+		{"doctor", "", "check this machine for a client: kernel, limits, disk, clock, and all caches and stores of the config", examine},
 		{"health", "", "tell by the exit code whether the client or the cache server on this machine is well", showHealth},
 		{"profile", "record|show", "record what a program needs of a tree first, for clients to fetch ahead", profileTree},
 		{"debug", "pull|watch|log|clear", "bring home what was changed on running machines", debugMount},

@@ -1,0 +1,107 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/config"
+	mounts "github.com/aysfs/aysfs/src/fs"
+)
+
+func fuseDevice(path string) Finding {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	switch {
+	case err == nil:
+		f.Close()
+		return Finding{OK, path, "can be opened", ""}
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		return Finding{Fail, path, err.Error(), "run modprobe fuse; in a container, pass the device in: --device /dev/fuse"}
+	}
+	return Finding{Fail, path, err.Error(), "run as root; in a container, with --cap-add SYS_ADMIN and --device /dev/fuse"}
+}
+
+// fewDescriptors is how many descriptors a client with many segments and
+// connections may come near to.
+const fewDescriptors = 4096
+
+func descriptors() Finding {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return Finding{Warn, "open files", err.Error(), "look at ulimit -Hn"}
+	}
+	if l.Max < fewDescriptors {
+		return Finding{Warn, "open files", fmt.Sprintf("at most %d", l.Max), fmt.Sprintf("raise the hard limit to %d or more: ulimit -Hn, LimitNOFILE", fewDescriptors)}
+	}
+	return Finding{OK, "open files", fmt.Sprintf("at most %d", l.Max), ""}
+}
+
+// cacheDisk looks at where the disk cache is, or will be made.
+func cacheDisk(d *config.Disk) []Finding {
+	if d == nil {
+		return []Finding{{OK, "disk cache", "none, as max_size says", ""}}
+	}
+	about := "disk cache " + d.Path
+	at := d.Path
+	for {
+		st, err := os.Stat(at)
+		if err == nil && !st.IsDir() {
+			return []Finding{{Fail, about, at + " is not a directory", "remove it, or set [cache.disk] path to another"}}
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) || at == "/" {
+			return []Finding{{Fail, about, err.Error(), "set [cache.disk] path to a directory that can be used"}}
+		}
+		at = filepath.Dir(at)
+	}
+	if err := unix.Access(at, unix.W_OK|unix.X_OK); err != nil {
+		return []Finding{{Fail, about, fmt.Sprintf("%s can't be written to: %v", at, err), "mount it writable, run as root, or set [cache.disk] path to another; without, nothing is kept"}}
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(at, &st); err != nil {
+		return []Finding{{Fail, about, err.Error(), "look at the file system that it is on"}}
+	}
+	total, free := int64(st.Blocks)*int64(st.Bsize), int64(st.Bavail)*int64(st.Bsize)
+	room := fmt.Sprintf("%d of %d MiB free, min_free keeps %d, max_size %d", free>>20, total>>20, d.MinFree.Of(total)>>20, d.MaxSize>>20)
+	switch {
+	case free < d.MinFree.Of(total):
+		return []Finding{{Warn, about, room, "make room, or lower [cache.disk] min_free: as it is, the cache only shrinks"}}
+	case d.MaxSize > total:
+		return []Finding{{Warn, about, room, "lower [cache.disk] max_size: the file system is smaller, and min_free will bound the cache"}}
+	}
+	return []Finding{{OK, about, room, ""}}
+}
+
+func mountPoint(path string) []Finding {
+	about := "mount " + path
+	state, err := mounts.StateOf(path)
+	switch {
+	case err != nil:
+		return []Finding{{Warn, about, err.Error(), "mount proc on /proc"}}
+	case state == mounts.Stale:
+		return []Finding{{Fail, about, "stale: the process that served it is gone", "start aysfs, which clears it, or run: umount -l " + path}}
+	case state == mounts.Stuck:
+		return []Finding{{Fail, about, "it does not answer", "run: umount -l " + path + ", and start aysfs again"}}
+	case state == mounts.Alive:
+		return []Finding{{OK, about, "mounted, and it answers", ""}}
+	}
+	st, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []Finding{{OK, about, "not mounted; the directory will be made", ""}}
+	case err != nil:
+		return []Finding{{Fail, about, err.Error(), "set the mount's path to a directory that can be used"}}
+	case !st.IsDir():
+		return []Finding{{Fail, about, "it is not a directory", "remove it, or name the directory itself as the mount's path"}}
+	}
+	if names, err := os.ReadDir(path); err == nil && len(names) > 0 {
+		return []Finding{{Warn, about, fmt.Sprintf("not mounted, and the directory is not empty (%q)", names[0].Name()), "empty it: aysfs does not mount over files"}}
+	}
+	return []Finding{{OK, about, "not mounted; the directory is empty", ""}}
+}
