@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/jacobsa/fuse/fuseops"
 
@@ -259,7 +258,7 @@ func (d *layered) setAttributes(wait context.Context, t *turn, op *fuseops.SetIn
 		n.SetTime(*op.Mtime)
 	}
 	op.Attributes = nodeAttributes(n)
-	op.AttributesExpiration = time.Now().Add(forever)
+	op.AttributesExpiration = forever
 	return nil
 }
 
