@@ -52,6 +52,7 @@ type FS struct {
 	streams    streams
 	walks      walks
 	losses     losses
+	needs      needs
 	life       context.Context // ends when the mount does
 	end        context.CancelFunc
 	background sync.WaitGroup
@@ -155,6 +156,7 @@ func (f *FS) closeDebug() {
 	if f.debug == nil {
 		return
 	}
+	f.debug.closeOld(0)
 	if err := f.debug.layer.Close(); err != nil {
 		f.log.Warn("can't remove what was changed on this machine only", "op", "unmount", "err", err)
 	}

@@ -77,6 +77,7 @@ func (f *FS) answer(wait context.Context, t *turn, op any) error {
 func (f *FS) listing(wait context.Context, t *turn, id uint64) (*object.Listing, inode, error) {
 	var loaded *object.Listing
 	var of digest.Digest
+	f.needs.note(id, needListing, 0)
 	for {
 		t.begin(&f.mover.turn)
 		s := f.now.Load()

@@ -109,6 +109,7 @@ func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) e
 		err = f.readChunks(wait, s, r, op.Offset, n, out)
 	} else {
 		if wait == noWait { // every read begins so
+			f.needs.note(r.id, needWhole, 0)
 			f.walks.read(r, op.Offset)
 		}
 		err = f.readPiece(wait, s, s.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
@@ -185,6 +186,7 @@ func (f *FS) readChunks(wait context.Context, s *shown, r *inode, off, n int64, 
 		i, start := list.At(at)
 		c := list.Chunks[i]
 		part := min(rest, start+c.Size-at)
+		f.needs.note(r.id, start, c.Size)
 		if out.n == maxPieces {
 			return fmt.Errorf("chunk list %s: %w: chunks of less than %d bytes", r.digest, object.ErrFormat, object.MinChunk)
 		}

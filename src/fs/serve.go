@@ -227,11 +227,7 @@ func (s *server) reply(r *request, err error) {
 	if err != nil {
 		s.fs.failed(r.op, err)
 	}
-	ctx := r.ctx
-	if o, ok := r.op.(*fuseops.OpenFileOp); ok && err == nil && o.Handle == 0 {
-		ctx = withoutFlush(ctx)
-	}
-	if err := s.conn.Reply(ctx, errno(err)); err != nil {
+	if err := s.conn.Reply(r.ctx, errno(err)); err != nil {
 		s.fs.undo(r.op)
 	}
 }
@@ -251,13 +247,9 @@ func pidOf(op any) uint32 {
 		return op.OpContext.Pid
 	case *fuseops.GetXattrOp:
 		return op.OpContext.Pid
-	case *fuseops.OpenFileOp:
-		return op.OpContext.Pid
 	case *fuseops.CreateFileOp:
 		return op.OpContext.Pid
 	case *fuseops.WriteFileOp:
-		return op.OpContext.Pid
-	case *fuseops.FlushFileOp:
 		return op.OpContext.Pid
 	case *fuseops.SyncFileOp:
 		return op.OpContext.Pid
