@@ -49,6 +49,7 @@ type FS struct {
 	walkers    walkers
 	streams    streams
 	walks      walks
+	crowds     crowds
 	losses     losses
 	needs      needs
 	life       context.Context // ends when the mount does
@@ -80,7 +81,7 @@ func New(cfg Config, view *tree.View, blobs Blobs) (*FS, error) {
 	s.over, s.end = context.WithCancel(f.life)
 	f.now.Store(s)
 	f.streams.fs = f
-	f.walks.fs, f.walks.ctx = f, f.life
+	f.walks.fs, f.walks.ctx, f.crowds.fs = f, f.life, f
 	if cfg.Debug != nil {
 		if f.debug, err = newLayered(f, *cfg.Debug); err != nil {
 			f.Abandon()
@@ -106,6 +107,7 @@ func (f *FS) ended() {
 	f.mover.ended = true
 	f.mover.mu.Unlock()
 	f.background.Wait()
+	f.crowds.end()
 	f.table.close()
 	f.closeDebug()
 	close(f.done)

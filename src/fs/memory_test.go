@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -25,10 +26,12 @@ type memory struct {
 	far   map[digest.Digest]bool
 	held  int
 	gets  int
-	ahead []digest.Digest // prefetched, in order
-	gate  chan struct{}   // if not nil, Get waits for it
-	slow  time.Duration   // each Get takes up to this long
-	local int             // how often a piece of a blob was asked for
+	ahead []digest.Digest        // prefetched, in order
+	got   []digest.Digest        // what was far when Get was called
+	files map[digest.Digest]bool // content of files in one blob
+	gate  chan struct{}          // if not nil, Get waits for it
+	slow  time.Duration          // each Get takes up to this long
+	local int                    // how often a piece of a blob was asked for
 
 	cache  *tree.Cache
 	serial int64  // of the last tree published
@@ -38,7 +41,7 @@ type memory struct {
 
 func newMemory() *memory {
 	return &memory{
-		blobs: make(map[digest.Digest][]byte), far: make(map[digest.Digest]bool),
+		blobs: make(map[digest.Digest][]byte), far: make(map[digest.Digest]bool), files: make(map[digest.Digest]bool),
 		cache: tree.NewCache(16 << 20), domain: "default",
 	}
 }
@@ -96,6 +99,9 @@ func (m *memory) Get(ctx context.Context, ref tier.Ref) (tier.Blob, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.gets++
+	if m.far[ref.Digest] {
+		m.got = append(m.got, ref.Digest)
+	}
 	b, ok := m.blobs[ref.Digest]
 	if !ok || ref.Domain == m.absent {
 		return tier.Blob{}, fmt.Errorf("get %v: %w", ref, tier.ErrAbsent)
@@ -143,6 +149,16 @@ func (m *memory) Prefetch(ref tier.Ref) bool {
 	return true
 }
 
+func (m *memory) Bring(_ context.Context, _ tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) error {
+	for ref := range refs {
+		m.Prefetch(ref)
+		if each != nil {
+			each(ref, nil)
+		}
+	}
+	return nil
+}
+
 func (m *memory) Arrived(time.Time) bool { return false }
 
 func (m *memory) Origin(tier.Ref) string { return "memory" }
@@ -171,6 +187,7 @@ func (m *memory) listing(t testing.TB, d dir, path string, cat *[]object.DirList
 			e.Size = int64(len(v))
 			if e.Size <= object.MaxBlob {
 				e.Digest = m.put([]byte(v))
+				m.change(func() { m.files[e.Digest] = true })
 			} else {
 				e.Digest, e.Chunked = m.chunk([]byte(v)), true
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,6 +33,9 @@ type Blobs interface {
 	// Prefetch begins to bring a blob near. It is false where there is no
 	// room for that now.
 	Prefetch(ref tier.Ref) bool
+	// Bring brings blobs near in the order of refs, beside what is more urgent,
+	// and returns when they are here; see tier.Chain.
+	Bring(ctx context.Context, p tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) error
 	// Arrived tells whether anything was brought here since then.
 	Arrived(since time.Time) bool
 	// Origin names the tier that last gave the blob, or would give it now.
@@ -108,11 +112,18 @@ func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) e
 	if r.chunked {
 		err = f.readChunks(wait, s, r, op.Offset, n, out)
 	} else {
-		if wait == noWait { // every read begins so
+		switch {
+		case wait == noWait: // every read begins so
 			f.needs.note(r.id, needWhole, 0)
-			f.walks.read(r, op.Offset)
+			f.walks.progress(r, op.Offset, n)
+			f.crowds.hit(r)
+		case !isLocal(wait):
+			f.crowds.missed(s, r)
 		}
 		err = f.readPiece(wait, s, s.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
+		if err == errWait && wait == noWait && op.Offset == 0 {
+			f.walks.look(r)
+		}
 		f.note(wait, r.id, 0, r.size, err)
 	}
 	if err == errWait {
@@ -173,10 +184,14 @@ func (f *FS) readChunks(wait context.Context, s *shown, r *inode, off, n int64, 
 		begin = true
 	}
 	if begin {
+		f.walks.progress(r, off, n)
 		f.streams.read(r, list, off, n)
 	}
 	if wait == diskWait && !f.here(s, list, off, n) {
 		return errWait // rather than read what is here twice
+	}
+	if !isLocal(wait) {
+		f.getTogether(wait, s, list, off, n)
 	}
 	for at, rest := off, n; rest > 0; {
 		i, start := list.At(at)
@@ -193,6 +208,30 @@ func (f *FS) readChunks(wait context.Context, s *shown, r *inode, off, n int64, 
 		at, rest = at+part, rest-part
 	}
 	return nil
+}
+
+// getTogether has all chunks of n bytes at off that aren't here fetched side by side,
+// while the first is waited for.
+func (f *FS) getTogether(wait context.Context, s *shown, list *object.ChunkList, off, n int64) {
+	first := true
+	for at := off; at < off+n; {
+		i, start := list.At(at)
+		c := list.Chunks[i]
+		at = start + c.Size
+		ref := s.view.BlobRef(c.Digest, c.Size)
+		if s.blobs.Has(ref) {
+			continue
+		}
+		if first {
+			first = false
+			continue
+		}
+		f.background.Go(func() {
+			if b, err := s.get(wait, ref); err == nil {
+				b.Release()
+			}
+		})
+	}
 }
 
 // here tells whether the machine has all chunks of n bytes at off.

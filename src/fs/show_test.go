@@ -381,9 +381,9 @@ func TestReadersDuringMoves(t *testing.T) {
 	}
 }
 
-// crowd is a tree in which each directory takes several readings, and every name
+// throng is a tree in which each directory takes several readings, and every name
 // says which tree it is from.
-func crowd(n int) dir {
+func throng(n int) dir {
 	d := dir{}
 	for i := range 4 {
 		sub := dir{}
@@ -414,7 +414,7 @@ func cameTooLate(out string) bool {
 
 func TestFindDuringMoves(t *testing.T) {
 	m := newMemory()
-	f, mnt := m.mount(t, crowd(0), nil)
+	f, mnt := m.mount(t, throng(0), nil)
 	done := make(chan struct{})
 	var walkers sync.WaitGroup
 	var walks atomic.Int64
@@ -439,7 +439,7 @@ func TestFindDuringMoves(t *testing.T) {
 		})
 	}
 	for v := 1; v <= 40 && !t.Failed(); v++ {
-		m.show(t, f, crowd(v))
+		m.show(t, f, throng(v))
 		time.Sleep(50 * time.Millisecond)
 	}
 	n := walks.Load()

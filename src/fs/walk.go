@@ -4,21 +4,26 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
 )
 
-// walks fetches small files ahead of who reads one after the other in the
-// order of the listings, as tar, cp, grep and compilers do. A walk goes on into
-// the directories below and beside, as its reader will.
+// walks fetches files ahead of who reads one after the other in the order of the
+// listings, as tar, cp, grep and compilers do. A walk goes on into the
+// directories below and beside, as its reader will. For who picks files out of a
+// directory in another order see crowds.
 type walks struct {
 	fs  *FS
 	ctx context.Context // ends with the mount
 
+	any atomic.Bool // there is an active walk
+
 	mu     sync.Mutex
 	seen   [64]place // the last file read in a directory, by hash of its id
-	active []*walk
+	active []*walk   // most lately used first
 }
 
 // place is where in a directory files were read last.
@@ -34,22 +39,31 @@ const (
 	walkAfter = 2
 	skipped   = 4
 	maxWalks  = 8
-	// The window, in files, doubles from first to last.
-	firstWindow = 16
-	lastWindow  = 512
+	// firstAhead is how many bytes a walk is ahead of its reader at first. That
+	// doubles, up to what a large file may have, while its reader follows.
+	firstAhead = 256 << 10
+	// maxExpected bounds the files that a walk is ahead.
+	maxExpected = 4096
+	// A walk ends that found so many files here already, or whose reader rests.
+	nearFiles = 512
+	walkRest  = time.Minute
 )
 
-// walk is one reader's way through the tree.
+// walk is one reader's way through the tree. What it has is guarded by walks.mu, but
+// for frames, which are its goroutine's.
 type walk struct {
-	window   int
-	issued   int            // files asked for so far
-	read     int            // of these, the last that was read
-	hits     int            // how many were read
-	expected map[uint64]int // files asked for and not read yet, by id; the value counts as issued does
-	near     int            // how many of the last files were here already
-	running  bool
-	frames   []frame
-	tree     *shown // what it goes through; a move ends it
+	ahead    int64            // bytes that may be issued and not read
+	grown    int64            // issued or read, when ahead last grew
+	issued   int64            // bytes of the files asked for so far
+	read     int64            // of these, up to where its reader has come
+	hits     int64            // bytes of these that were read
+	expected map[uint64]int64 // files asked for and not read yet, by id; the value is where in issued they begin
+	near     int              // how many of the last files were here already
+	more     chan struct{}    // holds one; read has changed
+	end      context.CancelFunc
+
+	frames []frame
+	tree   *shown // what it goes through; a move ends it
 }
 
 // frame is a directory on the way, and the next entry in it.
@@ -60,27 +74,57 @@ type frame struct {
 	next int
 }
 
-// read takes note that file r is read at off.
-func (w *walks) read(r *inode, off int64) {
-	if off != 0 || r.parent == 0 { // the latter are read alone, to be changed
+// progress takes note that n bytes at off of file r are read.
+func (w *walks) progress(r *inode, off, n int64) {
+	if !w.any.Load() {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, a := range w.active {
-		n, ok := a.expected[r.id]
+		begins, ok := a.expected[r.id]
 		if !ok {
 			continue
 		}
-		delete(a.expected, r.id)
-		a.hits++
-		if n > a.read {
-			a.read = n
-			a.fit()
+		if off+n >= r.size {
+			delete(a.expected, r.id)
+		}
+		a.hits += n
+		if at := begins + off + n; at > a.read {
+			a.read = at
+			a.fit(w.fs.window.Load())
 		}
 		w.active[0], w.active[i] = a, w.active[0]
-		w.start(a)
 		return
+	}
+}
+
+// fit lets a walk be further ahead while at least half of what was asked for is
+// read, and less for a reader that picks.
+func (a *walk) fit(most int64) {
+	switch {
+	case 2*a.hits < a.read:
+		a.ahead = max(a.ahead/2, firstAhead)
+	case a.read-a.grown >= a.ahead/2:
+		a.ahead, a.grown = min(2*a.ahead, max(most, firstAhead)), a.read
+	}
+	select {
+	case a.more <- struct{}{}:
+	default:
+	}
+}
+
+// read takes note that file r is read from its start, and isn't in memory.
+func (w *walks) look(r *inode) {
+	if r.parent == 0 { // they are read alone, to be changed
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range w.active {
+		if _, ok := a.expected[r.id]; ok {
+			return
+		}
 	}
 	p := &w.seen[mix(r.parent)%uint64(len(w.seen))]
 	if p.dir == r.parent && r.pos > p.pos && r.pos <= p.pos+skipped {
@@ -93,99 +137,119 @@ func (w *walks) read(r *inode, off int64) {
 		return
 	}
 	p.run = 0
-	a := &walk{window: firstWindow, expected: make(map[uint64]int), tree: w.fs.now.Load(), frames: []frame{{id: r.parent, next: int(r.pos) + 1}}}
-	if len(w.active) == maxWalks {
-		w.active = w.active[:maxWalks-1]
+	a := &walk{
+		ahead: firstAhead, expected: make(map[uint64]int64), more: make(chan struct{}, 1),
+		tree: w.fs.now.Load(), frames: []frame{{id: r.parent, next: int(r.pos) + 1}},
+	}
+	for len(w.active) >= maxWalks {
+		w.drop(w.active[len(w.active)-1])
 	}
 	w.active = append([]*walk{a}, w.active...)
-	w.start(a)
+	w.any.Store(true)
+	var ctx context.Context
+	ctx, a.end = context.WithCancel(a.tree.over)
+	w.fs.background.Go(func() { w.run(ctx, a) })
 }
 
-// fit makes the window larger while at least half of what was asked for is read,
-// and smaller for a reader that picks.
-func (a *walk) fit() {
-	if 2*a.hits >= a.read {
-		a.window = min(2*a.window, lastWindow)
-	} else {
-		a.window = max(a.window/2, firstWindow)
+// drop ends a walk. w.mu is held.
+func (w *walks) drop(a *walk) {
+	for i, o := range w.active {
+		if o == a {
+			w.active = append(w.active[:i:i], w.active[i+1:]...)
+			break
+		}
 	}
+	w.any.Store(len(w.active) > 0)
+	a.end()
 }
 
-// start lets a goroutine fill the window of a, unless one does. w.mu is held.
-func (w *walks) start(a *walk) {
-	if a.running || a.issued >= a.read+a.window/2 {
-		return
-	}
-	a.running = true
-	w.fs.background.Go(func() { w.fill(a) })
-}
-
-// fill asks for files until the window is full, the tree ends, or all that
-// comes is here already.
-func (w *walks) fill(a *walk) {
-	for {
+// run goes through the tree until it ends, the reader rests, or all that comes is
+// here already.
+func (w *walks) run(ctx context.Context, a *walk) {
+	defer func() {
 		w.mu.Lock()
-		if a.issued >= a.read+a.window || w.ctx.Err() != nil {
-			a.running = false
-			w.mu.Unlock()
-			return
-		}
-		w.mu.Unlock()
-		r, ok := w.next(a)
-		if !ok {
-			return // running stays set: the walk is over
-		}
-		near, ok := w.bring(a.tree, r)
-		if !ok {
-			return
-		}
-		w.mu.Lock()
-		a.issued++
-		a.expected[r.id] = a.issued
-		if len(a.expected) > 4*lastWindow {
-			for id, n := range a.expected {
-				if n < a.read {
-					delete(a.expected, id)
-				}
+		defer w.mu.Unlock()
+		w.drop(a)
+	}()
+	// What the mount can't get ahead, its reader will be told of.
+	_ = a.tree.blobs.Bring(ctx, tier.ReadAhead, func(yield func(tier.Ref) bool) {
+		for {
+			r, ok := w.next(a)
+			if !ok || !w.issue(ctx, a, r, yield) {
+				return
 			}
 		}
-		if !near {
-			a.near = 0
-		} else if a.near++; a.near >= lastWindow {
-			// Nothing was missing for long: let the reader be, and look
-			// again when a run of missing files shows.
-			w.mu.Unlock()
-			return
-		}
-		w.mu.Unlock()
-	}
+	}, nil)
 }
 
-// bring fetches a file, or the start of a large one. It waits while there is no
-// room, and tells whether the file was near already.
-func (w *walks) bring(s *shown, r inode) (near, ok bool) {
-	d, size := r.digest, r.size
+// issue asks for a file, as its reader comes near; it is false where the walk is
+// over.
+func (w *walks) issue(ctx context.Context, a *walk, r inode, yield func(tier.Ref) bool) bool {
+	w.mu.Lock()
+	begins := a.issued
+	a.expected[r.id] = begins
+	if len(a.expected) > maxExpected {
+		for id, at := range a.expected {
+			if at < a.read {
+				delete(a.expected, id)
+			}
+		}
+	}
+	w.mu.Unlock()
+	pieces := []object.Chunk{{Digest: r.digest, Size: r.size}}
 	if r.chunked {
-		ctx, cancel := context.WithTimeout(w.ctx, w.fs.timeout())
-		defer cancel()
-		list, err := s.chunks(ctx, d, size)
+		lctx, cancel := context.WithTimeout(ctx, w.fs.timeout())
+		list, err := a.tree.chunks(tier.InBackground(lctx), r.digest, r.size)
+		cancel()
 		if err != nil {
-			return false, false
+			return false
 		}
-		d, size = list.Chunks[0].Digest, list.Chunks[0].Size
+		pieces = list.Chunks
 	}
-	ref := s.view.BlobRef(d, size)
-	if s.blobs.Has(ref) {
-		return !s.blobs.WillNeed(ref), true
+	for _, c := range pieces {
+		if !w.await(ctx, a) {
+			return false
+		}
+		ref := a.tree.view.BlobRef(c.Digest, c.Size)
+		near := a.tree.blobs.Has(ref)
+		if near {
+			near = !a.tree.blobs.WillNeed(ref)
+		} else if !yield(ref) {
+			return false
+		}
+		w.mu.Lock()
+		a.issued += c.Size
+		if a.near++; !near {
+			a.near = 0
+		}
+		over := a.near >= nearFiles // nothing was missing for long: let the reader be
+		w.mu.Unlock()
+		if over {
+			return false
+		}
 	}
-	for !s.blobs.Prefetch(ref) {
+	return true
+}
+
+// await waits until the reader comes near; it is false if that takes too long.
+func (w *walks) await(ctx context.Context, a *walk) bool {
+	rest := time.NewTimer(walkRest)
+	defer rest.Stop()
+	for {
+		w.mu.Lock()
+		ready := a.issued < a.read+a.ahead
+		w.mu.Unlock()
+		if ready {
+			return ctx.Err() == nil
+		}
 		select {
-		case <-w.ctx.Done():
-			return false, false
-		case <-time.After(2 * time.Millisecond):
+		case <-a.more:
+		case <-ctx.Done():
+			return false
+		case <-rest.C:
+			return false
 		}
 	}
-	return false, true
 }
 
 // next is the file that a reader in the order of the listings reads next.
