@@ -1,18 +1,22 @@
 # make build    bin/aysfs and bin/ays for this machine
 # make demo     the whole way, with this machine's Go toolchain (root)
-# make test     everything that CI checks (root)
+# make test     everything but what takes a machine (root)
+# make test-appliance     virtual machines, containers, packages, releases (root)
 # make bench    measurements (root)
-# make release-snapshot   tarballs and packages in dist/
+# make dist     tarballs and packages in dist/
+# make release-snapshot   the same by goreleaser
 
 VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
 COMMIT  := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+RELEASE := $(shell { git describe --tags --exact-match || git describe --tags --abbrev=0 | awk -F. -v OFS=. '{ $$NF++; print $$0 "-snapshot" }' | grep . || echo 0.0.1-snapshot; } 2>/dev/null | sed 's/^v//')
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
+APPLIANCE   := ./src/appliance ./src/e2e
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TESTFLAGS   ?=
 SHELL       := /bin/bash
 
-.PHONY: build demo test lint cross unit bench release-snapshot deps clean
+.PHONY: build demo test test-appliance lint cross unit bench dist release-snapshot deps deps-appliance clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./src/cmd/...
@@ -25,8 +29,11 @@ test: deps lint cross unit
 lint:
 	@files=$$(gofmt -l src); [ -z "$$files" ] || { echo "run gofmt -w on:" $$files; exit 1; }
 	go vet ./src/...
+	go vet -tags appliance $(APPLIANCE)
 	$(STATICCHECK) ./src/...
-	shellcheck -s sh init/aysfs init/ays_cache init/package/* src/e2e/testdata/init.sh
+	$(STATICCHECK) -tags appliance $(APPLIANCE)
+	shellcheck -s sh init/aysfs init/ays_cache init/package/p* src/e2e/testdata/init.sh src/appliance/testdata/package.sh
+	checkbashisms init/aysfs init/ays_cache init/package/p* src/e2e/testdata/init.sh src/appliance/testdata/package.sh
 
 # What runs on small machines must at least compile for them, tests included.
 cross:
@@ -39,17 +46,29 @@ cross:
 unit:
 	go test -race -count=1 -timeout 12m $(TESTFLAGS) ./src/...
 
-# Tarballs and packages of what is committed, in dist/; goreleaser is not
-# installed by this: go install github.com/goreleaser/goreleaser/v2@v2.16.0
+# The tests named TestAppliance, which only the tag builds.
+test-appliance: deps deps-appliance
+	go test -tags appliance -run '^TestAppliance' -count=1 -timeout 12m $(TESTFLAGS) $(APPLIANCE)
+
+# Tarballs and packages, the same bytes for the same commit.
+dist:
+	go run ./src/dist -version '$(RELEASE)' -commit '$(COMMIT)' -date "$$(TZ=UTC0 git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ)" -to dist
+
+# goreleaser is not installed by this: go install github.com/goreleaser/goreleaser/v2@v2.16.0
+# One after another: it packs programs in the order in which they are ready.
 release-snapshot:
-	goreleaser release --snapshot --clean
+	RELEASE='$(RELEASE)' goreleaser release --snapshot --clean --parallelism 1
 
 bench: build
 	go run ./src/bench
 
 # Programs that the tests use, from Debian. Nothing happens where all are there.
-deps:
-	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck; do \
+DEPS           := gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano \
+                  patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck checkbashisms:devscripts
+DEPS_APPLIANCE := podman:podman runc:runc qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs
+
+deps deps-appliance:
+	@for p in $(if $(filter deps,$@),$(DEPS),$(DEPS_APPLIANCE)); do \
 		PATH=$$PATH:/usr/sbin command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \

@@ -45,6 +45,14 @@ func (c *Client) Status() control.Status {
 			Evicted: d.EvictedBytes, Corrupt: d.Corrupt, Bypassed: d.Bypassed,
 		}
 	}
+	if c.seed != nil {
+		d, given := c.seed.Stats(), c.seed.Given()
+		s.Cache.HitBytes -= given
+		s.Seed = &control.Seed{
+			Path: c.cfg.Seed.Path, Blobs: d.Blobs, Bytes: d.Bytes, Disk: d.Disk,
+			Hits: d.Hits, Misses: d.Misses, HitBytes: given, Corrupt: d.Corrupt, Damaged: d.Condemned,
+		}
+	}
 	return s
 }
 

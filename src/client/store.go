@@ -14,6 +14,7 @@ import (
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/disk"
 	"github.com/aysfs/aysfs/src/tier/store"
 	"github.com/aysfs/aysfs/src/tree"
 )
@@ -35,6 +36,7 @@ type chain struct {
 	source store.Store
 	grid   []*gridSource
 	blobs  *tier.Chain
+	seeded *disk.Seeded // nil: there is no seed
 	heads  *tree.Heads
 	users  sync.WaitGroup // calls under way
 	closed chan struct{}
@@ -97,8 +99,15 @@ func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 		Recent: max(share(made.Memory, recentShare)/made.Stores, 2<<20),
 	}
 	heads := &tree.Heads{Store: s.Name, Source: headChain{ch.grid, src}, Kept: c.heads, Keys: keys, Log: c.log}
+	switch {
+	case c.seed != nil:
+		ch.seeded = &disk.Seeded{Cache: c.cache, Seed: c.seed}
+		cfg.Cache, heads.Seed = ch.seeded, c.seed
+	case c.cache != nil:
+		cfg.Cache = c.cache
+	}
 	if c.cache != nil {
-		cfg.Cache, cfg.Room = c.cache, c.cache.Room
+		cfg.Room = c.cache.Room
 	}
 	if len(caches) > 0 && len(keys) > 0 {
 		heads.Near = localHeads{caches: caches, store: s.URL.String(), life: c.life, log: c.log}
@@ -198,7 +207,7 @@ func (o *origin) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
 }
 
 // Ready is Local for what is in memory.
-func (o *origin) Ready(ref tier.Ref, off, n int64) (tier.Blob, bool) {
+func (o *origin) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
 	ch := o.use()
 	defer ch.users.Done()
 	return ch.blobs.Ready(ref, off, n)
@@ -257,7 +266,11 @@ func (o *origin) Arrived(since time.Time) bool {
 func (o *origin) Origin(ref tier.Ref) string {
 	ch := o.use()
 	defer ch.users.Done()
-	return ch.blobs.Origin(ref)
+	name := ch.blobs.Origin(ref)
+	if name == "disk" && ch.seeded != nil {
+		return ch.seeded.Name(ref)
+	}
+	return name
 }
 
 // keptHeads keeps the last good head of each tree in memory, and on disk where

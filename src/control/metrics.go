@@ -94,6 +94,25 @@ func writeMetrics(w io.Writer, s Status) {
 		m.value(v.name, v.value)
 	}
 
+	if c := s.Seed; c != nil {
+		for _, v := range []struct {
+			name, kind, help string
+			value            int64
+		}{
+			{"aysfs_seed_blobs", gauge, "Blobs in the seed.", c.Blobs},
+			{"aysfs_seed_bytes", gauge, "Plain bytes of the blobs in the seed.", c.Bytes},
+			{"aysfs_seed_disk_bytes", gauge, "Bytes that the seed takes on disk.", c.Disk},
+			{"aysfs_seed_hits_total", counter, "Blobs answered by the seed.", c.Hits},
+			{"aysfs_seed_hit_bytes_total", counter, "Bytes answered by the seed.", c.HitBytes},
+			{"aysfs_seed_misses_total", counter, "Blobs that the seed did not have either.", c.Misses},
+			{"aysfs_seed_corrupt_total", counter, "Blobs in the seed that failed their digest.", c.Corrupt},
+			{"aysfs_seed_damaged_files", gauge, "Files of the seed that can't be used.", c.Damaged},
+		} {
+			m.head(v.name, v.kind, v.help)
+			m.value(v.name, v.value)
+		}
+	}
+
 	m.head("aysfs_fetching", gauge, "Fetches under way.")
 	for _, st := range s.Stores {
 		m.value("aysfs_fetching", len(st.Tier.Fetching), "store", st.Name)

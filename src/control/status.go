@@ -1,6 +1,8 @@
 package control
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/aysfs/aysfs/src/tier"
@@ -21,8 +23,21 @@ type Status struct {
 	PID    int     `json:"pid"`
 	Mounts []Mount `json:"mounts"`
 	Cache  Cache   `json:"cache"`
+	Seed   *Seed   `json:"seed,omitempty"` // nil: nothing came with the machine
 	Stores []Store `json:"stores"`
 	Memory Memory  `json:"memory"`
+}
+
+// healthy tells which of the mounts don't show a tree. One that can't be asked for
+// a newer tree is well all the same.
+func (s Status) healthy() error {
+	var errs []error
+	for _, m := range s.Mounts {
+		if m.Error != "" {
+			errs = append(errs, fmt.Errorf("%s: %s", m.Path, m.Error))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Mount is one configured mount.
@@ -105,6 +120,19 @@ type Cache struct {
 	Evicted  int64  `json:"evicted_bytes"`
 	Corrupt  int64  `json:"corrupt"`
 	Bypassed string `json:"bypassed,omitempty"` // why nothing is kept
+}
+
+// Seed is the cache that came with the machine's image.
+type Seed struct {
+	Path     string `json:"path"`
+	Blobs    int64  `json:"blobs"`
+	Bytes    int64  `json:"bytes"`
+	Disk     int64  `json:"disk"`
+	Hits     int64  `json:"hits"`
+	Misses   int64  `json:"misses"`
+	HitBytes int64  `json:"hit_bytes"`
+	Corrupt  int64  `json:"corrupt"` // blobs that failed their digest
+	Damaged  int64  `json:"damaged"` // files that can't be used
 }
 
 // Store is one store, and the tiers before it.

@@ -130,7 +130,23 @@ func (m *memory) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
 	return m.lend(b[off : off+n]), true
 }
 
-func (m *memory) Ready(tier.Ref, int64, int64) (tier.Blob, bool) { return tier.Blob{}, false }
+// Ready has a third of the local blobs in memory, has the disk begin to read another
+// third, and knows nothing of the rest.
+func (m *memory) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
+	if !m.Has(ref) {
+		return tier.Blob{}, tier.Unknown
+	}
+	switch near := tier.Nearness(ref.Digest[0] % 3); near {
+	case tier.InMemory:
+		b, ok := m.Local(ref, off, n)
+		if !ok {
+			return b, tier.Unknown
+		}
+		return b, near
+	default:
+		return tier.Blob{}, near
+	}
+}
 
 func (m *memory) WillNeed(tier.Ref) bool { return false }
 

@@ -22,9 +22,9 @@ type Blobs interface {
 	Get(ctx context.Context, ref tier.Ref) (tier.Blob, error)
 	// Local returns n bytes at off of a blob that is on this machine.
 	Local(ref tier.Ref, off, n int64) (tier.Blob, bool)
-	// Ready is Local for what is in memory: it waits for no disk. It may be
-	// false although Local would answer.
-	Ready(ref tier.Ref, off, n int64) (tier.Blob, bool)
+	// Ready is Local for what is in memory: it waits for no disk. What is on
+	// disk the disk begins to read.
+	Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness)
 	// WillNeed has the disk begin to read a blob that is on this machine, and
 	// what lies behind it. It is false where there is nothing to read.
 	WillNeed(ref tier.Ref) bool
@@ -126,7 +126,7 @@ func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) e
 		}
 		f.note(wait, r.id, 0, r.size, err)
 	}
-	if err == errWait {
+	if err == errWait || err == errDisk {
 		out.done()
 		return err
 	}
@@ -143,7 +143,11 @@ func (f *FS) readPiece(wait context.Context, s *shown, ref tier.Ref, size, off, 
 	var b tier.Blob
 	var ok bool
 	if wait == noWait {
-		b, ok = s.blobs.Ready(ref, off, n)
+		var near tier.Nearness
+		if b, near = s.blobs.Ready(ref, off, n); near == tier.Coming {
+			return errDisk
+		}
+		ok = near == tier.InMemory
 	} else {
 		b, ok = s.blobs.Local(ref, off, n)
 	}
@@ -272,7 +276,7 @@ var errLost = fmt.Errorf("it could not be read a moment ago: %w", tier.ErrUnavai
 // note takes note of what came of reading n bytes at off. That a caller left says
 // nothing of them; nor does it that time ran out while other things came.
 func (f *FS) note(ctx context.Context, id uint64, off, n int64, err error) {
-	if err == nil || err == errWait || errors.Is(err, context.Canceled) {
+	if err == nil || err == errWait || err == errDisk || errors.Is(err, context.Canceled) {
 		return
 	}
 	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.now.Load().blobs.Arrived(end.Add(-f.timeout())) {

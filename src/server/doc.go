@@ -90,7 +90,8 @@
 // take it for a whole answer. Whoever reads slowly, or leaves, is in nobody's way.
 // Smaller ones, parts and answers to HEAD are sent when the blob is verified.
 //
-// Which form it has is told by its beginning. Content that is itself of zstd can
-// be mistaken there; that shows in the end, the answer is cut, and the next one,
-// out of the data, is right.
+// Which form it has is told by its beginning. Content that is itself of zstd has a
+// checksum nearly always, as stored forms have none, and is sent when it is
+// verified. Other such content is mistaken; that shows in the end, the answer is
+// cut, and the next one, of what is then known, is right.
 package server

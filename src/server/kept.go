@@ -285,7 +285,9 @@ func (s shelf) Range(ref tier.Ref, off, n int64) (tier.Blob, error) {
 }
 
 // Ready leaves it to Range.
-func (s shelf) Ready(tier.Ref, int64, int64) (tier.Blob, bool) { return tier.Blob{}, false }
+func (s shelf) Ready(tier.Ref, int64, int64) (tier.Blob, tier.Nearness) {
+	return tier.Blob{}, tier.Unknown
+}
 
 // WillNeed does nothing: who asks a cache asks for whole blobs, in no order.
 func (s shelf) WillNeed(tier.Ref) bool { return false }

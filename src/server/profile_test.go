@@ -193,7 +193,9 @@ func TestProfilesOfPrivateStores(t *testing.T) {
 
 func TestProfilesBehindALogin(t *testing.T) {
 	st := newStore(t)
-	c := newCache(t, func(cfg *config.Server) { cfg.HTTP.Users = []config.User{{Login: "reader", Passwd: config.NewSecret("pw")}} })
+	c := newCache(t, func(cfg *config.Server) {
+		cfg.HTTP.Users = []config.User{{Login: "reader", Passwd: config.NewSecret("pw")}}
+	})
 	c.post("/ays/stor/stor1", map[string]any{"url": st.URL}, "Basic", "reader:pw")
 	c.post("/ays/mount/client1/mongodb", map[string]any{"ays.id": testID, "stor.name": "stor1"}, "Basic", "reader:pw")
 	c.postRun(runOf(t, "a"), "Basic", "reader:pw")

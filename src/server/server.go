@@ -55,6 +55,7 @@ type Server struct {
 	events     *events
 	configRead configRead
 	open       openTrees
+	mistakes   mistakes
 	counters
 	behind   behind
 	template *template.Template // of the page

@@ -220,20 +220,23 @@ func (c *Chain) Local(ref Ref, off, n int64) (Blob, bool) {
 	return Blob{}, false
 }
 
-// Ready is Local for what is in memory: it waits for nothing. It may be false
-// although Local would answer.
-func (c *Chain) Ready(ref Ref, off, n int64) (Blob, bool) {
+// Ready is Local for what is in memory: it waits for nothing. What is on disk the
+// disk begins to read.
+func (c *Chain) Ready(ref Ref, off, n int64) (Blob, Nearness) {
 	ref = bounded(ref)
 	if c.cache != nil {
-		if b, ok := c.cache.Ready(ref, off, n); ok {
+		switch b, near := c.cache.Ready(ref, off, n); near {
+		case InMemory:
 			c.hit(b)
-			return b, true
+			return b, near
+		case Coming:
+			return b, near
 		}
 	}
 	if data, ok := c.remembered(ref); ok && off >= 0 && n >= 0 && off <= int64(len(data))-n {
-		return NewBlob(data[off:off+n], nil), true
+		return NewBlob(data[off:off+n], nil), InMemory
 	}
-	return Blob{}, false
+	return Blob{}, Unknown
 }
 
 // WillNeed has the disk begin to read a blob that the machine has, and what lies

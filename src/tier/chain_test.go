@@ -710,8 +710,8 @@ func (o oneBlob) Range(_ tier.Ref, off, n int64) (tier.Blob, error) {
 	return tier.NewBlob(o.plain[off:off+n], nil), nil
 }
 
-func (o oneBlob) Ready(_ tier.Ref, off, n int64) (tier.Blob, bool) {
-	return tier.NewBlob(o.plain[off:off+n], nil), true
+func (o oneBlob) Ready(_ tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
+	return tier.NewBlob(o.plain[off:off+n], nil), tier.InMemory
 }
 
 func (o oneBlob) WillNeed(tier.Ref) bool { return false }

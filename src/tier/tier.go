@@ -116,6 +116,18 @@ func (b Blob) Release() {
 	}
 }
 
+// Nearness tells how soon something can be had.
+type Nearness int
+
+const (
+	// Unknown may be anywhere: who wants it has to wait to find out.
+	Unknown Nearness = iota
+	// Coming is what the disk of this machine has begun to read.
+	Coming
+	// InMemory is there.
+	InMemory
+)
+
 // Cache keeps plain, verified blobs near.
 type Cache interface {
 	// Get answers from the cache alone: ErrAbsent if it has no such blob.
@@ -123,9 +135,9 @@ type Cache interface {
 	// Range is Get for n bytes at off, fewer where the blob ends before, and
 	// reads no more than it must.
 	Range(ref Ref, off, n int64) (Blob, error)
-	// Ready is Range for what is in memory: it waits for no disk. It may be false
-	// although Range would answer.
-	Ready(ref Ref, off, n int64) (Blob, bool)
+	// Ready is Range for what is in memory: it waits for no disk. What is on disk
+	// the disk begins to read.
+	Ready(ref Ref, off, n int64) (Blob, Nearness)
 	// WillNeed has the disk begin to read a blob that is here, and what lies
 	// behind it, so that Ready soon answers. It is false where there is nothing to
 	// read: the blob is in memory, or not here.

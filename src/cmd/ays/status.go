@@ -111,6 +111,13 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 
 	fmt.Fprintln(w)
 	printCache(w, s.Cache)
+	if c := s.Seed; c != nil {
+		fmt.Fprintf(w, "seed: %s, %d blobs, %s on disk; %d hits (%s), %d misses", c.Path, c.Blobs, byteSize(c.Disk), c.Hits, byteSize(c.HitBytes), c.Misses)
+		if c.Corrupt+c.Damaged > 0 {
+			fmt.Fprintf(w, "; DAMAGED: %d blobs, %d files", c.Corrupt, c.Damaged)
+		}
+		fmt.Fprintln(w)
+	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "tier\tasked\thits\tabsent\terrors\tcorrupt\tbytes\tmean time")

@@ -91,6 +91,10 @@ type Cache struct {
 	troubleMu sync.Mutex
 	trouble   trouble
 
+	// patient has reads wait for a segment that can't be opened for the moment,
+	// where what is missed can't be had anywhere else.
+	patient bool
+
 	closed  atomic.Bool
 	closeMu sync.Mutex // one Close at a time
 	ended   bool       // GUARDED_BY closeMu
@@ -111,19 +115,7 @@ func Open(opt Options) (*Cache, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	c := &Cache{
-		opt: opt, log: opt.Log.With("tier", "disk", "path", opt.Path),
-		opened: opt.Now(),
-		index:  newIndex(), slots: make([]*segment, 1),
-		maxOpen: maxOpen, maxMapped: 1 << 20 * int64(1<<20),
-		pending: map[pendingKey]*item{}, space: make(chan struct{}),
-		wake: make(chan struct{}, 1), calls: make(chan func()),
-		quit: make(chan struct{}), written: make(chan struct{}), synced: make(chan struct{}),
-		dirty: map[*segment]struct{}{}, syncNow: make(chan struct{}, 1),
-	}
-	if is32Bit {
-		c.maxMapped = maxMapped32
-	}
+	c := newCache(opt, opt.Log.With("tier", "disk", "path", opt.Path))
 	if err := opt.limits().check(); err != nil {
 		return nil, fmt.Errorf("disk cache %s: %w", opt.Path, err)
 	}
@@ -157,6 +149,23 @@ func Open(opt Options) (*Cache, error) {
 	go c.write()
 	go c.syncer()
 	return c, nil
+}
+
+// newCache has nothing in it, and no goroutines.
+func newCache(opt Options, log *slog.Logger) *Cache {
+	c := &Cache{
+		opt: opt, log: log, opened: opt.Now(),
+		index: newIndex(), slots: make([]*segment, 1),
+		maxOpen: maxOpen, maxMapped: 1 << 20 * int64(1<<20),
+		pending: map[pendingKey]*item{}, space: make(chan struct{}),
+		wake: make(chan struct{}, 1), calls: make(chan func()),
+		quit: make(chan struct{}), written: make(chan struct{}), synced: make(chan struct{}),
+		dirty: map[*segment]struct{}{}, syncNow: make(chan struct{}, 1),
+	}
+	if is32Bit {
+		c.maxMapped = maxMapped32
+	}
+	return c
 }
 
 // A stamp is a time in quarters of a second, with Open in the middle: it lasts
@@ -243,6 +252,9 @@ func (c *Cache) read(ref *tier.Ref, off, n int64, own bool) (tier.Blob, bool) {
 	}
 	s.lastUse.Store(now)
 	h, err := c.acquire(s)
+	if c.patient && errors.Is(err, errBusy) {
+		h, err = c.acquireSoon(s)
+	}
 	if err == nil {
 		var b tier.Blob
 		var kept bool

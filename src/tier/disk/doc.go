@@ -22,6 +22,9 @@
 // Segments are not synced as they are written. After an unclean shutdown every
 // blob is therefore checked against its digest before it is first served.
 //
+// A Seed is the same, baked into a machine's image and never written to, with
+// seed.json in the place of all the other files. See seed.go.
+//
 // No read fails because of the cache: what it cannot answer is tier.ErrAbsent.
 //
 // Locks. Cache.segMu, index.mu, Cache.pendMu, Cache.openMu, Cache.dirtyMu and

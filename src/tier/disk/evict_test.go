@@ -264,8 +264,8 @@ func TestHardLimit(t *testing.T) {
 				ref, b := blob(i, size)
 				_, err := c.commit([]*item{{ref: ref, fp: fingerprint(&ref), data: b}})
 				fi, serr := os.Stat(path)
-				if serr != nil || fi.Size() > limit || fi.Size() != c.active.size.Load() {
-					t.Errorf("%d bytes, known as %d, limit %d: %v", fi.Size(), c.active.size.Load(), limit, serr)
+				if serr != nil || fi.Size() > limit || onDisk(fi) != c.active.size.Load() {
+					t.Errorf("%d bytes, known as %d, limit %d: %v", onDisk(fi), c.active.size.Load(), limit, serr)
 					return
 				}
 				if errors.Is(err, bolterrors.ErrMaxSizeReached) {

@@ -49,8 +49,11 @@ type place struct {
 }
 
 // locate finds a blob. It looks at pages of the tree, but not at a value that has
-// its own. Without wait it is errCold where one of them is not in memory.
+// its own. Without wait it is errCold until the disk was asked for all of them.
 func (c *Cache) locate(h *handle, domain string, d *digest.Digest, wait bool) (p place, err error) {
+	if !wait && !h.warmed.Load() {
+		return p, errCold
+	}
 	snap := h.borrow()
 	defer snap.refs.Add(-1)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -63,7 +66,7 @@ func (c *Cache) locate(h *handle, domain string, d *digest.Digest, wait bool) (p
 	if b == nil || b.Root() == 0 {
 		return p, errNotFound
 	}
-	v, err := h.find(snap.tx, uint64(b.Root()), d[:], wait)
+	v, err := h.find(snap.tx, uint64(b.Root()), d[:])
 	if err != nil {
 		return p, err
 	}
@@ -90,9 +93,9 @@ func (c *Cache) locate(h *handle, domain string, d *digest.Digest, wait bool) (p
 }
 
 // find returns the value of a nested bucket's key in the tree with that root.
-func (h *handle) find(tx *bolt.Tx, root uint64, key []byte, wait bool) ([]byte, error) {
+func (h *handle) find(tx *bolt.Tx, root uint64, key []byte) ([]byte, error) {
 	for range maxDepth {
-		page, err := h.page(tx, root, wait)
+		page, err := h.page(tx, root)
 		if err != nil {
 			return nil, err
 		}
@@ -136,11 +139,22 @@ func (h *handle) find(tx *bolt.Tx, root uint64, key []byte, wait bool) ([]byte, 
 	return nil, &damage{"a tree that is too deep"}
 }
 
+// warm has the disk read the tree of a handle that was just opened, of which its
+// caller has a reference.
+func (c *Cache) warm(h *handle) {
+	h.refs.Add(1)
+	go func() {
+		h.warm()
+		c.unref(h)
+	}()
+}
+
 // warm has the disk begin to read the leaves of the tree, which lookups come to in
 // no order. They are a hundredth of a segment at most. It waits for the branches above.
 func (h *handle) warm() {
 	snap := h.borrow()
 	defer snap.refs.Add(-1)
+	defer h.warmed.Store(true)
 	// Who looks a blob up will tell of what is damaged.
 	_ = guard(func() error {
 		for _, b := range snap.domains {
@@ -155,7 +169,7 @@ func (h *handle) warm() {
 }
 
 func (h *handle) warmBelow(tx *bolt.Tx, number uint64, depth int) error {
-	page, err := h.page(tx, number, true)
+	page, err := h.page(tx, number)
 	if err != nil {
 		return err
 	}
@@ -173,7 +187,7 @@ func (h *handle) warmBelow(tx *bolt.Tx, number uint64, depth int) error {
 	if count == 0 {
 		return nil
 	}
-	first, err := h.page(tx, below(0), true)
+	first, err := h.page(tx, below(0))
 	if err != nil || binary.NativeEndian.Uint16(first[8:]) == leafPage {
 		return err
 	}
@@ -196,15 +210,12 @@ func elementKey(page []byte, i int, flags uint16) []byte {
 }
 
 // page returns a page of the tree, with those that belong to it.
-func (h *handle) page(tx *bolt.Tx, number uint64, wait bool) ([]byte, error) {
+func (h *handle) page(tx *bolt.Tx, number uint64) ([]byte, error) {
 	pages := uint64(tx.Size() / pageSize)
 	if number >= pages {
 		return nil, &damage{fmt.Sprintf("page %d of %d", number, pages)}
 	}
 	off := int64(number) * pageSize
-	if !wait && !h.resident(off, pageSize) {
-		return nil, errCold
-	}
 	page := h.view(off, pageSize)
 	if id := binary.NativeEndian.Uint64(page); id != number {
 		return nil, &damage{fmt.Sprintf("page %d says it is %d", number, id)}

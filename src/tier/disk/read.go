@@ -49,12 +49,17 @@ func (c *Cache) lend(h *handle, off, n int64) tier.Blob {
 	return tier.Lent(h.view(off, n), x, x.loan.Load())
 }
 
+// maxCopied is up to where copying costs less than having pages of the map put into
+// the process's memory, and taken out again, in bytes.
+const maxCopied = 8 << 10
+
 // readAt returns n bytes at off in the segment's file: out of the map if they
-// are in memory, and then h is kept until they are released; else read into a
-// buffer, since the map would fetch them from disk a page at a time. That is
+// are in memory and many, and then h is kept until they are released; else read into
+// a buffer, since the map would fetch them from disk a page at a time. Out of the map is
 // what they get where too much is in buffers already.
 func (c *Cache) readAt(h *handle, off, n int64) (b tier.Blob, kept bool, err error) {
-	if n > 0 && (h.resident(off, n) || c.buffers.held.Load()+n > maxBuffered) {
+	full := c.buffers.held.Load()+n > maxBuffered
+	if n > 0 && (full || n > maxCopied && h.resident(off, n)) {
 		return c.lend(h, off, n), true, nil
 	}
 	b, err = c.pread(h, off, n, false)

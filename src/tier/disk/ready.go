@@ -6,59 +6,70 @@ import (
 	"github.com/aysfs/aysfs/src/tier"
 )
 
-// Ready is Range for what is in memory: it waits for no disk, and for nobody who
-// does. A blob that is yet to be verified is left to Range.
-func (c *Cache) Ready(ref tier.Ref, off, n int64) (tier.Blob, bool) {
+// Ready is Range for what is in memory: it waits for no disk. What is on disk the
+// disk begins to read. A blob that is yet to be verified is left to Range.
+func (c *Cache) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
 	if c.closed.Load() {
-		return tier.Blob{}, false
+		return tier.Blob{}, tier.Unknown
 	}
 	off, n = max(off, 0), max(n, 0)
-	b, ok := tier.Blob{}, false
-	if b.Data, ok = c.waiting(&ref); ok {
-		b.Data = cut(b.Data, off, n)
-	} else {
-		b, ok = c.readReady(&ref, off, n)
-	}
-	if ok {
+	if data, ok := c.waiting(&ref); ok {
 		c.count.hits.Add(1)
+		return tier.NewBlob(cut(data, off, n), nil), tier.InMemory
 	}
-	return b, ok
-}
-
-func (c *Cache) readReady(ref *tier.Ref, off, n int64) (tier.Blob, bool) {
-	fp := fingerprint(ref)
+	fp := fingerprint(&ref)
 	e, _, ok := c.index.peek(fp)
 	if !ok || !e.verified() {
-		return tier.Blob{}, false
+		return tier.Blob{}, tier.Unknown
 	}
 	h := c.ifOpen(e)
 	if h == nil {
-		return tier.Blob{}, false
+		return tier.Blob{}, tier.Unknown
 	}
-	p, err := c.locate(h, ref.Domain, &ref.Digest, false)
-	if err != nil {
-		c.unref(h)
-		return tier.Blob{}, false
+	b, kept, near := c.readyFrom(h, &ref, off, n)
+	if near == tier.InMemory {
+		c.count.hits.Add(1)
+		now := c.stamp()
+		c.index.touch(fp, now, uint16(c.activeSlot.Load()))
+		h.seg.lastUse.Store(now)
 	}
-	off = min(off, p.size)
-	n = min(n, p.size-off)
-	b, kept := p.inline, false
-	switch {
-	case p.off == 0:
-		b.Data = b.Data[off : off+n]
-	case n > 0 && h.resident(p.off+off, n):
-		b, kept = c.lend(h, p.off+off, n), true
-	case n > 0:
-		c.unref(h)
-		return tier.Blob{}, false
-	}
-	now := c.stamp()
-	c.index.touch(fp, now, uint16(c.activeSlot.Load()))
-	h.seg.lastUse.Store(now)
 	if !kept {
 		c.unref(h)
 	}
-	return b, true
+	return b, near
+}
+
+// readyFrom is readFrom for what is in memory.
+func (c *Cache) readyFrom(h *handle, ref *tier.Ref, off, n int64) (b tier.Blob, kept bool, near tier.Nearness) {
+	p, err := c.locate(h, ref.Domain, &ref.Digest, false)
+	if err != nil {
+		return b, false, tier.Unknown
+	}
+	off = min(off, p.size)
+	n = min(n, p.size-off)
+	switch {
+	case p.off == 0:
+		return inline(p, off, n, false), false, tier.InMemory
+	case n == 0:
+		return b, false, tier.InMemory
+	case h.resident(p.off+off, n):
+		if b, kept, err = c.readAt(h, p.off+off, n); err != nil {
+			return b, kept, tier.Unknown
+		}
+		return b, kept, tier.InMemory
+	case n > maxBegun || h.willNeed(p.off+off, n) != nil:
+		return b, false, tier.Unknown
+	}
+	return b, false, tier.Coming
+}
+
+// maxBegun is how much of a blob Ready has the disk read, in bytes: to begin with
+// more takes so long that it is for somebody else to do.
+const maxBegun = 64 << 10
+
+// willNeed has the disk begin to read n bytes at off. It does not wait for them.
+func (h *handle) willNeed(off, n int64) error {
+	return unix.Fadvise(int(h.file.Fd()), off, n, unix.FADV_WILLNEED)
 }
 
 // ifOpen returns the handle of an entry's segment, with a reference for the caller,
@@ -118,9 +129,4 @@ func (c *Cache) WillNeed(ref tier.Ref) bool {
 	n := max(p.size, readAhead)
 	h.asked.Store(p.off + n)
 	return h.willNeed(p.off, n) == nil
-}
-
-// willNeed has the disk begin to read n bytes at off. It does not wait for them.
-func (h *handle) willNeed(off, n int64) error {
-	return unix.Fadvise(int(h.file.Fd()), off, n, unix.FADV_WILLNEED)
 }

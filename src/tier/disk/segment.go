@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,9 +39,10 @@ const (
 
 // Limits of what is mapped and open at a time, over all segments.
 const (
-	maxMapped32 = 1<<30 - headsMap
-	maxOpen     = 128
-	is32Bit     = ^uint(0)>>32 == 0
+	maxMapped32  = 1<<30 - headsMap - seedMapped32
+	seedMapped32 = 256 << 20
+	maxOpen      = 128
+	is32Bit      = ^uint(0)>>32 == 0
 )
 
 var (
@@ -91,6 +94,18 @@ type segment struct {
 
 func segmentName(id uint32) string { return fmt.Sprintf("seg-%08x.bolt", id) }
 
+var segmentFile = regexp.MustCompile(`^seg-([0-9a-f]{8})\.bolt$`)
+
+// segmentID is the number in the name of a segment's file.
+func segmentID(name string) (uint32, bool) {
+	m := segmentFile.FindStringSubmatch(name)
+	if m == nil {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(m[1], 16, 32)
+	return uint32(id), err == nil
+}
+
 func newSegment(dir string, id uint32) *segment {
 	return &segment{id: id, path: filepath.Join(dir, segmentName(id))}
 }
@@ -126,7 +141,8 @@ type handle struct {
 	snap   atomic.Pointer[snapshot]
 	old    []*snapshot // replaced ones that readers may still use; the writer's
 
-	asked atomic.Int64 // up to where the disk was asked to read ahead
+	warmed atomic.Bool  // the tree is in memory, or will be soon
+	asked  atomic.Int64 // up to where the disk was asked to read ahead
 
 	// base is the map's first byte, known once there is a key to tell it by.
 	base atomic.Pointer[byte]
@@ -184,13 +200,19 @@ func (c *Cache) acquire(s *segment) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.refs.Store(3)
+	h.refs.Store(2)
+	c.warm(h)
 	s.handle.Store(h)
-	go func() {
-		h.warm()
-		c.unref(h)
-	}()
 	return h, nil
+}
+
+// acquireSoon is acquire that waits for a while for others to be done.
+func (c *Cache) acquireSoon(s *segment) (h *handle, err error) {
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		if h, err = c.acquire(s); !errors.Is(err, errBusy) || time.Since(start) > busyPatience {
+			return h, err
+		}
+	}
 }
 
 // openHandle opens a segment's file, to be written to if write. Its error is
@@ -500,10 +522,10 @@ func evens(vec []byte) []byte {
 	return vec
 }
 
-// eachRef calls fn with the fingerprint of every blob in the segment.
-func (h *handle) eachRef(fn func(fp entry)) error {
+// eachRef calls fn for every blob in the segment.
+func (h *handle) eachRef(fn func(ref tier.Ref)) error {
 	return h.eachKey(func(domain string, d *digest.Digest) error {
-		fn(fingerprint(&tier.Ref{Domain: domain, Digest: *d}))
+		fn(tier.Ref{Domain: domain, Digest: *d})
 		return nil
 	})
 }

@@ -142,9 +142,12 @@ func (c *Cache) Range(ref tier.Ref, off, n int64) (tier.Blob, error) {
 }
 
 // Ready is Range.
-func (c *Cache) Ready(ref tier.Ref, off, n int64) (tier.Blob, bool) {
+func (c *Cache) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
 	b, err := c.Range(ref, off, n)
-	return b, err == nil
+	if err != nil {
+		return b, tier.Unknown
+	}
+	return b, tier.InMemory
 }
 
 // WillNeed has nothing to do.
