@@ -55,7 +55,7 @@ func newGridCache(cfg config.Grid, timeout time.Duration) *gridCache {
 func (g *gridCache) source(stor config.Store, timeout time.Duration, version string) (*gridSource, error) {
 	s, err := store.New(store.Config{
 		Kind: "grid", Name: g.name, URL: g.cfg.URL, Login: g.cfg.Login, Secret: g.cfg.Passwd.Reveal(),
-		Timeout: timeout, Version: version, Pipeline: true,
+		Timeout: timeout, Version: version, Pipeline: true, Batches: true,
 		Asking: func(h http.Header) {
 			h.Set(storHeader, stor.URL.String())
 			if t := g.token(stor.Name); t != "" {

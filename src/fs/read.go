@@ -121,7 +121,7 @@ func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) e
 			f.crowds.missed(s, r)
 		}
 		err = f.readPiece(wait, s, s.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
-		if err == errWait && wait == noWait && op.Offset == 0 {
+		if (err == errWait || err == errDisk) && wait == noWait && op.Offset == 0 {
 			f.walks.look(r)
 		}
 		f.note(wait, r.id, 0, r.size, err)

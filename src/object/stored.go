@@ -64,12 +64,22 @@ func Compressed(stored []byte) bool { return bytes.HasPrefix(stored, zstdMagic) 
 // What would be larger than limit bytes is refused before it is unpacked. A
 // digest that doesn't fit is digest.ErrMismatch. The result may be stored itself.
 func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, error) {
-	if int64(len(stored)) <= limit && d.Check(stored) == nil {
-		return stored, nil
-	}
 	if !Compressed(stored) {
+		if int64(len(stored)) <= limit && d.Check(stored) == nil {
+			return stored, nil
+		}
 		return nil, fmt.Errorf("%d bytes: %w", len(stored), digest.ErrMismatch)
 	}
+	// It nearly always is, and then what is stored need not be hashed.
+	plain, err := c.unpack(d, stored, limit)
+	if err != nil && int64(len(stored)) <= limit && d.Check(stored) == nil {
+		return stored, nil
+	}
+	return plain, err
+}
+
+// unpack is Unpack for what has been compressed.
+func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64) ([]byte, error) {
 	size := limit
 	var h zstd.Header
 	if err := h.Decode(stored); err != nil {

@@ -30,7 +30,9 @@ type HTTP struct {
 	agent         string
 	limits        limits
 	client        *http.Client
-	pipeline      *pipeline         // nil: without
+	pipeline      *pipeline // nil: without
+	batches       *batches  // nil: without
+	tasks         sync.WaitGroup
 	asking        func(http.Header) // may be nil
 	answered      func(http.Header) // may be nil
 	maxTrees      int64             // bytes
@@ -88,6 +90,9 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 	if cfg.Pipeline && h.base.Scheme == "http" && isPlain(h.base.Host) {
 		h.pipeline = newPipeline(h.ctx, newDialer(h.ctx, h.limits), h)
 	}
+	if cfg.Batches {
+		h.batches = &batches{h: h, domains: make(map[string]*gathering)}
+	}
 	return h, nil
 }
 
@@ -101,6 +106,7 @@ func (h *HTTP) Close() error {
 	if h.pipeline != nil {
 		h.pipeline.close()
 	}
+	h.tasks.Wait()
 	return nil
 }
 
@@ -111,6 +117,18 @@ func (h *HTTP) Purge(context.Context, tier.Ref) error { return nil }
 func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	if err := checkRef(h.name, ref); err != nil {
 		return nil, err
+	}
+	if h.batches != nil && tier.Background(ctx) && !ref.Here && viaOf(ctx) == "" {
+		b, err := h.batches.get(ctx, ref)
+		switch {
+		case err == nil:
+			return b, nil
+		case !errors.Is(err, errOrdinary):
+			if ctx.Err() != nil {
+				err = tier.Unavailable(err)
+			}
+			return nil, fmt.Errorf("%s: POST %s/%s, %s: %w", h.name, bare(&h.base), ref.Domain, ref.Digest, err)
+		}
 	}
 	query := ""
 	if ref.Here {
@@ -353,17 +371,7 @@ func (h *HTTP) try(ctx context.Context, u *url.URL, limit int64, header http.Hea
 		return fmt.Errorf("%w: %w: %w", tier.ErrUnavailable, tier.ErrRefused, err)
 	}
 	maps.Copy(req.Header, header)
-	req.Header.Set("User-Agent", h.agent)
-	req.Header.Set("Accept-Encoding", "zstd")
-	if h.login != "" {
-		req.SetBasicAuth(h.login, h.secret)
-	}
-	if h.asking != nil {
-		h.asking(req.Header)
-	}
-	if via := viaOf(ctx); via != "" {
-		req.Header.Set(ViaHeader, via)
-	}
+	h.say(ctx, req)
 	from := int64(len(a.data))
 	if a.whole {
 		from = 0
@@ -400,6 +408,21 @@ func (h *HTTP) try(ctx context.Context, u *url.URL, limit int64, header http.Hea
 		return err
 	}
 	return nil
+}
+
+// say sets what every request says.
+func (h *HTTP) say(ctx context.Context, req *http.Request) {
+	req.Header.Set("User-Agent", h.agent)
+	req.Header.Set("Accept-Encoding", "zstd")
+	if h.login != "" {
+		req.SetBasicAuth(h.login, h.secret)
+	}
+	if h.asking != nil {
+		h.asking(req.Header)
+	}
+	if via := viaOf(ctx); via != "" {
+		req.Header.Set(ViaHeader, via)
+	}
 }
 
 // unanswered says why a request had no answer.

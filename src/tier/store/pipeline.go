@@ -168,10 +168,11 @@ func (p *pipeline) choose(a *ask) *pipe {
 			best = c
 		}
 	}
-	if (best == nil || best.load > lightly) && len(p.pipes)+p.dialing < conns {
+	busy := best == nil || best.load > lightly
+	if (busy || best.load > 0 && !a.background) && len(p.pipes)+p.dialing < conns {
 		p.dialing++
 		p.tasks.Go(p.connect)
-		if !a.background {
+		if busy && !a.background {
 			best = nil // rather than stand behind what nobody waits for
 		}
 	}

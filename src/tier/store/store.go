@@ -48,6 +48,8 @@ type Config struct {
 	// Pipeline asks for many blobs at once over few connections, where the server
 	// can do that: for who wants many.
 	Pipeline bool
+	// Batches asks a cache for what nobody waits for many blobs in a request.
+	Batches bool
 	// Kind is what it is called before its name; empty means store.
 	Kind string
 	// Asking, if not nil, is called with the header of every request over HTTP,
