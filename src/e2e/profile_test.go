@@ -260,8 +260,10 @@ func TestProfileRunsAheadOfTheProgram(t *testing.T) {
 		n := misses(c)
 		if prefetch > 0 {
 			fetchedAhead(t, c)
-			if got := store.blobs.Load() - before; got > int64(len(p.reads))+100 { // the large file's chunks, and metadata
-				t.Errorf("%d requests for %d files", got, len(p.reads))
+			// What waits has others fetched ahead as well, but nothing twice. The large
+			// file's chunks, and metadata, are less than 100.
+			if got := store.blobs.Load() - before; got > int64(len(p.files))+100 {
+				t.Errorf("%d requests in a tree of %d files", got, len(p.files))
 			}
 		}
 		c.stop()
