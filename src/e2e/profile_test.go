@@ -25,6 +25,7 @@ type program struct {
 	tree  string
 	reads []string
 	files map[string]node
+	think time.Duration // what it does with what it has read
 }
 
 // newProgram is a program in a tree of 400 files, of which it reads 60, and two
@@ -51,6 +52,7 @@ func (p *program) run(t *testing.T, mount string) {
 	t.Helper()
 	for _, name := range p.reads {
 		wantContent(t, time.Minute, filepath.Join(mount, name), p.files[name].data)
+		time.Sleep(p.think)
 	}
 	large, err := os.Open(filepath.Join(mount, "large"))
 	if err != nil {
@@ -236,6 +238,7 @@ func TestProfileIsToldWhenAProgramHasStarted(t *testing.T) {
 func TestProfileRunsAheadOfTheProgram(t *testing.T) {
 	t.Parallel()
 	p := newProgram(t)
+	p.think = 10 * time.Millisecond
 	dir := shortDir(t)
 	publish(t, dir, profileID, p.tree)
 	run(t, time.Minute, ays, "profile", "record", "-store", dir, "-id", profileID, "--", p.script(t), "{}")
@@ -271,7 +274,7 @@ func TestProfileRunsAheadOfTheProgram(t *testing.T) {
 	}
 	with, without := waits(1), waits(0)
 	t.Logf("waited for %d blobs with a profile, %d without", with, without)
-	if with >= without {
+	if with > without/2 {
 		t.Errorf("waited for %d blobs with a profile, %d without", with, without)
 	}
 }
