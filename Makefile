@@ -33,8 +33,8 @@ lint:
 	go vet -tags appliance $(APPLIANCE)
 	$(STATICCHECK) ./src/...
 	$(STATICCHECK) -tags appliance $(APPLIANCE)
-	shellcheck -s sh init/aysfs init/ays_cache init/package/* src/e2e/testdata/init.sh
-	checkbashisms init/aysfs init/ays_cache init/package/* src/e2e/testdata/init.sh
+	shellcheck -s sh init/aysfs init/ays_cache init/package/p* src/e2e/testdata/init.sh src/appliance/testdata/package.sh
+	checkbashisms init/aysfs init/ays_cache init/package/p* src/e2e/testdata/init.sh src/appliance/testdata/package.sh
 
 # What runs on small machines must at least compile for them, tests included.
 cross:
@@ -76,7 +76,7 @@ bench: build
 # Programs that the tests use, from Debian. Nothing happens where all are there.
 DEPS           := gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano \
                   patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck checkbashisms:devscripts
-DEPS_APPLIANCE := qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs
+DEPS_APPLIANCE := podman:podman runc:runc qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs
 
 DEPS_ARM       := qemu-arm-static:qemu-user-static
 

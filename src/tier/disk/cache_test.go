@@ -114,7 +114,7 @@ func TestLayout(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.unref(h)
-		p, err := h.locate(ref.Domain, &ref.Digest)
+		p, err := c.locate(h, ref.Domain, &ref.Digest, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -613,7 +613,7 @@ func TestReadersHoldLittleMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		held = append(held, b)
-		if n := c.buffered.Load(); n > maxBuffered {
+		if n := c.buffers.held.Load(); n > maxBuffered {
 			t.Fatalf("%d bytes are in buffers", n)
 		}
 		if b.Data[0] != byte(i) || b.Data[size-1] != 3 {
@@ -624,7 +624,7 @@ func TestReadersHoldLittleMemory(t *testing.T) {
 		b.Release()
 		b.Release()
 	}
-	if n := c.buffered.Load(); n != 0 {
+	if n := c.buffers.held.Load(); n != 0 {
 		t.Errorf("%d bytes are in buffers of nobody", n)
 	}
 }
