@@ -54,7 +54,7 @@ test-appliance: deps deps-appliance
 # Packages in which 32 bits, another page size or another order of memory may matter,
 # and the programs themselves. Left out is what starts itself anew, for this kernel
 # runs no ARM program, and what races against the kernel, which the emulator makes slow.
-ARM_TESTS := $(addprefix ./src/,object offheap tier/disk publish ledisbolt cachedb fs)
+ARM_TESTS := $(addprefix ./src/,object profile offheap tier/disk publish ledisbolt cachedb fs)
 ARM_SKIP  := ^Test(Kill.*|AMove.*|.*Moves)$$
 test-arm: deps deps-arm
 	CGO_ENABLED=0 GOARCH=arm GOARM=6 go test -exec 'qemu-arm-static -cpu arm1176' -short -skip '$(ARM_SKIP)' -count=1 -timeout 8m $(TESTFLAGS) $(ARM_TESTS)
