@@ -257,7 +257,7 @@ func TestManyStalledReads(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(mnt, "sub/absent")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
-	if d := time.Since(began); d > 5*time.Second { // they stall for a minute
+	if d := time.Since(began); d > 30*time.Second { // they stall for a minute
 		t.Errorf("a lookup took %v beside stalled reads", d)
 	}
 	close(gate)
