@@ -106,6 +106,7 @@ func (g guest) initramfs(t *testing.T, kernel string) string {
 		shift 3
 		mkdir -p "$to/bin" "$to/lib/modules"
 		cp "$kernel/bin/busybox" "$to/bin"
+		ln -s busybox "$to/bin/sh"
 		cp testdata/initramfs.sh "$to/init"
 		cp -a "$lay" "$to/lay"
 		cp -a testdata/guest/. "$to/lay"
