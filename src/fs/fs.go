@@ -41,6 +41,8 @@ type FS struct {
 
 	ioTimeout, window atomic.Int64 // of Config, as they are now
 
+	plus direntWriter // writeDirentPlus, bound once
+
 	table *inodes
 	debug *layered // nil: read-only
 
@@ -50,6 +52,7 @@ type FS struct {
 	streams    streams
 	walks      walks
 	losses     losses
+	needs      needs
 	life       context.Context // ends when the mount does
 	end        context.CancelFunc
 	background sync.WaitGroup
@@ -73,6 +76,7 @@ func New(cfg Config, view *tree.View, blobs Blobs) (*FS, error) {
 		return nil, err
 	}
 	f := &FS{cfg: cfg, table: table, done: make(chan struct{}), log: log, notifier: fuse.NewNotifier()}
+	f.plus = f.writeDirentPlus
 	f.SetLimits(cfg.IOTimeout, cfg.Window)
 	f.life, f.end = context.WithCancel(context.Background())
 	s := &shown{view: view, blobs: blobs}
@@ -152,6 +156,7 @@ func (f *FS) closeDebug() {
 	if f.debug == nil {
 		return
 	}
+	f.debug.closeOld(0)
 	if err := f.debug.layer.Close(); err != nil {
 		f.log.Warn("can't remove what was changed on this machine only", "op", "unmount", "err", err)
 	}

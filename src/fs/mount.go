@@ -54,8 +54,9 @@ func (f *FS) Mount() error {
 		ErrorLogger: log.New(debugWriter{f.log}, "", 0),
 	}
 	if f.debug != nil {
-		// What is read-only there says so itself, and opens tell of writers.
-		cfg.ReadOnly, cfg.EnableNoOpenSupport, cfg.MaxWrite = false, false, debugWrite
+		// What is read-only there says so itself. That the kernel keeps what is written
+		// until the close is what makes it tell of closes: debug_write.go.
+		cfg.ReadOnly, cfg.DisableWritebackCaching, cfg.MaxWrite = false, false, debugWrite
 	}
 	_, err := fuse.Mount(path, fuse.NewServerWithNotifier(f.notifier, f), cfg)
 	if err != nil {
