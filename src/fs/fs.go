@@ -30,7 +30,12 @@ type Config struct {
 	// Debug lets files be changed, over the tree; nil: nothing can be. Lower
 	// and Changed of it are set here.
 	Debug *overlay.Options
-	Log   *slog.Logger
+	// Keeper gets what a successor of this process needs to go on; nil: there is
+	// none. A mount that can be changed is not given to it. Note is for whoever
+	// decides about Resume then, up to 16 KiB of JSON.
+	Keeper Keeper
+	Note   []byte
+	Log    *slog.Logger
 }
 
 // FS is one mount. Which view it shows changes by Show.
@@ -46,6 +51,8 @@ type FS struct {
 
 	mover      mover
 	notifier   *fuse.Notifier
+	wire       wire
+	kept       *kept // nil: without a keeper
 	walkers    walkers
 	streams    streams
 	walks      walks
@@ -72,21 +79,27 @@ func New(cfg Config, view *tree.View, blobs Blobs) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &FS{cfg: cfg, table: table, done: make(chan struct{}), log: log, notifier: fuse.NewNotifier()}
-	f.SetLimits(cfg.IOTimeout, cfg.Window)
-	f.life, f.end = context.WithCancel(context.Background())
-	s := &shown{view: view, blobs: blobs}
-	s.over, s.end = context.WithCancel(f.life)
-	f.now.Store(s)
-	f.streams.fs = f
-	f.walks.fs, f.walks.ctx = f, f.life
+	f := newFS(cfg, table, &shown{view: view, blobs: blobs}, log)
 	if cfg.Debug != nil {
 		if f.debug, err = newLayered(f, *cfg.Debug); err != nil {
 			f.Abandon()
 			return nil, err
 		}
+	} else if cfg.Keeper != nil {
+		f.kept = &kept{by: cfg.Keeper, path: cfg.Path, log: log}
 	}
 	return f, nil
+}
+
+func newFS(cfg Config, table *inodes, s *shown, log *slog.Logger) *FS {
+	f := &FS{cfg: cfg, table: table, done: make(chan struct{}), log: log, notifier: fuse.NewNotifier(), wire: newWire()}
+	f.SetLimits(cfg.IOTimeout, cfg.Window)
+	f.life, f.end = context.WithCancel(context.Background())
+	s.over, s.end = context.WithCancel(f.life)
+	f.now.Store(s)
+	f.streams.fs = f
+	f.walks.fs, f.walks.ctx = f, f.life
+	return f
 }
 
 // View is what is shown, nil where there is no tree yet.
@@ -105,6 +118,9 @@ func (f *FS) ended() {
 	f.mover.ended = true
 	f.mover.mu.Unlock()
 	f.background.Wait()
+	if !f.wire.close() {
+		f.kept.drop()
+	}
 	f.table.close()
 	f.closeDebug()
 	close(f.done)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,9 +26,11 @@ const maxLookups = 1<<32 - 1
 const idBits = 52
 
 // record is what is known of an inode that the kernel holds. It lies in shared
-// memory, outside Go's heap: no pointers.
+// memory, outside Go's heap: no pointers. A process that is killed leaves it to a
+// successor (adopt.go), so at any moment it must be whole: its id is written last,
+// and taken away first.
 type record struct {
-	id      uint64
+	id      uint64 // 0: the slot is free
 	parent  uint64
 	name    uint64 // hash of the name in the parent
 	size    int64
@@ -71,6 +74,10 @@ type segment struct {
 	free  uint32   // slot in segment + 1 of the first free one
 	fresh int      // slots from here on were never used since the memory was last empty
 	used  int
+}
+
+func newSegment(mem []byte) *segment {
+	return &segment{mem: mem, slots: unsafe.Slice((*record)(unsafe.Pointer(&mem[0])), segmentSlots)}
 }
 
 // newInodes makes a table that holds the root.
@@ -308,8 +315,8 @@ func (t *inodes) turn(d *difference, lists map[uint64]digest.Digest) {
 	for i := range d.changes {
 		c := &d.changes[i]
 		if _, r := t.find(c.id); r != nil {
-			if lists != nil && r.digest != c.is.Digest {
-				lists[c.id] = r.digest
+			if lists != nil && c.was.Digest != c.is.Digest {
+				lists[c.id] = c.was.Digest // the record may be half turned, by a process that died of it
 			}
 			r.set(&c.is)
 		}
@@ -350,8 +357,10 @@ func (t *inodes) insert(r *record) error {
 		return err
 	}
 	b := t.bucket(r.id)
-	r.next = t.buckets[b]
-	*t.at(slot) = *r
+	p, v := t.at(slot), *r
+	v.id, v.next = 0, t.buckets[b]
+	*p = v
+	atomic.StoreUint64(&p.id, r.id)
 	t.buckets[b] = slot + 1
 	t.count++
 	return nil
@@ -367,6 +376,7 @@ func (t *inodes) remove(slot uint32, r *record) {
 			break
 		}
 	}
+	atomic.StoreUint64(&r.id, 0)
 	t.count--
 	n := int(slot / segmentSlots)
 	s := t.segments[n]
@@ -410,11 +420,8 @@ func (t *inodes) take() (uint32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("map the inode table: %w", err)
 	}
-	t.segments = append(t.segments, &segment{
-		mem:   mem,
-		slots: unsafe.Slice((*record)(unsafe.Pointer(&mem[0])), segmentSlots),
-		fresh: 1, used: 1,
-	})
+	t.segments = append(t.segments, newSegment(mem))
+	t.segments[n].fresh, t.segments[n].used = 1, 1
 	return uint32(n * segmentSlots), nil
 }
 

@@ -1,10 +1,8 @@
 package fs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jacobsa/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,34 +35,40 @@ func (f *FS) Mount() error {
 	if err := makeMountPoint(path, f.cfg.Nested); err != nil {
 		return err
 	}
-	cfg := &fuse.MountConfig{
-		FSName: f.cfg.Name, Subtype: fsType, ReadOnly: true,
-		Options:                 map[string]string{"allow_other": ""},
-		DisableWritebackCaching: true,
-		EnableSymlinkCaching:    true,
-		EnableNoOpenSupport:     true,
-		EnableNoOpendirSupport:  true,
-		EnableAsyncReads:        true, // not EnableAsyncDIO: nothing could interrupt a direct read then
-		EnableParallelDirOps:    true,
-		EnableReaddirplus:       true,
-		EnableAutoReaddirplus:   true,
-		// The library sizes every request's buffer by MaxWrite.
-		MaxWrite: 4096, MaxPages: 256,
-		ErrorLogger: log.New(debugWriter{f.log}, "", 0),
-	}
-	if f.debug != nil {
-		// What is read-only there says so itself, and opens tell of writers.
-		cfg.ReadOnly, cfg.EnableNoOpenSupport, cfg.MaxWrite = false, false, debugWrite
-	}
-	_, err := fuse.Mount(path, fuse.NewServerWithNotifier(f.notifier, f), cfg)
+	dev, err := f.mount()
 	if err != nil {
 		return fmt.Errorf("mount at %s: %w%s", path, err, mountHint())
 	}
+	if err := f.wire.connect(dev, f); err != nil {
+		unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		return fmt.Errorf("mount at %s: %w", path, err)
+	}
+	f.kept.give(f)
 	f.tune()
 	if f.debug != nil {
 		f.debug.run()
 	}
 	return nil
+}
+
+// mount is mount(2), and returns the descriptor of the connection.
+func (f *FS) mount() (dev int, err error) {
+	if dev, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return 0, fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	name, flags := f.cfg.Name, uintptr(unix.MS_NODEV|unix.MS_NOSUID)
+	if name == "" {
+		name = fsType
+	}
+	if f.debug == nil {
+		flags |= unix.MS_RDONLY // what is read-only in a debug mount says so itself
+	}
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,allow_other", dev, os.Getuid(), os.Getgid())
+	if err := unix.Mount(name, f.cfg.Path, "fuse."+fsType, flags, options); err != nil {
+		unix.Close(dev)
+		return 0, err
+	}
+	return dev, nil
 }
 
 // mountHint says what is missing where nothing can be mounted at all.
@@ -84,18 +87,10 @@ func mountHint() string {
 	return ""
 }
 
-// debugWriter passes what the library says on: every error that a request was
-// answered with, which is said elsewhere where it matters.
-type debugWriter struct{ log *slog.Logger }
-
-func (w debugWriter) Write(b []byte) (int, error) {
-	w.log.Debug(string(bytes.TrimSpace(b)), "op", "fuse")
-	return len(b), nil
-}
-
 // Unmount takes the file system away from its path, at once where nobody uses
 // it, else as soon as the last user has gone; lazy tells which.
 func (f *FS) Unmount() (lazy bool, err error) {
+	f.kept.drop()
 	err = unix.Unmount(f.cfg.Path, unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {
 		lazy = true
