@@ -27,6 +27,8 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Level   *slog.LevelVar // of Log
+
+	Predecessor *Predecessor // nil: nothing outlives this process
 }
 
 // Client is a running client.
@@ -36,6 +38,7 @@ type Client struct {
 	log     *slog.Logger
 	level   *slog.LevelVar
 	since   time.Time
+	left    *Predecessor // nil: nothing outlives this process
 
 	cache    *disk.Cache // nil: without
 	noCache  string      // why without, if it should be with
@@ -79,7 +82,7 @@ const (
 func New(opts Options) (*Client, error) {
 	cfg := opts.Config
 	c := &Client{
-		cfg: cfg, loaded: loaded{at: time.Now()}, file: opts.File, version: opts.Version, log: opts.Log, level: opts.Level, since: time.Now(),
+		cfg: cfg, loaded: loaded{at: time.Now()}, file: opts.File, version: opts.Version, log: opts.Log, level: opts.Level, since: time.Now(), left: opts.Predecessor,
 		heads: &keptHeads{}, looks: make(chan struct{}, 1), origins: make(map[string]*origin),
 	}
 	c.life, c.end = context.WithCancel(context.Background())
@@ -152,6 +155,7 @@ func diskLimits(cfg *config.Client) disk.Limits {
 // tried again in the background. The error is that of the first round if no mount
 // came up and waiting won't help.
 func (c *Client) Start(ctx context.Context, reload <-chan os.Signal) error {
+	c.takeOver(ctx)
 	srv, err := control.Listen(c.cfg.Main.Control, c.Status, c.log)
 	if err != nil {
 		c.log.Warn("going on without the control socket", "op", "start", "err", err)
@@ -163,7 +167,11 @@ func (c *Client) Start(ctx context.Context, reload <-chan os.Signal) error {
 	up := 0
 	first := slices.Clone(c.mounts)
 	for _, m := range first {
-		c.begin(m)
+		if m.resumed() {
+			c.goOn(m)
+		} else {
+			c.begin(m)
+		}
 	}
 	c.work.Go(func() { c.follow(reload) })
 	c.work.Go(c.refresh)

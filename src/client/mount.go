@@ -169,18 +169,30 @@ func (c *Client) mountWith(m *mount, cfg config.Mount, view *tree.View) (f *fs.F
 	if f, _ := m.showing(); f != nil {
 		return f, false, nil
 	}
-	main := c.config().Main
-	f, err = fs.New(fs.Config{
-		Path: cfg.Path, Name: cfg.Name, IOTimeout: main.IOTimeout, Xattr: main.Xattr,
-		Window: share(main.Memory, windowShare), Nested: m.outer != nil, Debug: c.layer(cfg, main), Log: c.log,
-	}, view, m.origin)
-	if err != nil {
+	if f, err = fs.New(c.fsConfig(m, cfg, time.Now()), view, m.origin); err != nil {
 		return nil, false, fmt.Errorf("mount %s: %w", cfg.Path, err)
 	}
 	if err := f.Mount(); err != nil {
 		f.Abandon()
 		return nil, false, err
 	}
+	c.mounted(m, f)
+	return f, true, nil
+}
+
+// fsConfig is what the config says of a mount that is there since then.
+func (c *Client) fsConfig(m *mount, cfg config.Mount, since time.Time) fs.Config {
+	main := c.config().Main
+	f := fs.Config{
+		Path: cfg.Path, Name: cfg.Name, IOTimeout: main.IOTimeout, Xattr: main.Xattr,
+		Window: share(main.Memory, windowShare), Nested: m.outer != nil, Debug: c.layer(cfg, main), Log: c.log,
+	}
+	c.keeping(m, cfg, since, &f)
+	return f
+}
+
+// mounted takes note of what serves a mount.
+func (c *Client) mounted(m *mount, f *fs.FS) {
 	m.origin.mounts.Add(1)
 	go func() {
 		<-f.Done()
@@ -189,7 +201,6 @@ func (c *Client) mountWith(m *mount, cfg config.Mount, view *tree.View) (f *fs.F
 	m.mu.Lock()
 	m.fs = f
 	m.mu.Unlock()
-	return f, true, nil
 }
 
 // sideBySide is how many objects of a new tree are fetched at once.

@@ -3,6 +3,7 @@ package control
 import (
 	"time"
 
+	"github.com/aysfs/aysfs/src/keeper"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -18,11 +19,12 @@ type Status struct {
 	ConfigError string   `json:"config_error,omitempty"`
 	NeedRestart []string `json:"need_restart,omitempty"` // keys that the file has changed in vain
 
-	PID    int     `json:"pid"`
-	Mounts []Mount `json:"mounts"`
-	Cache  Cache   `json:"cache"`
-	Stores []Store `json:"stores"`
-	Memory Memory  `json:"memory"`
+	PID    int          `json:"pid"`
+	Keeper *keeper.News `json:"keeper,omitempty"` // nil: the mounts end with the process
+	Mounts []Mount      `json:"mounts"`
+	Cache  Cache        `json:"cache"`
+	Stores []Store      `json:"stores"`
+	Memory Memory       `json:"memory"`
 }
 
 // Mount is one configured mount.
