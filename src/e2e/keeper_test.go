@@ -369,9 +369,10 @@ func TestKeptMountsFollowTheConfig(t *testing.T) {
 	t.Parallel()
 	tree, names := smallTree(t)
 	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
-	stays, goes := c.mount("e2e|app(1)"), c.mount("e2e|app(1)")
+	stays := c.mount("e2e|app(1)")
 	inner := filepath.Join(stays, "in/ner")
 	c.mountAt(inner, "e2e|app(1)")
+	goes := c.mount("e2e|app(1)")
 	c.start()
 	id, innerID := mountID(t, stays), mountID(t, inner)
 	c.mounts.Reset()
@@ -443,14 +444,15 @@ func TestKeeperAndDebug(t *testing.T) {
 	mount := filepath.Join(c.dir, "mnt")
 	c.mountAt(mount, "e2e|app(1)", `debug = "lab"`, `debug_filter = ['.*\.conf']`)
 	c.start()
-	f, err := os.Create(filepath.Join(mount, "a.conf"))
+	// A process of its own: that a descriptor is closed by a fork sends the file.
+	const program = "import sys\nf = open(sys.argv[1], 'wb', 0)\nf.write(b'one')\nprint(1, flush=True)\nsys.stdin.read()\nf.close()"
+	writer := exec.Command("python3", "-c", program, filepath.Join(mount, "a.conf"))
+	in, err := writer.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	if _, err := f.WriteString("one"); err != nil {
-		t.Fatal(err)
-	}
+	p := startProcess(t, writer)
+	eventually(t, 20*time.Second, "a file is being written", func() bool { return c.status().Mounts[0].Debug.Unsent == 1 })
 	before := c.status().PID
 	if out, err := c.says("upgrade"); exitCode(err) != 1 || !strings.Contains(out, "files are being written") {
 		t.Errorf("with a file half written: %v: %s", err, out)
@@ -458,8 +460,9 @@ func TestKeeperAndDebug(t *testing.T) {
 	if now := c.status().PID; now != before {
 		t.Errorf("process %d has become %d", before, now)
 	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
+	in.Close()
+	if !p.endsWithin(10*time.Second) || p.err != nil {
+		t.Fatalf("the writer: %v", p.err)
 	}
 	if out, err := c.says("upgrade"); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -65,7 +65,7 @@ func (v *supervisor) upgrade() error {
 	next, err := v.start(p)
 	if err != nil {
 		p.close()
-		return err
+		return fmt.Errorf("%w; the old version goes on", err)
 	}
 	giveUp := func(err error) error {
 		next.kill()
