@@ -1,6 +1,7 @@
 # make build    bin/aysfs and bin/ays for this machine
 # make demo     the whole way, with this machine's Go toolchain (root)
-# make test     everything that CI checks (root)
+# make test     everything but what takes a machine (root)
+# make test-appliance     virtual machines, containers, packages, releases (root)
 # make bench    measurements (root)
 # make release-snapshot   tarballs and packages in dist/
 
@@ -8,11 +9,12 @@ VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
 COMMIT  := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
+APPLIANCE   := ./src/appliance ./src/e2e
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TESTFLAGS   ?=
 SHELL       := /bin/bash
 
-.PHONY: build demo test lint cross unit bench release-snapshot deps clean
+.PHONY: build demo test test-appliance lint cross unit bench release-snapshot deps deps-appliance clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./src/cmd/...
@@ -25,8 +27,11 @@ test: deps lint cross unit
 lint:
 	@files=$$(gofmt -l src); [ -z "$$files" ] || { echo "run gofmt -w on:" $$files; exit 1; }
 	go vet ./src/...
+	go vet -tags appliance $(APPLIANCE)
 	$(STATICCHECK) ./src/...
+	$(STATICCHECK) -tags appliance $(APPLIANCE)
 	shellcheck -s sh init/aysfs init/ays_cache init/package/* src/e2e/testdata/init.sh
+	checkbashisms init/aysfs init/ays_cache init/package/* src/e2e/testdata/init.sh
 
 # What runs on small machines must at least compile for them, tests included.
 cross:
@@ -39,6 +44,10 @@ cross:
 unit:
 	go test -race -count=1 -timeout 12m $(TESTFLAGS) ./src/...
 
+# The tests named TestAppliance, which only the tag builds.
+test-appliance: deps deps-appliance
+	go test -tags appliance -run '^TestAppliance' -count=1 -timeout 12m $(TESTFLAGS) $(APPLIANCE)
+
 # Tarballs and packages of what is committed, in dist/; goreleaser is not
 # installed by this: go install github.com/goreleaser/goreleaser/v2@v2.16.0
 release-snapshot:
@@ -48,8 +57,12 @@ bench: build
 	go run ./src/bench
 
 # Programs that the tests use, from Debian. Nothing happens where all are there.
-deps:
-	@for p in gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck; do \
+DEPS           := gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano \
+                  patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck checkbashisms:devscripts
+DEPS_APPLIANCE := qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs
+
+deps deps-appliance:
+	@for p in $(if $(filter deps,$@),$(DEPS),$(DEPS_APPLIANCE)); do \
 		PATH=$$PATH:/usr/sbin command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \
