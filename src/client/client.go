@@ -162,6 +162,7 @@ func (c *Client) Start(ctx context.Context, reload <-chan os.Signal) error {
 	} else {
 		c.control = srv
 	}
+	c.serving()
 	c.introduceAll(ctx)
 	var errs []error
 	up := 0

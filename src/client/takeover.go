@@ -99,9 +99,6 @@ func (c *Client) takeOver(ctx context.Context) {
 		})
 	}
 	all.Wait()
-	if err := c.left.Keeper.Serving(); err != nil {
-		c.log.Warn("can't tell the keeper that the mounts are served", "op", "resume", "err", err)
-	}
 	for _, path := range lost {
 		if err := fs.Clear(path); err != nil {
 			c.log.Error("can't take away a mount", "op", "resume", "mount", path, "err", err)
@@ -110,6 +107,17 @@ func (c *Client) takeOver(ctx context.Context) {
 	if n := len(c.left.Kept) - len(lost); n > 0 {
 		c.log.Info("mounts go on", "op", "resume", "mounts", n, "ms", time.Since(began).Milliseconds(), "after", c.left.News.Last)
 		c.lookSoon()
+	}
+}
+
+// serving tells the keeper that all is served that can be, and that this process
+// can be asked how it is.
+func (c *Client) serving() {
+	if c.left == nil {
+		return
+	}
+	if err := c.left.Keeper.Serving(); err != nil {
+		c.log.Warn("can't tell the keeper that the mounts are served", "op", "resume", "err", err)
 	}
 }
 

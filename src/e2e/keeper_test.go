@@ -71,11 +71,22 @@ func (c *client) says(word string) (string, error) {
 	return try(c.t, time.Minute, exec.Command(aysfs, "-config", filepath.Join(c.dir, "aysfs.toml"), word))
 }
 
+// soon is status once a worker that has just begun can be asked.
+func (c *client) soon() (s *control.Status) {
+	c.t.Helper()
+	eventually(c.t, 20*time.Second, "it tells how it is", func() (ok bool) {
+		var err error
+		s, err = fetchStatus(c)
+		return err == nil
+	})
+	return s
+}
+
 // killWorker kills what serves, once that has been up for long enough not to be
 // taken for something that can't live.
 func (c *client) killWorker() {
 	c.t.Helper()
-	s := c.status()
+	s := c.soon()
 	if s.Keeper == nil {
 		c.t.Fatal("nobody keeps the mounts")
 	}
@@ -105,7 +116,7 @@ func (c *client) upgrades(n int, mount string, ws *workers) {
 	var o outages
 	for range n {
 		c.install(aysfs)
-		before := c.status()
+		before := c.soon()
 		slowest := make(chan time.Duration, 1)
 		done := make(chan struct{})
 		go func() {
@@ -163,7 +174,7 @@ func TestKillsAndUpgrades(t *testing.T) {
 	if now := mountID(t, mount); now != id {
 		t.Errorf("it was mount %s, and is %s", id, now)
 	}
-	if s := c.status(); s.Keeper.Restarts != 15 || s.Keeper.Upgrades != 5 {
+	if s := c.soon(); s.Keeper.Restarts != 15 || s.Keeper.Upgrades != 5 {
 		t.Errorf("status tells of %+v", s.Keeper)
 	}
 	if out := run(t, time.Minute, ays, "status", "-socket", c.socket()); !strings.Contains(out, "restarted 15 times after it died, upgraded 5 times") {
@@ -264,7 +275,7 @@ func TestKilledInMoves(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for n := 2; n <= 9; n++ {
 		publishVersion(t, dir, tree, n)
-		s := c.status()
+		s := c.soon()
 		time.Sleep(time.Until(s.Since.Add(1200 * time.Millisecond)))
 		syscall.Kill(s.PID, syscall.SIGHUP)
 		time.Sleep(time.Duration(r.IntN(30)) * time.Millisecond)
