@@ -14,6 +14,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/fs"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tier/disk"
@@ -56,6 +57,8 @@ type Client struct {
 	origins map[string]*origin // GUARDED_BY(mu); by name of the store
 	front   front              // GUARDED_BY(mu)
 	mounts  []*mount           // GUARDED_BY(mu); outer ones before those in them
+
+	detached []*fs.FS // GUARDED_BY(mu); taken away from their paths, and still in use
 
 	life context.Context // ends when the client stops
 	end  context.CancelFunc

@@ -304,6 +304,7 @@ func (c *Client) detach(m *mount, op string) bool {
 		return false
 	case lazy:
 		c.log.Warn("unmounted lazily: files are open or somebody works in it", "op", op, "mount", m.path)
+		c.remember(f)
 		return false
 	}
 	return true

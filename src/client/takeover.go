@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,11 +82,15 @@ func (c *Client) takeOver(ctx context.Context) {
 		byPath[m.path] = m
 	}
 	var mu sync.Mutex
-	var lost []string
+	var lost []fs.Kept
 	var all sync.WaitGroup
 	for _, k := range c.left.Kept {
 		all.Go(func() {
-			err := c.resume(ctx, byPath[k.Path], k)
+			resume := c.resume
+			if _, ok := fs.DetachedFrom(k); ok {
+				resume = c.resumeDetached
+			}
+			err := resume(ctx, byPath[k.Path], k)
 			if err == nil {
 				return
 			}
@@ -94,18 +99,23 @@ func (c *Client) takeOver(ctx context.Context) {
 				c.log.Warn("can't have the keeper let go", "op", "resume", "mount", k.Path, "err", err)
 			}
 			mu.Lock()
-			lost = append(lost, k.Path)
+			lost = append(lost, k)
 			mu.Unlock()
 		})
 	}
 	all.Wait()
-	for _, path := range lost {
-		if err := fs.Clear(path); err != nil {
-			c.log.Error("can't take away a mount", "op", "resume", "mount", path, "err", err)
+	for _, k := range c.left.Kept {
+		_, away := fs.DetachedFrom(k)
+		if !away && !slices.ContainsFunc(lost, func(l fs.Kept) bool { return l.Path == k.Path }) {
+			continue
+		}
+		// What goes on without a path may not have been taken away from it yet.
+		if err := fs.ClearKept(k); err != nil {
+			c.log.Error("can't take away a mount", "op", "resume", "mount", k.Path, "err", err)
 		}
 	}
-	if n := len(c.left.Kept) - len(lost); n > 0 {
-		c.log.Info("mounts go on", "op", "resume", "mounts", n, "ms", time.Since(began).Milliseconds(), "after", c.left.News.Last)
+	if len(c.left.Kept) > 0 {
+		c.log.Info("mounts go on", "op", "resume", "mounts", len(c.left.Kept), "lost", len(lost), "ms", time.Since(began).Milliseconds(), "after", c.left.News.Last)
 		c.lookSoon()
 	}
 }
@@ -137,18 +147,9 @@ func (c *Client) resume(ctx context.Context, m *mount, k fs.Kept) error {
 		k.Close()
 		return errors.New("the config has changed it")
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.config().Main.IOTimeout)
-	defer cancel()
-	open := func(ctx context.Context, s *fs.Seen) (*tree.View, error) {
-		head, err := object.OpenHead([]byte(s.Head), nil) // its signature was looked at when it was fetched
-		if err != nil {
-			return nil, err
-		}
-		return tree.NewView(ctx, tree.New(head, m.origin, c.metadata), s.Remote, s.Grafts)
-	}
 	m.mounting.Lock()
 	defer m.mounting.Unlock()
-	f, err := fs.Resume(ctx, c.fsConfig(m, cfg, was.Since), k, open, m.origin)
+	f, err := c.resumeFS(ctx, m, cfg, was, k)
 	if err != nil {
 		return err
 	}
@@ -164,6 +165,56 @@ func (c *Client) resume(ctx context.Context, m *mount, k fs.Kept) error {
 	close(m.up)
 	m.tried(nil)
 	return nil
+}
+
+// resumeFS has this process serve a mount. k is used up.
+func (c *Client) resumeFS(ctx context.Context, m *mount, cfg config.Mount, was note, k fs.Kept) (*fs.FS, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.config().Main.IOTimeout)
+	defer cancel()
+	open := func(ctx context.Context, s *fs.Seen) (*tree.View, error) {
+		head, err := object.OpenHead([]byte(s.Head), nil) // its signature was looked at when it was fetched
+		if err != nil {
+			return nil, err
+		}
+		return tree.NewView(ctx, tree.New(head, m.origin, c.metadata), s.Remote, s.Grafts)
+	}
+	return fs.Resume(ctx, c.fsConfig(m, cfg, was.Since), k, open, m.origin)
+}
+
+// resumeDetached is resume for a mount that the config has not had for a while, for
+// those who are still in it.
+func (c *Client) resumeDetached(ctx context.Context, _ *mount, k fs.Kept) error {
+	var was note
+	if err := json.Unmarshal(fs.NoteOf(k), &was); err != nil {
+		k.Close()
+		return fmt.Errorf("read what is kept of it: %w", err)
+	}
+	m := newMount(was.Mount)
+	if m.origin = c.origins[was.Mount.Store]; m.origin == nil {
+		k.Close()
+		return fmt.Errorf("the config no longer has the store %q", was.Mount.Store)
+	}
+	f, err := c.resumeFS(ctx, m, was.Mount, was, k)
+	if err != nil {
+		return err
+	}
+	c.mounted(m, f)
+	c.remember(f)
+	return nil
+}
+
+// remember takes note of a mount that goes on without a path.
+func (c *Client) remember(f *fs.FS) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.detached = append(slices.DeleteFunc(c.detached, func(o *fs.FS) bool {
+		select {
+		case <-o.Done():
+			return true
+		default:
+			return false
+		}
+	}), f)
 }
 
 // unsentWait is how long HandOver waits for what is being written in mounts with
@@ -194,10 +245,14 @@ func (c *Client) HandOver(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	c.mu.Lock()
-	mounts := c.mounts
+	mounts, detached := c.mounts, c.detached
 	c.mu.Unlock()
-	for i := len(mounts) - 1; i >= 0; i-- {
-		m := mounts[i]
+	for _, f := range detached {
+		if err := f.Release(); err != nil {
+			c.log.Error("can't let go", "op", "upgrade", "err", err)
+		}
+	}
+	for _, m := range slices.Backward(mounts) {
 		f, _ := m.showing()
 		if f == nil {
 			continue

@@ -408,6 +408,64 @@ func TestKeptMountsFollowTheConfig(t *testing.T) {
 	c.stop()
 }
 
+// TestDetachedMountsGoOn takes a mount out of the config while a file is open in it,
+// and then kills and replaces what serves.
+func TestDetachedMountsGoOn(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	f, err := os.Open(filepath.Join(mount, names[3]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	wantHeld := func() {
+		t.Helper()
+		var b []byte
+		var err error
+		within(t, 20*time.Second, "a read", func() { b, err = dropped(f) })
+		if err != nil || string(b) != string(content(100_003)) {
+			t.Errorf("what is held open: %d bytes, %v", len(b), err)
+		}
+	}
+	wantHeld()
+	for range 2 {
+		c.mounts.Reset()
+		other := filepath.Join(c.dir, "other")
+		c.mountAt(other, "e2e|app(1)")
+		c.writeConfig()
+		eventually(t, 20*time.Second, "the mount is taken away", func() bool { return strings.Join(mountsUnder(c.dir), " ") == other })
+		c.killWorker()
+		wantHeld()
+		if out, err := c.says("upgrade"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		wantHeld()
+		// And another one at the same path is another mount.
+		c.mounts.Reset()
+		c.mountAt(mount, "e2e|app(1)")
+		c.writeConfig()
+		eventually(t, 20*time.Second, "it is back", func() bool { return strings.Join(mountsUnder(c.dir), " ") == mount })
+		c.killWorker()
+		wantHeld()
+		wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	}
+	held := func() int {
+		pid := c.soon().Keeper.PID
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	before := held()
+	f.Close()
+	eventually(t, 20*time.Second, "the keeper lets go of what nobody uses", func() bool { return held() == before-2 })
+	c.stop()
+}
+
 // TestWorkerThatCantLive has nothing serve for long: who waits gets an error in the
 // end, and once it is mended all is there again.
 func TestWorkerThatCantLive(t *testing.T) {

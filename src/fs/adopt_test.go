@@ -147,3 +147,28 @@ func TestAdoptRefuses(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkAdopt(b *testing.B) {
+	table, err := newInodes(object.Entry{Kind: object.Dir})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer table.close()
+	for i := range 1_000_000 {
+		e := object.Entry{Name: fmt.Append(nil, "n", i), Mode: 0o644, Size: int64(i)}
+		if _, err := table.acquire(rootID, i, &e); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		fd, err := duplicate(table.fd)
+		if err != nil {
+			b.Fatal(err)
+		}
+		next, err := adoptInodes(fd)
+		if err != nil {
+			b.Fatal(err)
+		}
+		next.close()
+	}
+}

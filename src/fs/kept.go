@@ -2,8 +2,10 @@ package fs
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +30,7 @@ type Seen struct {
 // state is what a keeper holds of a mount beside its descriptors.
 type state struct {
 	Layout int             `json:"layout"`          // tableLayout
+	Device string          `json:"device"`          // of the mount, MAJOR:MINOR
 	Number uint64          `json:"number"`          // of moves before Shown
 	Shown  *Seen           `json:"shown,omitempty"` // nil: no tree yet
 	Next   []*Seen         `json:"next,omitempty"`  // moves that have begun, and that the kernel was not told all of
@@ -50,13 +53,28 @@ const keptPast = 16
 // nothing. At any moment what the keeper has is enough to go on with: a move is
 // told of before it changes anything, and that it is done when the kernel knows.
 type kept struct {
-	by   Keeper
-	path string
-	log  *slog.Logger
+	by  Keeper
+	log *slog.Logger
 
 	mu    sync.Mutex
+	path  string // or, once it is detached, what stands for it
 	given bool
 	state state
+}
+
+// detachedPrefix begins what stands for the path of a mount that was taken away
+// from it and goes on for who is in it.
+const detachedPrefix = "detached "
+
+// DetachedFrom is the path that a kept mount was taken away from, or was about to
+// be; ok tells whether it was.
+func DetachedFrom(k Kept) (path string, ok bool) {
+	rest, ok := strings.CutPrefix(k.Path, detachedPrefix)
+	if !ok {
+		return "", false
+	}
+	_, path, ok = strings.Cut(rest, " ")
+	return path, ok
 }
 
 func seen(v *tree.View) *Seen {
@@ -67,14 +85,14 @@ func seen(v *tree.View) *Seen {
 }
 
 // give hands a new mount to the keeper.
-func (k *kept) give(f *FS) {
+func (k *kept) give(f *FS, device string) {
 	if k == nil {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := f.now.Load()
-	k.state = state{Layout: tableLayout, Number: s.number, Shown: seen(s.view), Note: f.cfg.Note}
+	k.state = state{Layout: tableLayout, Device: device, Number: s.number, Shown: seen(s.view), Note: f.cfg.Note}
 	b, err := json.Marshal(k.state)
 	if err == nil {
 		f.wire.mu.Lock()
@@ -145,7 +163,31 @@ func (k *kept) change(by func(*state) bool) {
 	}
 }
 
-// drop has the keeper let go: once, as another mount may come to that path.
+// detach makes room for another mount at the path.
+func (k *kept) detach(f *FS) {
+	if k == nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.given || strings.HasPrefix(k.path, detachedPrefix) {
+		return
+	}
+	path := fmt.Sprint(detachedPrefix, time.Now().UnixNano(), " ", k.path)
+	b, err := json.Marshal(k.state)
+	if err == nil {
+		f.wire.mu.Lock()
+		err = k.by.Keep(path, f.wire.dev, f.table.fd, b)
+		f.wire.mu.Unlock()
+	}
+	k.by.Drop(k.path)
+	if k.path = path; err != nil {
+		k.log.Warn("who is in the mount will not outlive this process", "op", "unmount", "err", err)
+		k.given = false
+	}
+}
+
+// drop has the keeper let go.
 func (k *kept) drop() {
 	if k == nil {
 		return

@@ -43,8 +43,7 @@ func (f *FS) Mount() error {
 		unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		return fmt.Errorf("mount at %s: %w", path, err)
 	}
-	f.kept.give(f)
-	f.tune()
+	f.kept.give(f, f.tune())
 	if f.debug != nil {
 		f.debug.run()
 	}
@@ -90,7 +89,12 @@ func mountHint() string {
 // Unmount takes the file system away from its path, at once where nobody uses
 // it, else as soon as the last user has gone; lazy tells which.
 func (f *FS) Unmount() (lazy bool, err error) {
-	f.kept.drop()
+	f.kept.detach(f)
+	defer func() {
+		if !lazy {
+			f.kept.drop()
+		}
+	}()
 	err = unix.Unmount(f.cfg.Path, unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {
 		lazy = true
@@ -109,12 +113,12 @@ func (f *FS) Unmount() (lazy bool, err error) {
 
 // tune sets what the library can't: how far the kernel reads ahead, and how many
 // requests of that kind it has under way. Where /sys is read-only this process
-// reads ahead alone.
-func (f *FS) tune() {
+// reads ahead alone. It returns the device, MAJOR:MINOR.
+func (f *FS) tune() string {
 	var st unix.Stat_t
 	if err := unix.Stat(f.cfg.Path, &st); err != nil {
 		f.log.Warn("can't look at the new mount", "op", "mount", "err", err)
-		return
+		return ""
 	}
 	major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
 	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d/", major, minor)
@@ -131,6 +135,7 @@ func (f *FS) tune() {
 			f.log.Debug("kernel setting left as it is", "op", "mount", "err", err)
 		}
 	}
+	return fmt.Sprintf("%d:%d", major, minor)
 }
 
 // statTimeout is how long the path may take to answer before a mount.
@@ -153,11 +158,11 @@ func clearStale(path string, log *slog.Logger) error {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return fmt.Errorf("%s: %w: it does not answer within %v; if a hung file system is mounted there, run: umount -l %s", path, ErrMountPoint, statTimeout, path)
 		}
-		mounted, err := mountedHere(path)
+		device, err := mountedHere(path)
 		if err != nil {
 			return err
 		}
-		if mounted {
+		if device != "" {
 			return fmt.Errorf("%s: %w: another aysfs is mounted there and alive; stop it, or run: umount %s", path, ErrMountPoint, path)
 		}
 		return nil
@@ -182,27 +187,29 @@ func statWithin(path string, d time.Duration) error {
 	}
 }
 
-// mountedHere tells whether the topmost mount at path is of this kind, by
-// proc_pid_mountinfo(5).
-func mountedHere(path string) (bool, error) {
+// mountedHere is the device, MAJOR:MINOR, of the topmost mount at path if that is of
+// this kind, by proc_pid_mountinfo(5); else it is empty.
+func mountedHere(path string) (device string, err error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return false, fmt.Errorf("read the table of mounts: %w", err)
+		return "", fmt.Errorf("read the table of mounts: %w", err)
 	}
-	here := false
 	for line := range strings.Lines(string(b)) {
 		fields := strings.Fields(line)
 		if len(fields) < 7 || unescapeMount(fields[4]) != path {
 			continue
 		}
+		device = ""
 		for i := 6; i+1 < len(fields); i++ {
 			if fields[i] == "-" {
-				here = fields[i+1] == "fuse."+fsType
+				if fields[i+1] == "fuse."+fsType {
+					device = fields[2]
+				}
 				break
 			}
 		}
 	}
-	return here, nil
+	return device, nil
 }
 
 // unescapeMount undoes the octal escapes of mountinfo.
