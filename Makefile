@@ -3,10 +3,12 @@
 # make test     everything but what takes a machine (root)
 # make test-appliance     virtual machines, containers, packages, releases (root)
 # make bench    measurements (root)
-# make release-snapshot   tarballs and packages in dist/
+# make dist     tarballs and packages in dist/
+# make release-snapshot   the same by goreleaser
 
 VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
 COMMIT  := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+RELEASE := $(shell { git describe --tags --exact-match || git describe --tags --abbrev=0 | awk -F. -v OFS=. '{ $$NF++; print $$0 "-snapshot" }' | grep . || echo 0.0.1-snapshot; } 2>/dev/null | sed 's/^v//')
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 APPLIANCE   := ./src/appliance ./src/e2e
@@ -14,7 +16,7 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TESTFLAGS   ?=
 SHELL       := /bin/bash
 
-.PHONY: build demo test test-appliance lint cross unit bench release-snapshot deps deps-appliance clean
+.PHONY: build demo test test-appliance lint cross unit bench dist release-snapshot deps deps-appliance clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./src/cmd/...
@@ -48,10 +50,14 @@ unit:
 test-appliance: deps deps-appliance
 	go test -tags appliance -run '^TestAppliance' -count=1 -timeout 12m $(TESTFLAGS) $(APPLIANCE)
 
-# Tarballs and packages of what is committed, in dist/; goreleaser is not
-# installed by this: go install github.com/goreleaser/goreleaser/v2@v2.16.0
+# Tarballs and packages, the same bytes for the same commit.
+dist:
+	go run ./src/dist -version '$(RELEASE)' -commit '$(COMMIT)' -date "$$(TZ=UTC0 git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ)" -to dist
+
+# goreleaser is not installed by this: go install github.com/goreleaser/goreleaser/v2@v2.16.0
+# One after another: it packs programs in the order in which they are ready.
 release-snapshot:
-	goreleaser release --snapshot --clean
+	RELEASE='$(RELEASE)' goreleaser release --snapshot --clean --parallelism 1
 
 bench: build
 	go run ./src/bench

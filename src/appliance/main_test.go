@@ -108,7 +108,7 @@ func try(t *testing.T, d time.Duration, cmd *exec.Cmd) (string, error) {
 	late := time.AfterFunc(d, func() { cmd.Process.Kill() })
 	err := cmd.Wait()
 	if !late.Stop() {
-		t.Fatalf("%s: still running after %v\n%s", cmd, d, out.String())
+		t.Fatalf("%s: still running after %v\n%s", cmd, d, end(out.String()))
 	}
 	return out.String(), err
 }
@@ -118,7 +118,7 @@ func run(t *testing.T, d time.Duration, name string, args ...string) string {
 	t.Helper()
 	out, err := try(t, d, exec.Command(name, args...))
 	if err != nil {
-		t.Fatalf("%s %q: %v\n%s", filepath.Base(name), args, err, out)
+		t.Fatalf("%s %q: %v\n%s", filepath.Base(name), args, err, end(out))
 	}
 	return out
 }
@@ -128,3 +128,6 @@ func shell(t *testing.T, lines string, args ...string) string {
 	t.Helper()
 	return run(t, time.Minute, "sh", append([]string{"-euc", lines, "sh"}, args...)...)
 }
+
+// end is the end of what somebody said, as much as people read of it.
+func end(s string) string { return s[max(0, len(s)-8<<10):] }

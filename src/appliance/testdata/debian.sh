@@ -24,16 +24,10 @@ END
 echo guest >"$root/etc/hostname"
 
 image() {
-  rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
-  mke2fs -q -t ext4 -O ^has_journal -d "$root" "$1" 700M
+  rm -rf "$root"/var/cache/apt/archives/*.deb
+  mke2fs -q -t ext4 -O ^has_journal -d "$root" "$dir/$1.ext4" 700M
 }
-chroot "$root" apt-get -q -y --download-only --no-install-recommends install openrc
-mkdir "$dir/debs"
-mv "$root"/var/cache/apt/archives/*.deb "$dir/debs"
-image "$dir/debian.ext4"
-mkdir "$root/debs"
-mv "$dir/debs"/*openrc*.deb "$dir/debs"/lib*.deb "$root/debs"
-chroot "$root" sh -c 'apt-get -q -y --no-install-recommends --no-download install /debs/*.deb'
-rm -rf "$root/debs" "$dir/debs"
-image "$dir/openrc.ext4"
+image debian
+chroot "$root" apt-get -q -y --no-install-recommends install openrc # goes in sysv-rc's place
+image openrc
 rm -rf "$root"

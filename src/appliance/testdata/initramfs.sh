@@ -22,7 +22,7 @@ lay() {
   systemd) chroot "$1" systemctl enable ays_cache aysfs agent ;;
   esac
   case $guest in
-  sysvinit | openrc) echo 'S1:2345:respawn:/sbin/agent' >>"$1/etc/inittab" ;;
+  sysvinit | openrc) echo 'S1:2345:respawn:/usr/sbin/agent' >>"$1/etc/inittab" ;;
   esac
 }
 

@@ -21,7 +21,11 @@ func command(name, file string) int {
 		s.Clear = func() error { return unmount(cfg.Mounts) }
 	}
 	s.PidFile = service.PidFile(control)
-	return s.Run(name)
+	code := s.Run(name)
+	if code == 0 && (name == "start" || name == "restart") {
+		sayMissing(os.Stderr, control)
+	}
+	return code
 }
 
 // unmount takes away the mounts of a process that was killed, inner ones first.

@@ -1,3 +1,4 @@
+#!/bin/sh
 # What an operator does with /etc/init.d/aysfs, in namespaces of its own: the
 # machine's files with ours laid over them. Run as init.sh SHELL DIR TOP AYSFS:
 # SHELL runs the script, DIR has the config and is where the tree is mounted, TOP
@@ -93,6 +94,7 @@ want 0 try-restart
 # Where the network is not there, start says so.
 sed 's|^url = .*|url = "http://127.0.0.1:1"|; s|^path = "\(.*\)/cache"|path = "\1/empty"|' "$dir/aysfs.toml" >/etc/aysfs/aysfs.toml
 want 0 start
+says "$dir/mnt0: no tree yet.*127.0.0.1:1"
 want 0 stop
 
 echo '[main' >/etc/aysfs/aysfs.toml
