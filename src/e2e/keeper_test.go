@@ -292,18 +292,20 @@ func TestKilledInMoves(t *testing.T) {
 	c.stop()
 }
 
+// standIn is a program that waits for its turn as a worker does.
+const standIn = "#!/usr/bin/env python3\nimport socket, time\ns = socket.socket(fileno=4)\ns.send(b'{\"op\":\"standby\"}')\nwhile b'\"go\"' not in s.recv(99999): pass\n"
+
 // TestBadUpgrades tries programs that are of no use. The old one goes on.
 func TestBadUpgrades(t *testing.T) {
 	tree, names := smallTree(t)
 	store := newStore(t, "e2e|app(1)", tree)
-	const line = "#!/usr/bin/env python3\nimport socket, time\ns = socket.socket(fileno=4)\ns.send(b'{\"op\":\"standby\"}')\nwhile b'go' not in s.recv(99999): pass\n"
 	for name, p := range map[string]struct{ program, want string }{
 		"fails its config":     {"#!/bin/sh\necho the config is bad\nexit 2\n", "exit status 2"},
 		"can't run":            {"not a program at all", "exec format error"},
 		"hangs":                {"#!/bin/sh\nexec sleep 100\n", "takes more than 10s"},
-		"dies in its turn":     {line, "does not serve: it ended"},
-		"hangs in its turn":    {line + "time.sleep(100)\n", "does not serve: it takes more than 15s"},
-		"is killed as it runs": {line + "import os\nos.kill(os.getpid(), 9)\n", "signal: killed"},
+		"dies in its turn":     {standIn, "does not serve: it ended"},
+		"hangs in its turn":    {standIn + "time.sleep(100)\n", "does not serve: it takes more than 15s"},
+		"is killed as it runs": {standIn + "import os\nos.kill(os.getpid(), 9)\n", "signal: killed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -345,6 +347,48 @@ func TestBadUpgrades(t *testing.T) {
 			c.stop()
 		})
 	}
+}
+
+// TestNewVersionThatDies takes a new version back that dies soon after it took over.
+func TestNewVersionThatDies(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	id := mountID(t, mount)
+	c.installBytes([]byte(standIn + "s.send(b'{\"op\":\"serving\"}')\ntime.sleep(1.5)\nexit(1)\n"))
+	if out, err := c.says("upgrade"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	answers(t, mount)
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	if s := c.soon(); s.Version != "e2e" || s.Keeper.Restarts != 1 || mountID(t, mount) != id {
+		t.Errorf("version %s serves, %+v", s.Version, s.Keeper)
+	}
+	if !strings.Contains(c.log(), "going back to the one before") {
+		t.Error("the log does not tell")
+	}
+	c.stop()
+}
+
+// TestHungWorker stops what serves without ending it.
+func TestHungWorker(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
+	mount := c.mount("e2e|app(1)")
+	c.start()
+	id := mountID(t, mount)
+	if err := syscall.Kill(c.status().PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, mount)
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	if s := c.soon(); s.Keeper.Restarts != 1 || mountID(t, mount) != id {
+		t.Errorf("status tells of %+v", s.Keeper)
+	}
+	c.stop()
 }
 
 // TestReloadUpgrades has reload replace what serves where its program has

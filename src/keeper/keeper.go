@@ -49,6 +49,7 @@ type Word struct {
 	Standby bool   // it waits for its turn
 	Serving bool   // it serves what it was given
 	Busy    string // why it can't let go
+	Alive   bool   // the answer to a ping
 }
 
 // NewLine makes a line, and the file of its other end, for the worker to inherit.
@@ -81,6 +82,8 @@ func (l *Line) listen() {
 			l.said <- Word{Standby: true}
 		case opServing:
 			l.said <- Word{Serving: true}
+		case opAlive:
+			l.said <- Word{Alive: true}
 		case opBusy:
 			l.said <- Word{Busy: m.Text}
 		default:
@@ -147,3 +150,6 @@ func dup(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_C
 
 // Release asks the worker to let go of everything and to end.
 func (l *Line) Release() error { return send(l.socket, message{Op: opRelease}) }
+
+// Ping asks the worker for a sign of life.
+func (l *Line) Ping() error { return send(l.socket, message{Op: opPing}) }

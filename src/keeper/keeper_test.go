@@ -129,6 +129,13 @@ func TestFromWorkerToWorker(t *testing.T) {
 		}
 		m.Close()
 	}
+	if err := next.Ping(); err != nil {
+		t.Fatal(err)
+	}
+	word(t, next) // standby
+	if w, _ := word(t, next); !w.Alive {
+		t.Errorf("the answer to a ping is %+v", w)
+	}
 	if err := next.Release(); err != nil {
 		t.Fatal(err)
 	}

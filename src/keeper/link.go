@@ -72,8 +72,13 @@ func (l *Link) listen() {
 			return
 		}
 		closeAll(fds)
-		if m.Op == opRelease {
+		switch m.Op {
+		case opRelease:
 			l.once.Do(func() { close(l.released) })
+		case opPing:
+			if send(l.socket, message{Op: opAlive}) != nil {
+				return
+			}
 		}
 	}
 }

@@ -22,9 +22,11 @@ const (
 	opState   = "state"
 	opDrop    = "drop"
 	opBusy    = "busy"
+	opAlive   = "alive"
 	opMount   = "mount"
 	opGo      = "go"
 	opRelease = "release"
+	opPing    = "ping"
 )
 
 type message struct {

@@ -25,6 +25,10 @@ const (
 	orphanWait = 30 * time.Second
 	// servingWait is how long a worker may take to serve what it is given.
 	servingWait = 15 * time.Second
+	// pingEvery is how often a worker with a keeper is asked for a sign of life, and
+	// silence how long it may go without one.
+	pingEvery = 5 * time.Second
+	silence   = 20 * time.Second
 	// trial is how long a new version must live not to be taken back.
 	trial = 10 * time.Second
 )
@@ -46,6 +50,7 @@ type supervisor struct {
 
 	w        *worker
 	wasReady bool
+	pinged   time.Time
 	alone    time.Time // since when no worker has served for long; zero: one does
 }
 
@@ -166,7 +171,7 @@ func (v *supervisor) leave() error {
 func (v *supervisor) watch() (stop bool) {
 	said := v.w.said()
 	for {
-		var tick <-chan time.Time
+		tick := time.After(pingEvery)
 		if !v.alone.IsZero() || v.w.up.IsZero() {
 			tick = time.After(firstPause)
 		}
@@ -183,6 +188,8 @@ func (v *supervisor) watch() (stop bool) {
 			switch {
 			case !ok:
 				said = nil
+			case word.Alive:
+				v.w.alive = time.Now()
 			case word.Serving:
 				v.w.up = time.Now()
 				if v.news.Restarts > 0 {
@@ -201,23 +208,49 @@ func (v *supervisor) watch() (stop bool) {
 				said = v.w.said()
 			}
 		case <-tick:
-			v.look()
+			if dead := v.look(); dead {
+				return false
+			}
 		case <-v.w.ended:
 			return false
 		}
 	}
 }
 
-// look ends what takes too long.
-func (v *supervisor) look() {
-	switch {
-	case v.w.settled():
+// look ends what takes too long. It is true if that is the worker.
+func (v *supervisor) look() (dead bool) {
+	if v.w.settled() {
 		v.alone = time.Time{}
-	case v.w.up.IsZero() && v.keeper != nil && time.Since(v.w.began) > servingWait && len(v.keeper.Paths()) > 0 && !v.alone.IsZero():
-		v.say("the worker does not serve the mounts within %v: killing it", servingWait)
-		v.w.signal(syscall.SIGKILL)
 	}
 	v.release()
+	if v.keeper == nil {
+		return false
+	}
+	if v.w.up.IsZero() {
+		if v.alone.IsZero() || len(v.keeper.Paths()) == 0 || time.Since(v.w.began) < servingWait {
+			return false
+		}
+		v.say("the worker does not serve the mounts within %v: killing it", servingWait)
+		v.w.kill()
+		return true
+	}
+	quiet := time.Since(v.w.alive)
+	if v.w.alive.Before(v.w.up) {
+		quiet = time.Since(v.w.up)
+	}
+	switch {
+	case quiet > silence:
+		v.say("the worker has given no sign of life for %v: killing it", silence)
+		v.w.kill()
+		return true
+	case time.Since(v.pinged) >= pingEvery:
+		v.pinged = time.Now()
+		v.w.line.Ping() // where that fails it has ended
+		if os.Getenv("WATCHDOG_USEC") != "" {
+			v.passOn("WATCHDOG=1")
+		}
+	}
+	return false
 }
 
 // release lets those who wait for a worker go, with errors, when none came.

@@ -56,6 +56,7 @@ type worker struct {
 	cmd   *exec.Cmd
 	began time.Time
 	up    time.Time     // when it began to serve; zero: not yet
+	alive time.Time     // when it last gave a sign of life
 	line  *keeper.Line  // nil: without a keeper
 	ended chan struct{} // closed when it has ended
 	err   error         // then
@@ -156,6 +157,9 @@ func (w *worker) settled() bool { return !w.up.IsZero() && time.Since(w.up) >= l
 
 // code is the worker's exit code; 1 if a signal ended it.
 func (w *worker) code() int {
+	if w.hangs() {
+		return 1
+	}
 	var exit *exec.ExitError
 	switch {
 	case w.err == nil:
@@ -166,4 +170,19 @@ func (w *worker) code() int {
 	return 1
 }
 
-func (w *worker) fate() string { return w.cmd.ProcessState.String() }
+func (w *worker) fate() string {
+	if w.hangs() {
+		return "it hangs in the kernel"
+	}
+	return w.cmd.ProcessState.String()
+}
+
+// hangs tells whether it is still there.
+func (w *worker) hangs() bool {
+	select {
+	case <-w.ended:
+		return false
+	default:
+		return true
+	}
+}
