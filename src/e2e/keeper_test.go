@@ -264,6 +264,7 @@ func TestKilledInMoves(t *testing.T) {
 	dir, tree := shortDir(t), shortDir(t)
 	publishVersion(t, dir, tree, 1)
 	c := keptClient(t, serveStore(t, dir).url())
+	c.install(aysfsRace)
 	mount := c.mount("e2e|app(1)")
 	c.start()
 	c.shows(mount, 1, 1)
@@ -288,6 +289,38 @@ func TestKilledInMoves(t *testing.T) {
 		if b, err := io.ReadAll(io.NewSectionReader(held, 0, 1<<20)); err != nil || string(b) != string(versionOf(0, 1)) {
 			t.Errorf("what is held open of version 1, at version %d: %d bytes, %v", n, len(b), err)
 		}
+	}
+	c.stop()
+	if strings.Contains(c.log(), "DATA RACE") {
+		t.Error(c.log())
+	}
+}
+
+// TestKilledWithoutATree kills what serves while it has found no tree yet.
+func TestKilledWithoutATree(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	store := newStore(t, "e2e|app(1)", tree)
+	store.down()
+	c := keptClient(t, store.url())
+	c.main = `io_timeout = "2s"`
+	mount := c.mount("e2e|app(1)", `wait = "1s"`)
+	c.start()
+	id := mountID(t, mount)
+	wantError(t, 2*time.Second, filepath.Join(mount, names[0]), syscall.EIO)
+	for range 2 {
+		c.killWorker()
+		wantError(t, 5*time.Second, filepath.Join(mount, names[0]), syscall.EIO)
+	}
+	store.up()
+	eventually(t, 40*time.Second, "a tree is there once the store is", func() bool {
+		b, err := os.ReadFile(filepath.Join(mount, names[0]))
+		return err == nil && string(b) == string(content(100_000))
+	})
+	c.killWorker()
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	if now := mountID(t, mount); now != id {
+		t.Errorf("it was mount %s, and is %s", id, now)
 	}
 	c.stop()
 }
@@ -570,24 +603,25 @@ func TestKeeperAndDebug(t *testing.T) {
 	if out, err := c.says("upgrade"); exitCode(err) != 1 || !strings.Contains(out, "files are being written") {
 		t.Errorf("with a file half written: %v: %s", err, out)
 	}
+	in.Close()
+	time.Sleep(100 * time.Millisecond) // one refusal is for one upgrade
 	if now := c.status().PID; now != before {
 		t.Errorf("process %d has become %d", before, now)
 	}
-	in.Close()
 	if !p.endsWithin(10*time.Second) || p.err != nil {
 		t.Fatalf("the writer: %v", p.err)
 	}
 	if out, err := c.says("upgrade"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	eventually(t, 20*time.Second, "it is mounted", func() bool { return len(mountsUnder(c.dir)) == 1 })
-	wantContent(t, 5*time.Second, filepath.Join(mount, "a.conf"), []byte("one"))
-	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
-	c.killWorker()
-	eventually(t, 20*time.Second, "it is back", func() bool {
+	back := func() bool {
 		b, err := os.ReadFile(filepath.Join(mount, "a.conf"))
 		return err == nil && string(b) == "one"
-	})
+	}
+	eventually(t, 20*time.Second, "it is mounted again", back)
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	c.killWorker()
+	eventually(t, 20*time.Second, "it is back", back)
 	if err := os.WriteFile(filepath.Join(mount, "b.conf"), []byte("two"), 0o644); err != nil {
 		t.Error(err)
 	}

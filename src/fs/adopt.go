@@ -9,8 +9,8 @@ import (
 	"github.com/aysfs/aysfs/src/object"
 )
 
-// tableLayout names what a record and a table look like to a successor, which
-// takes no other.
+// tableLayout names what a record and a table look like, and what was agreed with
+// the kernel when it was mounted (FS.library), to a successor, which takes no other.
 const tableLayout = 1<<16 | recordSize
 
 // adoptInodes makes a table of the memory file that another process left, as it

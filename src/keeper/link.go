@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +13,6 @@ type Link struct {
 	socket int
 	in     *receiver
 
-	once     sync.Once
 	released chan struct{}
 }
 
@@ -25,7 +23,7 @@ func Inherited(fd int) (*Link, error) {
 		return nil, errors.New("only a keeper starts a worker: run it with the word supervise")
 	}
 	unix.CloseOnExec(fd)
-	return &Link{socket: fd, in: newReceiver(fd), released: make(chan struct{})}, nil
+	return &Link{socket: fd, in: newReceiver(fd), released: make(chan struct{}, 1)}, nil
 }
 
 // Take tells the keeper that this worker could serve, waits for its turn, and
@@ -61,8 +59,8 @@ func (l *Link) Take() (News, []Mount, error) {
 	return News{}, nil, fmt.Errorf("wait for what the keeper has: %w", err)
 }
 
-// Released is closed when this worker is to let go. That the keeper is gone
-// says nothing: the kernel's signal tells that.
+// Released has a value whenever this worker is to let go. That the keeper is
+// gone says nothing: the kernel's signal tells that.
 func (l *Link) Released() <-chan struct{} { return l.released }
 
 func (l *Link) listen() {
@@ -74,7 +72,10 @@ func (l *Link) listen() {
 		closeAll(fds)
 		switch m.Op {
 		case opRelease:
-			l.once.Do(func() { close(l.released) })
+			select {
+			case l.released <- struct{}{}:
+			default: // it knows
+			}
 		case opPing:
 			if send(l.socket, message{Op: opAlive}) != nil {
 				return
