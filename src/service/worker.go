@@ -117,6 +117,9 @@ func (w *worker) stop() int {
 		w.signal(syscall.SIGKILL)
 		<-w.ended
 	}
+	if st, ok := w.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signaled() && st.Signal() == syscall.SIGTERM {
+		return 0 // it had just begun, and did not know the signal yet
+	}
 	return w.code()
 }
 
