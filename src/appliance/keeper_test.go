@@ -22,7 +22,10 @@ func TestApplianceKernelThatForgets(t *testing.T) {
 	t.Logf("kernel %s forgets: %v", strings.TrimSpace(release), forgets)
 	works := func() {
 		t.Helper()
-		m.run("n=0; until (cd /opt/tools && sha256sum -c SUMS) 2>/dev/null; do n=$((n + 1)); [ $n -lt 100 ] || exit 1; sleep 0.2; done")
+		if _, code := m.try("for n in $(seq 100); do (cd /opt/tools && sha256sum -c SUMS) 2>/dev/null && break; sleep 0.2; done; [ \"$n\" != 100 ]"); code != 0 {
+			log, _ := m.try("cat /var/log/aysfs.log /proc/mounts; ps")
+			t.Fatalf("the mount does not come back:\n%s", log)
+		}
 		if out := m.run("grep -c ' /opt/tools ' /proc/mounts"); strings.TrimSpace(out) != "1" {
 			t.Errorf("%s mounts lie on one another", strings.TrimSpace(out))
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -78,7 +79,13 @@ func (s *Service) Run(command string) int {
 		}
 		return exitNotConfigured
 	}
-	var err error
+	// The daemon works in another directory.
+	path, err := filepath.Abs(s.Config)
+	if err != nil {
+		fmt.Fprintf(s.Stderr, "%s: find the config: %v\n", s.Name, err)
+		return exitFailed
+	}
+	s.Config = path
 	code := exitFailed
 	switch command {
 	case "start":

@@ -76,6 +76,7 @@ func (w *worker) said() <-chan keeper.Word {
 func (v *supervisor) start(p *program) (*worker, error) {
 	cmd := exec.Command(p.name(), "-config", v.s.Config)
 	cmd.Args[0] = p.path
+	cmd.Dir = "/" // no file system is kept busy
 	for _, kv := range os.Environ() {
 		if !strings.HasPrefix(kv, notifyEnv+"=") {
 			cmd.Env = append(cmd.Env, kv)
