@@ -59,6 +59,14 @@ func (c *Client) keeping(m *mount, cfg config.Mount, since time.Time, f *fs.Conf
 	f.Keeper, f.Note = c.left.Keeper, b
 }
 
+// depth is how many mounts a mount lies in.
+func (m *mount) depth() int {
+	if m == nil || m.outer == nil {
+		return 0
+	}
+	return m.outer.depth() + 1
+}
+
 // resumed tells whether a mount goes on where another process left it, with a tree.
 func (m *mount) resumed() bool {
 	select {
@@ -83,27 +91,35 @@ func (c *Client) takeOver(ctx context.Context) {
 	}
 	var mu sync.Mutex
 	var lost []fs.Kept
-	var all sync.WaitGroup
-	for _, k := range c.left.Kept {
-		all.Go(func() {
-			resume := c.resume
-			if _, ok := fs.DetachedFrom(k); ok {
-				resume = c.resumeDetached
-			}
-			err := resume(ctx, byPath[k.Path], k)
-			if err == nil {
-				return
-			}
-			c.log.Warn("a mount can't go on, and is made afresh: who has something open there gets errors", "op", "resume", "mount", k.Path, "err", err)
-			if err := c.left.Keeper.Drop(k.Path); err != nil {
-				c.log.Warn("can't have the keeper let go", "op", "resume", "mount", k.Path, "err", err)
-			}
-			mu.Lock()
-			lost = append(lost, k)
-			mu.Unlock()
-		})
+	lose := func(k fs.Kept, err error) {
+		c.log.Warn("a mount can't go on, and is made afresh: who has something open there gets errors", "op", "resume", "mount", k.Path, "err", err)
+		if err := c.left.Keeper.Drop(k.Path); err != nil {
+			c.log.Warn("can't have the keeper let go", "op", "resume", "mount", k.Path, "err", err)
+		}
+		mu.Lock()
+		lost = append(lost, k)
+		mu.Unlock()
 	}
-	all.Wait()
+	// Outer ones first: those in one that is made afresh go with it.
+	for depth, left := 0, len(c.left.Kept); left > 0; depth++ {
+		var all sync.WaitGroup
+		for _, k := range c.left.Kept {
+			if m := byPath[k.Path]; m.depth() != depth {
+				continue
+			}
+			left--
+			all.Go(func() {
+				resume := c.resume
+				if _, ok := fs.DetachedFrom(k); ok {
+					resume = c.resumeDetached
+				}
+				if err := resume(ctx, byPath[k.Path], k); err != nil {
+					lose(k, err)
+				}
+			})
+		}
+		all.Wait()
+	}
 	for _, k := range c.left.Kept {
 		_, away := fs.DetachedFrom(k)
 		if !away && !slices.ContainsFunc(lost, func(l fs.Kept) bool { return l.Path == k.Path }) {
@@ -142,6 +158,12 @@ func (c *Client) resume(ctx context.Context, m *mount, k fs.Kept) error {
 	if err := json.Unmarshal(fs.NoteOf(k), &was); err != nil {
 		k.Close()
 		return fmt.Errorf("read what is kept of it: %w", err)
+	}
+	if m.outer != nil {
+		if f, _ := m.outer.showing(); f == nil {
+			k.Close()
+			return fmt.Errorf("the mount at %s, in which it lies, is made afresh", m.outer.path)
+		}
 	}
 	if !sameMount(was.Mount, cfg) || was.Outer != m.outerPath() || cfg.Redis != nil {
 		k.Close()

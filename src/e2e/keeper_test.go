@@ -413,9 +413,14 @@ func TestHungWorker(t *testing.T) {
 	mount := c.mount("e2e|app(1)")
 	c.start()
 	id := mountID(t, mount)
-	if err := syscall.Kill(c.status().PID, syscall.SIGSTOP); err != nil {
+	pid := c.status().PID
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, 20*time.Second, "it is stopped", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		return strings.Contains(string(b), ") T ")
+	})
 	answers(t, mount)
 	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
 	if s := c.soon(); s.Keeper.Restarts != 1 || mountID(t, mount) != id {
@@ -589,6 +594,8 @@ func TestKeeperAndDebug(t *testing.T) {
 	fmt.Fprintf(&c.mounts, "[[debug]]\nname = \"lab\"\nredis.addr = %q\nredis.port = %s\n", host, port)
 	mount := filepath.Join(c.dir, "mnt")
 	c.mountAt(mount, "e2e|app(1)", `debug = "lab"`, `debug_filter = ['.*\.conf']`)
+	inner := filepath.Join(mount, "inner")
+	c.mountAt(inner, "e2e|app(1)")
 	c.start()
 	// A process of its own: that a descriptor is closed by a fork sends the file.
 	const program = "import sys\nf = open(sys.argv[1], 'wb', 0)\nf.write(b'one')\nprint(1, flush=True)\nsys.stdin.read()\nf.close()"
@@ -616,7 +623,8 @@ func TestKeeperAndDebug(t *testing.T) {
 	}
 	back := func() bool {
 		b, err := os.ReadFile(filepath.Join(mount, "a.conf"))
-		return err == nil && string(b) == "one"
+		_, err2 := os.Stat(filepath.Join(inner, names[1]))
+		return err == nil && string(b) == "one" && err2 == nil
 	}
 	eventually(t, 20*time.Second, "it is mounted again", back)
 	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
@@ -624,6 +632,9 @@ func TestKeeperAndDebug(t *testing.T) {
 	eventually(t, 20*time.Second, "it is back", back)
 	if err := os.WriteFile(filepath.Join(mount, "b.conf"), []byte("two"), 0o644); err != nil {
 		t.Error(err)
+	}
+	if got := len(mountsUnder(c.dir)); got != 2 {
+		t.Errorf("%d mounts, want the two", got)
 	}
 	c.stop()
 }

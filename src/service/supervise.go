@@ -26,9 +26,10 @@ const (
 	// servingWait is how long a worker may take to serve what it is given.
 	servingWait = 15 * time.Second
 	// pingEvery is how often a worker with a keeper is asked for a sign of life, and
-	// silence how long it may go without one.
-	pingEvery = 5 * time.Second
-	silence   = 20 * time.Second
+	// maxUnanswered how often in vain before it is killed. That is counted, not
+	// timed: the machine itself may have slept.
+	pingEvery     = 5 * time.Second
+	maxUnanswered = 4
 	// trial is how long a new version must live not to be taken back.
 	trial = 10 * time.Second
 )
@@ -50,7 +51,6 @@ type supervisor struct {
 
 	w        *worker
 	wasReady bool
-	pinged   time.Time
 	alone    time.Time // since when no worker has served for long; zero: one does
 }
 
@@ -189,7 +189,7 @@ func (v *supervisor) watch() (stop bool) {
 			case !ok:
 				said = nil
 			case word.Alive:
-				v.w.alive = time.Now()
+				v.w.unanswered = 0
 			case word.Serving:
 				v.w.up = time.Now()
 				if v.news.Restarts > 0 {
@@ -234,21 +234,19 @@ func (v *supervisor) look() (dead bool) {
 		v.w.kill()
 		return true
 	}
-	quiet := time.Since(v.w.alive)
-	if v.w.alive.Before(v.w.up) {
-		quiet = time.Since(v.w.up)
+	if time.Since(v.w.pinged) < pingEvery {
+		return false
 	}
-	switch {
-	case quiet > silence:
-		v.say("the worker has given no sign of life for %v: killing it", silence)
+	if v.w.unanswered >= maxUnanswered {
+		v.say("the worker has not answered %d times: killing it", v.w.unanswered)
 		v.w.kill()
 		return true
-	case time.Since(v.pinged) >= pingEvery:
-		v.pinged = time.Now()
-		v.w.line.Ping() // where that fails it has ended
-		if os.Getenv("WATCHDOG_USEC") != "" {
-			v.passOn("WATCHDOG=1")
-		}
+	}
+	v.w.pinged = time.Now()
+	v.w.unanswered++
+	v.w.line.Ping() // where that fails it has ended
+	if os.Getenv("WATCHDOG_USEC") != "" {
+		v.passOn("WATCHDOG=1")
 	}
 	return false
 }

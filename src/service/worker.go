@@ -55,9 +55,12 @@ func (p *program) close() {
 type worker struct {
 	cmd   *exec.Cmd
 	began time.Time
-	up    time.Time     // when it began to serve; zero: not yet
-	alive time.Time     // when it last gave a sign of life
-	line  *keeper.Line  // nil: without a keeper
+	up    time.Time    // when it began to serve; zero: not yet
+	line  *keeper.Line // nil: without a keeper
+
+	pinged     time.Time
+	unanswered int // pings
+
 	ended chan struct{} // closed when it has ended
 	err   error         // then
 }
@@ -111,6 +114,9 @@ func (w *worker) signal(sig os.Signal) { w.cmd.Process.Signal(sig) }
 
 // stop ends the worker and returns the exit code for that.
 func (w *worker) stop() int {
+	if !w.hangs() {
+		return 0 // it has just died: that is told by nothing any more
+	}
 	w.signal(syscall.SIGTERM)
 	select {
 	case <-w.ended:
