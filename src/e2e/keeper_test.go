@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -108,6 +109,9 @@ func (c *client) kills(n int, mount string, ws *workers) {
 		ws.working()
 	}
 	c.t.Log("killed", o)
+	if least := slices.Min(o); least > 500*time.Millisecond {
+		c.t.Errorf("never back before %v", least)
+	}
 }
 
 // upgrades replaces what serves n times.
@@ -161,6 +165,7 @@ func sameFile(a, b string) bool {
 // TestKillsAndUpgrades kills and replaces what serves, with programs at work. They
 // must not notice.
 func TestKillsAndUpgrades(t *testing.T) {
+	t.Parallel()
 	tree := keptTree(t)
 	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
 	mount := c.mount("e2e|app(1)")

@@ -49,6 +49,9 @@ type pastSeen struct {
 // later does so in the new one, after a crash.
 const keptPast = 16
 
+// maxState is how large a state gets, in bytes, before it has fewer of them.
+const maxState = 64 << 10
+
 // kept is what a keeper has of a mount. Without one, all that is done to it does
 // nothing. At any moment what the keeper has is enough to go on with: a move is
 // told of before it changes anything, and that it is done when the kernel knows.
@@ -153,6 +156,9 @@ func (k *kept) change(by func(*state) bool) {
 		return
 	}
 	b, err := json.Marshal(k.state)
+	for ; err == nil && len(b) > maxState && len(k.state.Past) > 0; b, err = json.Marshal(k.state) {
+		k.state.Past = k.state.Past[:len(k.state.Past)/2]
+	}
 	if err == nil {
 		err = k.by.Change(k.path, b)
 	}
