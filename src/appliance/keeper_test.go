@@ -41,7 +41,7 @@ func TestApplianceKernelThatForgets(t *testing.T) {
 		// The kernel remembers enough of a mount that nobody serves for much to work.
 		m.run(fmt.Sprintf("until ays status | grep -q '; restarted 1 times after it died, upgraded %d times' && grep -q ' /opt/tools ' /proc/mounts; do sleep 0.2; done", i))
 		works()
-		if forgets != (mount() != before) {
+		if !forgets && mount() != before { // else another may get the same number
 			t.Errorf("%s: it was mount %s, and is %s", replace, before, mount())
 		}
 		if out, _ := m.try("grep -c 'does not repeat requests' /var/log/aysfs.log"); forgets && strings.TrimSpace(out) != fmt.Sprint(i+1) {

@@ -112,20 +112,19 @@ func (v *supervisor) start(p *program) (*worker, error) {
 
 func (w *worker) signal(sig os.Signal) { w.cmd.Process.Signal(sig) }
 
-// stop ends the worker and returns the exit code for that.
+// stop ends the worker and returns the exit code for that. That it dies otherwise,
+// just then, is no failure: what it leaves is taken away.
 func (w *worker) stop() int {
-	if !w.hangs() {
-		return 0 // it has just died: that is told by nothing any more
-	}
 	w.signal(syscall.SIGTERM)
 	select {
 	case <-w.ended:
 	case <-time.After(workerStop):
 		w.signal(syscall.SIGKILL)
 		<-w.ended
+		return w.code()
 	}
-	if st, ok := w.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signaled() && st.Signal() == syscall.SIGTERM {
-		return 0 // it had just begun, and did not know the signal yet
+	if st, ok := w.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signaled() {
+		return 0
 	}
 	return w.code()
 }
