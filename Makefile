@@ -8,9 +8,12 @@
 
 VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),devel)
 COMMIT  := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+DATE    := $(shell TZ=UTC0 git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ 2>/dev/null)
 RELEASE := $(shell { git describe --tags --exact-match || git describe --tags --abbrev=0 | awk -F. -v OFS=. '{ $$NF++; print $$0 "-snapshot" }' | grep . || echo 0.0.1-snapshot; } 2>/dev/null | sed 's/^v//')
 LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
+SCRIPTS     := init/aysfs init/ays_cache $(filter-out %.yaml,$(wildcard init/package/*)) src/e2e/testdata/init.sh \
+               $(wildcard src/appliance/testdata/*.sh src/appliance/testdata/*/usr/sbin/* src/appliance/testdata/*/etc/init.d/*)
 APPLIANCE   := ./src/appliance ./src/e2e
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TESTFLAGS   ?=
@@ -32,8 +35,8 @@ lint:
 	go vet -tags appliance $(APPLIANCE)
 	$(STATICCHECK) ./src/...
 	$(STATICCHECK) -tags appliance $(APPLIANCE)
-	shellcheck -s sh init/aysfs init/ays_cache init/package/* src/e2e/testdata/init.sh
-	checkbashisms init/aysfs init/ays_cache init/package/* src/e2e/testdata/init.sh
+	shellcheck -s sh $(SCRIPTS)
+	checkbashisms $(SCRIPTS)
 
 # What runs on small machines must at least compile for them, tests included.
 cross:
@@ -48,16 +51,16 @@ unit:
 
 # The tests named TestAppliance, which only the tag builds.
 test-appliance: deps deps-appliance
-	go test -tags appliance -run '^TestAppliance' -count=1 -timeout 12m $(TESTFLAGS) $(APPLIANCE)
+	go test -p 1 -tags appliance -run '^TestAppliance' -count=1 -timeout 12m $(TESTFLAGS) $(APPLIANCE)
 
 # Tarballs and packages, the same bytes for the same commit.
 dist:
-	go run ./src/dist -version '$(RELEASE)' -commit '$(COMMIT)' -date "$$(TZ=UTC0 git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ)" -to dist
+	go run ./src/dist -version '$(RELEASE)' -commit '$(COMMIT)' -date '$(DATE)' -to dist
 
 # goreleaser is not installed by this: go install github.com/goreleaser/goreleaser/v2@v2.16.0
 # One after another: it packs programs in the order in which they are ready.
 release-snapshot:
-	RELEASE='$(RELEASE)' goreleaser release --snapshot --clean --parallelism 1
+	RELEASE='$(RELEASE)' COMMIT='$(COMMIT)' DATE='$(DATE)' EPOCH="$$(date -d '$(DATE)' +%s)" goreleaser release --snapshot --clean --parallelism 1
 
 bench: build
 	go run ./src/bench
