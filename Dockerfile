@@ -1,18 +1,20 @@
-# A few MB: the static binaries and nothing else.
+# What a release has for a machine, and nothing else. Beside this file lies the
+# release's tarball, or make dist has made it.
 #
-#   make build && docker build -t aysfs .
+#   docker build -t aysfs .
+#   docker build -t aysfs --build-arg RELEASE=aysfs_1.2.3_arm64.tar.gz .
 #
-# As client; the tree appears on the host where the mount is shared (mount --make-rshared /opt/apps):
-#   docker run -d --device /dev/fuse --cap-drop ALL --cap-add SYS_ADMIN --security-opt no-new-privileges \
-#     -v /etc/aysfs:/etc/aysfs:ro -v /var/cache/aysfs:/var/cache/aysfs -v /opt/apps:/opt/apps:rshared aysfs
-#
-# As cache, without any right:
-#   docker run -d --read-only --user 65534:65534 --cap-drop ALL -p 8080:8080 --no-healthcheck \
-#     -v ays_cache:/var/lib/ays_cache --tmpfs /run/aysfs:uid=65534 --entrypoint /usr/sbin/ays_cache aysfs
+# The README says how it is run.
+FROM scratch AS release
+ARG RELEASE=dist/aysfs_*_ubuntu64.tar.gz
+ADD $RELEASE /
+
 FROM scratch
-ARG BIN=bin
-COPY $BIN/aysfs $BIN/ays_cache /usr/sbin/
-COPY $BIN/ays /usr/bin/
-COPY rootfs/etc/aysfs /etc/aysfs
-HEALTHCHECK --interval=30s --timeout=15s --start-period=1m CMD ["/usr/bin/ays", "status"]
+COPY --from=release /aysfs_*/rootfs/ /
+# Where the cache server writes is that of nobody, who it runs as. Without a shell, a
+# directory gets an owner by a file that comes with it.
+COPY --from=release --chown=65534:65534 /aysfs_*/LICENSE /var/lib/ays_cache/
+HEALTHCHECK --interval=30s --timeout=15s --start-period=1m CMD ["/usr/bin/ays", "health"]
 ENTRYPOINT ["/usr/sbin/aysfs"]
+# What serves may die, and the mounts go on.
+CMD ["supervise"]

@@ -68,7 +68,7 @@ bench: build
 # Programs that the tests use, from Debian. Nothing happens where all are there.
 DEPS           := gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano \
                   patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck checkbashisms:devscripts
-DEPS_APPLIANCE := qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs
+DEPS_APPLIANCE := podman:podman runc:runc qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs
 
 deps deps-appliance:
 	@for p in $(if $(filter deps,$@),$(DEPS),$(DEPS_APPLIANCE)); do \

@@ -14,6 +14,8 @@ import (
 type aysfs struct {
 	*site
 	debug bool // on a debug mount, of which nothing matches
+	// profile has what the work on Python needs recorded and published with the tree.
+	profile bool
 }
 
 func (d *aysfs) absent() string {
@@ -28,8 +30,22 @@ func treeID(t *tree) string { return "bench|" + t.name + "(1)" }
 // storeDir is where in the server's files the store is.
 const storeDir = "store"
 
+// store is where the driver's trees are.
+func (d *aysfs) store() string {
+	if d.profile {
+		return storeDir + "-profile"
+	}
+	return storeDir
+}
+
 func (d *aysfs) prepare(ctx context.Context, t *tree) error {
-	return d.publish(ctx, filepath.Join(d.server.root, storeDir), t.dir, treeID(t))
+	store := filepath.Join(d.server.root, d.store())
+	if err := d.publish(ctx, store, t.dir, treeID(t)); err != nil || !d.profile || t.name != "python" {
+		return err
+	}
+	args := []string{"profile", "record", "-replace", "-store", store, "-id", treeID(t), "--", "env"}
+	args = append(append(args, pythonEnv("{}")...), pythonCommand("{}")...)
+	return runQuietly(ctx, time.Minute, filepath.Join(d.bin, "ays"), args...)
 }
 
 func (s *site) publish(ctx context.Context, store, dir, id string) error {
@@ -85,7 +101,7 @@ func (d *aysfs) mount(ctx context.Context, t *tree, keep bool) (*mounted, error)
 		ca = fmt.Sprintf("ca = %q", d.server.ca)
 	}
 	file := d.path("aysfs.toml")
-	text := fmt.Sprintf(aysfsConfig, d.path("aysfs.sock"), cache, d.server.url+"/"+storeDir, ca, t.name, dir, treeID(t))
+	text := fmt.Sprintf(aysfsConfig, d.path("aysfs.sock"), cache, d.server.url+"/"+d.store(), ca, t.name, dir, treeID(t))
 	if d.debug {
 		text += debugConfig
 	}

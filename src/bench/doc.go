@@ -18,6 +18,10 @@
 // The works that begin with serve are those of a server: requests for hot blobs of
 // one size from ays_cache, and from an nginx that has the same store on disk.
 //
+// The work many is a walk of two million files, which have names and sizes but
+// share their contents: it is about the client's memory, and no other program is asked
+// to do it.
+//
 // It runs in namespaces of its own (mounts, processes, network), which end with
 // it, however it ends: nothing stays mounted, nothing stays running. It needs
 // root, /dev/net/tun and nginx. The kernel's caches are those of the whole

@@ -42,6 +42,7 @@ var drivers = []struct {
 }{
 	{"native", func(*site) driver { return native{} }},
 	{"aysfs", func(s *site) driver { return &aysfs{site: s} }},
+	{"aysfs-profile", func(s *site) driver { return &aysfs{site: s, profile: true} }},
 	{"aysfs-debug", func(s *site) driver { return &aysfs{site: s, debug: true} }},
 	{"squashfuse", func(s *site) driver { return &squashfs{site: s, fuse: true} }},
 	{"squashfs", func(s *site) driver { return &squashfs{site: s} }},
@@ -54,7 +55,7 @@ const (
 )
 
 // quickDrivers leaves out those that take minutes.
-var quickDrivers = []string{"native", "aysfs", "aysfs-debug", "squashfuse", "squashfs"}
+var quickDrivers = []string{"native", "aysfs", "aysfs-profile", "aysfs-debug", "squashfuse", "squashfs"}
 
 func driverNames() (names []string) {
 	for _, d := range drivers {

@@ -120,12 +120,15 @@ func bench(o *options, dir string) error {
 	}
 	err = b.measureAll(ctx)
 	if err == nil {
+		err = b.measureMany(ctx)
+	}
+	if err == nil {
 		err = b.measureServe(ctx)
 	}
 	if err == nil && o.publish {
 		err = b.measurePublish(ctx)
 	}
-	if len(b.res.Samples) == 0 && len(b.res.Publish) == 0 && len(b.res.Served) == 0 {
+	if len(b.res.Samples) == 0 && len(b.res.Publish) == 0 && len(b.res.Many) == 0 && len(b.res.Served) == 0 {
 		return err
 	}
 	// What there is, is shown even if it is not all.

@@ -82,11 +82,15 @@ func (p *process) stop() {
 
 // usage is what a client process takes. Memory is in KiB.
 type usage struct {
-	RssAnon int64   `json:"rss_anon_kib"`
-	RssFile int64   `json:"rss_file_kib"`
-	VmHWM   int64   `json:"vm_hwm_kib"`
-	CPU     float64 `json:"cpu_seconds"` // since it started
+	RssAnon int64 `json:"rss_anon_kib"`
+	RssFile int64 `json:"rss_file_kib"`
+	// RssShmem has what is known of the inodes that the kernel holds.
+	RssShmem int64   `json:"rss_shmem_kib"`
+	VmHWM    int64   `json:"vm_hwm_kib"`
+	CPU      float64 `json:"cpu_seconds"` // since it started
 }
+
+func (u usage) rss() int64 { return u.RssAnon + u.RssFile + u.RssShmem }
 
 func (p *process) usage() (*usage, error) {
 	dir := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
@@ -113,6 +117,8 @@ func parseStatus(b []byte) (u usage) {
 			u.RssAnon = n
 		case "RssFile":
 			u.RssFile = n
+		case "RssShmem":
+			u.RssShmem = n
 		case "VmHWM":
 			u.VmHWM = n
 		}

@@ -27,6 +27,7 @@ type results struct {
 	Samples  []sample          `json:"samples"`
 	Publish  []published       `json:"publish"`
 	Served   []served          `json:"served"`
+	Many     []walked          `json:"many"`
 	Skipped  []string          `json:"skipped"`
 }
 

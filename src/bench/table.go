@@ -20,6 +20,7 @@ func (r *results) print(w io.Writer) {
 		{"Seconds, and times what " + reference + " takes (cold: times its disk)", r.times()},
 		{"Over the link, mount included; one GET is a single download of as many bytes", r.network()},
 		{"The client after the work: memory in MiB, processor seconds since it started", r.clients()},
+		{"A walk of very many files, cold: what the client has in memory", r.many()},
 		{"Hot blobs from a server on this machine, over connections that stay; times nginx, which has them on disk", r.serving()},
 		{"Publishing the Go tree, and times a copy of it", r.publishing()},
 	} {

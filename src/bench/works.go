@@ -52,7 +52,7 @@ func workNames() (names []string) {
 	for _, w := range works {
 		names = append(names, w.name)
 	}
-	return append(names, serveNames()...)
+	return append(append(names, manyWork), serveNames()...)
 }
 
 // command runs a program in the tree and reads all that it prints.
@@ -130,9 +130,16 @@ func grep(ctx context.Context, _ *tree, dir, _ string) (time.Duration, error) {
 
 // python starts the published Python with some of its library.
 func python(ctx context.Context, _ *tree, dir, _ string) (time.Duration, error) {
-	env := []string{"PYTHONHOME=" + dir, "LD_LIBRARY_PATH=" + filepath.Join(dir, "lib")}
-	return timed(ctx, dir, env, filepath.Join(dir, "bin/python3"), "-B", "-s", "-c",
-		"import asyncio, json, ssl, sqlite3, http.server, xml.etree.ElementTree, unittest, email")
+	return timed(ctx, dir, pythonEnv(dir), pythonCommand(dir)...)
+}
+
+func pythonEnv(dir string) []string {
+	return []string{"PYTHONHOME=" + dir, "LD_LIBRARY_PATH=" + filepath.Join(dir, "lib")}
+}
+
+func pythonCommand(dir string) []string {
+	return []string{filepath.Join(dir, "bin/python3"), "-B", "-s", "-c",
+		"import asyncio, json, ssl, sqlite3, http.server, xml.etree.ElementTree, unittest, email"}
 }
 
 // buildStd compiles Go's library with the compiler and the sources of the tree.

@@ -24,10 +24,14 @@ const freshWait = 2 * time.Second
 func (c *Client) begin(m *mount) {
 	c.work.Go(func() {
 		defer close(m.ended)
+		var beside sync.WaitGroup
+		defer beside.Wait()
+		beside.Go(func() { c.findProfile(m) })
 		if !c.keep(m) {
 			m.tried(fmt.Errorf("mount %s: given up: the config no longer has it", m.cfg.Path))
 			return
 		}
+		beside.Go(func() { c.record(m) })
 		c.prefetchAll(m)
 	})
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/debug"
-	"github.com/aysfs/aysfs/src/fs"
 	"github.com/aysfs/aysfs/src/overlay"
 	"github.com/aysfs/aysfs/src/tier/disk"
 )
@@ -49,16 +48,29 @@ func (c *Client) spool() string {
 	return "/var/tmp/aysfs-debug"
 }
 
-func sameFilter(a, b config.Mount) bool {
-	return slices.EqualFunc(a.DebugFilter, b.DebugFilter, func(x, y *regexp.Regexp) bool { return x.String() == y.String() })
+func sameFilter(a, b []*regexp.Regexp) bool {
+	return slices.EqualFunc(a, b, func(x, y *regexp.Regexp) bool { return x.String() == y.String() })
 }
 
-// refilter changes what can be written in a mount. A change under way that waits
-// for redis is waited for.
-func (c *Client) refilter(m *mount, f *fs.FS, cfg config.Mount, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(m.life, 2*patience)
+// refilter has a mount go by the filter of its config, if it does not yet. A change
+// under way that waits for redis is waited for. What fails is tried again by the
+// next reload.
+func (c *Client) refilter(m *mount) {
+	m.mounting.Lock()
+	defer m.mounting.Unlock()
+	m.mu.Lock()
+	f, cfg, same := m.fs, m.cfg, sameFilter(m.cfg.DebugFilter, m.filter) && !m.refilter
+	m.mu.Unlock()
+	if f == nil || f.Layer() == nil || same {
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.life, 2*c.config().Main.IOTimeout)
 	defer cancel()
-	if err := f.SetDebugFilter(ctx, cfg.DebugFilter); err != nil && m.life.Err() == nil {
+	err := f.SetDebugFilter(ctx, cfg.DebugFilter)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.filter, m.refilter = cfg.DebugFilter, err != nil
+	if err != nil && m.life.Err() == nil {
 		c.log.Warn("a debug filter is not wholly in force; reload once more", "op", "reload", "mount", m.path, "err", err)
 	}
 }

@@ -31,4 +31,7 @@ func Describe(w io.Writer, cfg *config.Client) {
 	} else {
 		fmt.Fprintln(w, "disk cache: none")
 	}
+	if cfg.Seed.Named && cfg.Seed.Path != "" {
+		fmt.Fprintf(w, "seed: %s\n", cfg.Seed.Path)
+	}
 }

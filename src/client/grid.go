@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,12 +55,10 @@ func newGridCache(cfg config.Grid, timeout time.Duration) *gridCache {
 func (g *gridCache) source(stor config.Store, timeout time.Duration, version string) (*gridSource, error) {
 	s, err := store.New(store.Config{
 		Kind: "grid", Name: g.name, URL: g.cfg.URL, Login: g.cfg.Login, Secret: g.cfg.Passwd.Reveal(),
-		Timeout: timeout, Version: version,
+		Timeout: timeout, Version: version, Pipeline: true,
 		Asking: func(h http.Header) {
-			g.mu.Lock()
-			defer g.mu.Unlock()
 			h.Set(storHeader, stor.URL.String())
-			if t := g.tokens[stor.Name]; t != "" {
+			if t := g.token(stor.Name); t != "" {
 				h.Set(tokenHeader, t)
 			}
 		},
@@ -207,40 +206,62 @@ const maxAnnounced = 64 << 10
 
 func (g *gridCache) post(ctx context.Context, segments []string, values map[string]any) (announced, error) {
 	var reply announced
-	u := *g.cfg.URL
-	for _, s := range segments {
-		u = *u.JoinPath(url.PathEscape(s))
-	}
 	body, err := json.Marshal(values)
 	if err != nil {
 		return reply, fmt.Errorf("write an announcement: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.String(), bytes.NewReader(body))
-	if err != nil {
-		return reply, fmt.Errorf("write an announcement: %w", err)
+	b, err := g.call(ctx, http.MethodPost, segments, "", "application/json", body, maxAnnounced)
+	if err != nil || len(bytes.TrimSpace(b)) == 0 {
+		return reply, err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	if err := json.Unmarshal(b, &reply); err != nil {
+		return reply, fmt.Errorf("POST %s: the answer is not that of a cache: %w", strings.Join(segments, "/"), err)
+	}
+	return reply, nil
+}
+
+// call makes a request to the cache itself, with the rights to what a store has where
+// stor names one, and returns up to limit bytes of the answer.
+func (g *gridCache) call(ctx context.Context, method string, segments []string, stor, kind string, body []byte, limit int64) ([]byte, error) {
+	u := *g.cfg.URL
+	for _, s := range segments {
+		u = *u.JoinPath(url.PathEscape(s))
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("ask a cache: %w", err)
+	}
+	if kind != "" {
+		req.Header.Set("Content-Type", kind)
+	}
 	if g.cfg.Login != "" {
 		req.SetBasicAuth(g.cfg.Login, g.cfg.Passwd.Reveal())
 	}
+	if token := g.token(stor); token != "" {
+		req.Header.Set(tokenHeader, token)
+	}
 	resp, err := g.http.Do(req)
 	if err != nil {
-		return reply, err
+		return nil, err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnnounced))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, limit))
 	switch {
 	case err != nil:
-		return reply, fmt.Errorf("POST %s: %w", u.Redacted(), err)
+		return nil, fmt.Errorf("%s %s: %w", method, u.Redacted(), err)
+	case resp.StatusCode == http.StatusNotFound:
+		return nil, fmt.Errorf("%s %s: %w: %s", method, u.Redacted(), tier.ErrAbsent, resp.Status)
 	case resp.StatusCode/100 != 2:
-		return reply, fmt.Errorf("POST %s: %s: %.200q", u.Redacted(), resp.Status, bytes.TrimSpace(b))
-	case len(bytes.TrimSpace(b)) == 0:
-		return reply, nil
+		return nil, fmt.Errorf("%s %s: %s: %.200q", method, u.Redacted(), resp.Status, bytes.TrimSpace(b))
 	}
-	if err := json.Unmarshal(b, &reply); err != nil {
-		return reply, fmt.Errorf("POST %s: the answer is not that of a cache: %w", u.Redacted(), err)
-	}
-	return reply, nil
+	return b, nil
+}
+
+// token is what the cache gave for a store's credentials, or empty.
+func (g *gridCache) token(stor string) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.tokens[stor]
 }
 
 // older tells whether a cache has not heard yet of the head that is known here.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -33,19 +34,24 @@ type mount struct {
 	up    chan struct{} // closed once it shows a tree
 	moved chan struct{} // tells that it shows another one; holds one
 
+	needs    needs
+	progress progress
+
 	turn     sync.Mutex // held by who has it show another tree
 	mounting sync.Mutex // held by who mounts it
 
-	mu     sync.Mutex
-	cfg    config.Mount
-	grafts []string // paths in it, relative, where other mounts need a directory
-	fs     *fs.FS   // nil until it is mounted
-	shown  shown
-	pinned []tier.Ref
-	since  time.Time
-	err    error // why it shows no tree
-	note   string
-	look   look
+	mu       sync.Mutex
+	cfg      config.Mount
+	grafts   []string         // paths in it, relative, where other mounts need a directory
+	fs       *fs.FS           // nil until it is mounted
+	filter   []*regexp.Regexp // of debug, that fs was told to go by
+	refilter bool             // fs could not wholly do so
+	shown    shown
+	pinned   []tier.Ref
+	since    time.Time
+	err      error // why it shows no tree
+	note     string
+	look     look
 }
 
 // shown is what a mount shows.
@@ -58,7 +64,7 @@ type shown struct {
 // newMount has the config's part of a mount alone.
 func newMount(cfg config.Mount) *mount {
 	return &mount{
-		path: cfg.Path, cfg: cfg, ended: make(chan struct{}), first: make(chan error, 1), up: make(chan struct{}), moved: make(chan struct{}, 1),
+		path: cfg.Path, cfg: cfg, needs: needs{found: make(chan struct{})}, ended: make(chan struct{}), first: make(chan error, 1), up: make(chan struct{}), moved: make(chan struct{}, 1),
 	}
 }
 
@@ -139,6 +145,7 @@ func (c *Client) show(ctx context.Context, m *mount, head *object.Head, fresh bo
 	if f, made, err = c.mountWith(m, cfg, view); err != nil {
 		return err
 	}
+	c.refilter(m) // a reload may have come while it was mounted
 	if !made {
 		if err := f.Show(ctx, view, m.origin); err != nil && f.View() != view {
 			return err
@@ -176,7 +183,7 @@ func (c *Client) mountWith(m *mount, cfg config.Mount, view *tree.View) (f *fs.F
 		f.Abandon()
 		return nil, false, err
 	}
-	c.mounted(m, f)
+	c.mounted(m, cfg, f)
 	return f, true, nil
 }
 
@@ -192,14 +199,14 @@ func (c *Client) fsConfig(m *mount, cfg config.Mount, since time.Time) fs.Config
 }
 
 // mounted takes note of what serves a mount.
-func (c *Client) mounted(m *mount, f *fs.FS) {
+func (c *Client) mounted(m *mount, cfg config.Mount, f *fs.FS) {
 	m.origin.mounts.Add(1)
 	go func() {
 		<-f.Done()
 		m.origin.mounts.Done()
 	}()
 	m.mu.Lock()
-	m.fs = f
+	m.fs, m.filter = f, cfg.DebugFilter
 	m.mu.Unlock()
 }
 
@@ -210,7 +217,7 @@ const sideBySide = 8
 // does not have yet is not shown. Without a disk cache there is no place for it:
 // then what a move compares is all.
 func (c *Client) complete(ctx context.Context, t *tree.Tree, prefetch int) error {
-	if c.cache == nil || prefetch < prefetchMetadata {
+	if c.cache == nil || prefetch < prefetchKnown {
 		_, err := t.Index(ctx)
 		return err
 	}
@@ -274,6 +281,7 @@ func probe(ctx context.Context, older, newer *tree.Tree, blobs *origin) error {
 func (c *Client) pend(m *mount) error {
 	cfg, _ := m.config()
 	_, made, err := c.mountWith(m, cfg, nil)
+	c.refilter(m)
 	if made {
 		c.log.Warn("no tree yet: the path answers with errors until there is one", "op", "mount", "mount", m.path)
 	}

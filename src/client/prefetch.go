@@ -2,8 +2,11 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -12,8 +15,8 @@ import (
 
 // Values of prefetch in a mount's config.
 const (
-	prefetchMetadata = 1
-	prefetchTree     = 2
+	prefetchKnown = 1 // all metadata, and what programs are known to need
+	prefetchTree  = 2
 )
 
 // prefetchAll brings near what a mount shows, and again with each tree that it
@@ -38,26 +41,42 @@ func (c *Client) prefetch(m *mount) error {
 	f, _ := m.showing()
 	cfg, _ := m.config()
 	v := f.View()
-	near := c.cache != nil && cfg.Prefetch >= prefetchMetadata
-	p := prefetcher{ctx: m.life, blobs: m.origin, moved: m.moved}
+	near := c.cache != nil && cfg.Prefetch >= prefetchKnown
+	var profiled errgroup.Group
+	if near {
+		profiled.Go(func() error { return c.bringProfile(m, v) })
+	}
+	err := c.prefetchMetadata(m, v, near)
+	if err = errors.Join(err, profiled.Wait()); err != nil || !near || cfg.Prefetch < prefetchTree {
+		return err
+	}
+	w := wholeTree{ctx: tier.InBackground(m.life), view: v}
+	all := int64(0)
+	if cfg.Remote == "" {
+		all = v.Head().Counts.Bytes
+	}
+	err = m.bring(stageTree, w.refs, 0, all)
+	if errors.Is(err, tier.ErrNoRoom) {
+		return nil // which the status tells
+	}
+	return errors.Join(err, w.err)
+}
+
+// prefetchMetadata finds out what metadata there is, and brings it near.
+func (c *Client) prefetchMetadata(m *mount, v *tree.View, near bool) error {
 	var refs []tier.Ref
-	if err := v.Metadata(m.life, func(ref tier.Ref) {
-		refs = append(refs, ref)
-		if near {
-			p.bring(ref)
-		}
-	}); err != nil {
+	if err := v.Metadata(m.life, func(ref tier.Ref) { refs = append(refs, ref) }); err != nil {
 		return err
 	}
 	m.pin(&c.pins, refs)
 	if !near {
 		return nil
 	}
-	m.say(fmt.Sprintf("%d objects", len(refs)))
-	if cfg.Prefetch < prefetchTree {
-		return nil
+	err := m.bring(stageMetadata, slices.Values(refs), int64(len(refs)), 0)
+	if err == nil {
+		m.say(fmt.Sprintf("%d objects", len(refs)))
 	}
-	return p.tree(v, "", v.Root(), func() { m.say(fmt.Sprintf("%d objects, %d files prefetched", len(refs), p.files)) })
+	return err
 }
 
 // pin has the disk cache keep what this mount needs to start without network,
@@ -76,54 +95,52 @@ func (m *mount) say(note string) {
 	m.mu.Unlock()
 }
 
-// prefetcher brings blobs near one after the other, as the chain has room.
-type prefetcher struct {
-	ctx   context.Context
-	blobs *origin
-	moved <-chan struct{}
-	files int
+// wholeTree is all content of a view, in the order of its listings.
+type wholeTree struct {
+	ctx  context.Context
+	view *tree.View
+	err  error // why there is no more
 }
 
-func (p *prefetcher) bring(ref tier.Ref) {
-	for !p.blobs.Prefetch(ref) {
-		select {
-		case <-time.After(2 * time.Millisecond):
-		case <-p.ctx.Done():
-			return
-		}
-	}
+// refs is an iterator.
+func (w *wholeTree) refs(yield func(tier.Ref) bool) {
+	w.err = nil
+	w.below("", w.view.Root(), yield)
 }
 
-// tree brings all content below a directory near.
-func (p *prefetcher) tree(v *tree.View, path string, dir object.Entry, progress func()) error {
-	l, err := v.Listing(p.ctx, path, dir.Digest)
+// below is false when there shall be no more.
+func (w *wholeTree) below(path string, dir object.Entry, yield func(tier.Ref) bool) bool {
+	l, err := w.view.Listing(w.ctx, path, dir.Digest)
 	if err != nil {
-		return err
+		w.err = err
+		return false
 	}
 	for i := range l.Len() {
-		if p.ctx.Err() != nil || len(p.moved) > 0 {
-			return p.ctx.Err() // the next tree comes first
+		if w.ctx.Err() != nil {
+			return false
 		}
 		e := l.At(i)
 		switch {
 		case e.Kind == object.Dir:
-			if err := p.tree(v, object.Join(path, string(e.Name)), e, progress); err != nil {
-				return err
+			if !w.below(object.Join(path, string(e.Name)), e, yield) {
+				return false
 			}
 		case e.Kind == object.File && e.Chunked:
-			list, err := v.Chunks(p.ctx, e.Digest, e.Size)
+			list, err := w.view.Chunks(w.ctx, e.Digest, e.Size)
 			if err != nil {
-				return err
+				w.err = err
+				return false
 			}
 			for _, c := range list.Chunks {
-				p.bring(v.BlobRef(c.Digest, c.Size))
+				if !yield(w.view.BlobRef(c.Digest, c.Size)) {
+					return false
+				}
 			}
-			p.files++
 		case e.Kind == object.File && e.Size > 0:
-			p.bring(v.BlobRef(e.Digest, e.Size))
-			p.files++
+			if !yield(w.view.BlobRef(e.Digest, e.Size)) {
+				return false
+			}
 		}
 	}
-	progress()
-	return nil
+	return true
 }

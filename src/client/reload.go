@@ -113,6 +113,7 @@ func live(was, now *config.Client) (*config.Client, []string) {
 		{"main.log", was.Main.Log != now.Main.Log, func() { cfg.Main.Log = was.Main.Log }},
 		{"main.xattr", was.Main.Xattr != now.Main.Xattr, func() { cfg.Main.Xattr = was.Main.Xattr }},
 		{"cache.disk.max_size", (was.Disk == nil) != (now.Disk == nil), func() { cfg.Disk = was.Disk }}, // on or off
+		{"cache.disk.seed", was.Seed.Path != now.Seed.Path, func() { cfg.Seed = was.Seed }},
 		{"cache.disk.path", was.Disk != nil && now.Disk != nil && was.Disk.Path != now.Disk.Path, func() {
 			d := *now.Disk
 			d.Path = was.Disk.Path
@@ -356,16 +357,14 @@ func (c *Client) remove(gone []*mount) {
 func (c *Client) update(u update, cfg *config.Client) {
 	m := u.mount
 	m.mu.Lock()
-	more, refilter := u.cfg.Prefetch > m.cfg.Prefetch, !sameFilter(u.cfg, m.cfg)
+	more := u.cfg.Prefetch > m.cfg.Prefetch
 	m.cfg, m.grafts = u.cfg, u.grafts
 	f := m.fs
 	m.mu.Unlock()
 	if f != nil {
 		f.SetLimits(cfg.Main.IOTimeout, share(cfg.Main.Memory, windowShare))
-		if u.cfg.Redis != nil && refilter {
-			c.refilter(m, f, u.cfg, cfg.Main.IOTimeout)
-		}
 	}
+	c.refilter(m)
 	// A directory that a mount in it needs is made by who mounts there, which
 	// tries again; one that none needs any more may stay until the next move.
 	if err := c.regraft(m.life, m); err != nil && m.life.Err() == nil {

@@ -49,6 +49,14 @@ func (c *Client) Status() control.Status {
 			Evicted: d.EvictedBytes, Corrupt: d.Corrupt, Bypassed: d.Bypassed,
 		}
 	}
+	if c.seed != nil {
+		d, given := c.seed.Stats(), c.seed.Given()
+		s.Cache.HitBytes -= given
+		s.Seed = &control.Seed{
+			Path: c.cfg.Seed.Path, Blobs: d.Blobs, Bytes: d.Bytes, Disk: d.Disk,
+			Hits: d.Hits, Misses: d.Misses, HitBytes: given, Corrupt: d.Corrupt, Damaged: d.Condemned,
+		}
+	}
 	return s
 }
 
@@ -56,11 +64,15 @@ func (m *mount) status() control.Mount {
 	ch := m.origin.use()
 	source := ch.made.Store.URL.Redacted()
 	ch.users.Done()
+	learned := m.needs.status()
+	brought := func(s stage) *control.Bringing { return m.progress.status(s, m.origin) }
+	metadata, profile, whole := brought(stageMetadata), brought(stageProfile), brought(stageTree)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := control.Mount{
 		Name: m.name(), Path: m.cfg.Path, Store: m.cfg.Store, Source: source,
 		Tree: m.cfg.ID, Remote: m.cfg.Remote, Catalog: m.note, Checked: m.look.at,
+		Profile: learned, PrefetchMetadata: metadata, PrefetchProfile: profile, PrefetchTree: whole,
 	}
 	if m.look.err != nil {
 		s.Problem = m.look.err.Error()

@@ -3,7 +3,9 @@ package client
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"reflect"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/disk"
 	"github.com/aysfs/aysfs/src/tier/store"
 	"github.com/aysfs/aysfs/src/tree"
 )
@@ -33,9 +36,13 @@ type chain struct {
 	source store.Store
 	grid   []*gridSource
 	blobs  *tier.Chain
+	seeded *disk.Seeded // nil: there is no seed
 	heads  *tree.Heads
 	users  sync.WaitGroup // calls under way
 	closed chan struct{}
+
+	replaced context.Context // ends when another one is put in its place
+	replace  context.CancelFunc
 }
 
 // chainConfig is all that makes one chain another.
@@ -72,12 +79,13 @@ func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 	}
 	src, err := store.New(store.Config{
 		Name: s.Name, URL: s.URL, Login: s.Login, Secret: s.Secret.Reveal(), CA: s.CA,
-		Timeout: made.IOTimeout, Version: c.version,
+		Timeout: made.IOTimeout, Version: c.version, Pipeline: true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.Name, err)
 	}
 	ch := &chain{made: made, source: src, closed: make(chan struct{})}
+	ch.replaced, ch.replace = context.WithCancel(context.Background())
 	grid, err := c.gridFor(ch, f.grid)
 	if err != nil {
 		src.Close()
@@ -91,8 +99,15 @@ func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 		Recent: max(share(made.Memory, recentShare)/made.Stores, 2<<20),
 	}
 	heads := &tree.Heads{Store: s.Name, Source: headChain{ch.grid, src}, Kept: c.heads, Keys: keys, Log: c.log}
-	if c.cache != nil {
+	switch {
+	case c.seed != nil:
+		ch.seeded = &disk.Seeded{Cache: c.cache, Seed: c.seed}
+		cfg.Cache, heads.Seed = ch.seeded, c.seed
+	case c.cache != nil:
 		cfg.Cache = c.cache
+	}
+	if c.cache != nil {
+		cfg.Room = c.cache.Room
 	}
 	if len(caches) > 0 && len(keys) > 0 {
 		heads.Near = localHeads{caches: caches, store: s.URL.String(), life: c.life, log: c.log}
@@ -120,6 +135,7 @@ func (c *Client) gridFor(ch *chain, caches []*gridCache) ([]tier.Group, error) {
 }
 
 func (ch *chain) close() {
+	ch.replace()
 	ch.blobs.Close()
 	ch.source.Close()
 	for _, g := range ch.grid {
@@ -150,6 +166,7 @@ func (o *origin) turn(ch *chain) *chain {
 	defer o.mu.Unlock()
 	was := o.now
 	o.now = ch
+	was.replace()
 	return was
 }
 
@@ -189,6 +206,20 @@ func (o *origin) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
 	return ch.blobs.Local(ref, off, n)
 }
 
+// Ready is Local for what is in memory.
+func (o *origin) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
+	ch := o.use()
+	defer ch.users.Done()
+	return ch.blobs.Ready(ref, off, n)
+}
+
+// WillNeed has the disk begin to read a blob that is on this machine.
+func (o *origin) WillNeed(ref tier.Ref) bool {
+	ch := o.use()
+	defer ch.users.Done()
+	return ch.blobs.WillNeed(ref)
+}
+
 // Has tells whether a blob is on this machine.
 func (o *origin) Has(ref tier.Ref) bool {
 	ch := o.use()
@@ -203,6 +234,27 @@ func (o *origin) Prefetch(ref tier.Ref) bool {
 	return ch.blobs.Prefetch(ref)
 }
 
+// Bring brings blobs near in their order, see tier.Chain. Where the chain is replaced
+// meanwhile, the next one goes through refs from the start.
+func (o *origin) Bring(ctx context.Context, p tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) error {
+	for {
+		again, err := o.bringOnce(ctx, p, refs, each)
+		if !again || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (o *origin) bringOnce(ctx context.Context, p tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) (again bool, err error) {
+	ch := o.use()
+	defer ch.users.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ch.replaced, cancel)()
+	err = ch.blobs.Bring(ctx, p, refs, each)
+	return err != nil && ch.replaced.Err() != nil && !errors.Is(err, tier.ErrClosed), err
+}
+
 // Arrived tells whether anything was brought here since then.
 func (o *origin) Arrived(since time.Time) bool {
 	ch := o.use()
@@ -214,7 +266,11 @@ func (o *origin) Arrived(since time.Time) bool {
 func (o *origin) Origin(ref tier.Ref) string {
 	ch := o.use()
 	defer ch.users.Done()
-	return ch.blobs.Origin(ref)
+	name := ch.blobs.Origin(ref)
+	if name == "disk" && ch.seeded != nil {
+		return ch.seeded.Name(ref)
+	}
+	return name
 }
 
 // keptHeads keeps the last good head of each tree in memory, and on disk where

@@ -175,7 +175,7 @@ func (c *Client) resume(ctx context.Context, m *mount, k fs.Kept) error {
 	if err != nil {
 		return err
 	}
-	c.mounted(m, f)
+	c.mounted(m, cfg, f)
 	v := f.View()
 	if v == nil {
 		return nil // there was no tree yet
@@ -220,7 +220,7 @@ func (c *Client) resumeDetached(ctx context.Context, _ *mount, k fs.Kept) error 
 	if err != nil {
 		return err
 	}
-	c.mounted(m, f)
+	c.mounted(m, was.Mount, f)
 	c.remember(f)
 	return nil
 }

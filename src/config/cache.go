@@ -13,6 +13,16 @@ type Disk struct {
 	Expiration time.Duration // since last fetched; 0: never
 }
 
+// DefaultSeed is where a seed is looked for unless the config says otherwise.
+const DefaultSeed = "/usr/share/aysfs/seed"
+
+// Seed is where what came with the machine's image lies.
+type Seed struct {
+	Path  string // empty: none
+	Named bool   // the config has it: it should be there
+	Line  int    // where it has it
+}
+
 // Local is [[cache.local]]: a ledis on this host.
 type Local struct {
 	Port       int
@@ -39,6 +49,27 @@ func readDisk(n node) *Disk {
 	}
 	d.MaxSize = parsed(n, "max_size", "10GiB", sizeFrom(16))
 	return d
+}
+
+// readSeed has no path where seed is "".
+func readSeed(n node) Seed {
+	c, named := n.get("seed", text)
+	s := Seed{Named: named}
+	if named {
+		s.Line = c.line
+	}
+	if named && c.value == "" {
+		return s
+	}
+	s.Path = parsed(n, "seed", DefaultSeed, parsePath)
+	return s
+}
+
+// checkSeed reports a seed that lies in the cache, or the other way round.
+func (c *Client) checkSeed(root node) {
+	if c.Seed.Named && c.Disk != nil && c.Seed.Path != "" && (within(c.Seed.Path, c.Disk.Path) || within(c.Disk.Path, c.Seed.Path)) {
+		root.problem("cache.disk.seed", "%s and the disk cache's path %s are one inside the other: move one of them", quote(c.Seed.Path), quote(c.Disk.Path))
+	}
 }
 
 func readLocal(list []node) []Local {

@@ -16,6 +16,7 @@ import (
 type Client struct {
 	Main   Main
 	Disk   *Disk   // nil: no disk cache
+	Seed   Seed    // [cache.disk] seed
 	Local  []Local // those that have a port
 	Grid   []Grid
 	Stores []Store
@@ -49,6 +50,10 @@ func LoadClient(path string) (*Client, error) {
 	return ParseClient(path, data)
 }
 
+// ReadFile returns what a config's file has in it, up to a little more than Parse
+// takes.
+func ReadFile(path string) ([]byte, error) { return readFile(path) }
+
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,7 +78,13 @@ func readFile(path string) ([]byte, error) {
 // there are only those of syntax. The certificates that stores name are read,
 // to check them; nothing else is looked up.
 func ParseClient(name string, data []byte) (*Client, error) {
-	doc, err := parse(name, data, clientSchema)
+	return ParseClientIn("", name, data)
+}
+
+// ParseClientIn is ParseClient for the config of an image that has its root in a
+// directory: the certificates are those in there. With no directory it is this machine.
+func ParseClientIn(image, name string, data []byte) (*Client, error) {
+	doc, err := parseIn(image, name, data, clientSchema)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +113,7 @@ var clientSchema = slices.Concat(
 		{"cache.disk.max_size", text},
 		{"cache.disk.min_free", text},
 		{"cache.disk.expiration", whole},
+		{"cache.disk.seed", text},
 		{"cache.local", tables},
 		{"cache.local.port", whole},
 		{"cache.local.passwd", secret},
@@ -128,9 +140,11 @@ func readClient(root node) *Client {
 	c := &Client{
 		Main:  readMain(root.table("main")),
 		Disk:  readDisk(root.table("cache.disk")),
+		Seed:  readSeed(root.table("cache.disk")),
 		Local: readLocal(root.list("cache.local", tables)),
 		Grid:  readGrid(root.list("cache.grid", tables)),
 	}
+	c.checkSeed(root)
 	names := named{}
 	for _, n := range root.list("ays.stor", tables) {
 		c.Stores = append(c.Stores, readStore(n, names))

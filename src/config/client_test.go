@@ -118,6 +118,9 @@ func TestDefaults(t *testing.T) {
 		if *c.Disk != *sample.Disk {
 			t.Errorf("%s: disk: got %+v, want %+v", name, c.Disk, sample.Disk)
 		}
+		if c.Seed != (Seed{Path: DefaultSeed}) || sample.Seed.Path != DefaultSeed || !sample.Seed.Named {
+			t.Errorf("%s: seed: got %+v, sample %+v", name, c.Seed, sample.Seed)
+		}
 		if c.Local != nil || c.Grid != nil || c.Debug != nil || c.Stores[0].URL.String() != "http://h" {
 			t.Errorf("%s: got %+v", name, c)
 		}
@@ -243,5 +246,34 @@ redis.passwd = "hunter2"
 	}
 	if !strings.Contains(out.String(), "***") {
 		t.Error("nothing shows that there is a secret")
+	}
+}
+
+func TestNoSeed(t *testing.T) {
+	c, err := ParseClient("f", []byte(minimal+"[cache.disk]\nmax_size = \"0\"\nseed = \"\"\n"))
+	if err != nil || c.Seed != (Seed{Named: true, Line: 13}) {
+		t.Errorf("got %+v, %v", c, err)
+	}
+}
+
+// TestConfigOfAnImage reads the config of a machine that doesn't run: what it names
+// lies in the image, whatever is here.
+func TestConfigOfAnImage(t *testing.T) {
+	root := t.TempDir()
+	text := strings.Replace(minimal, "url", "ca = \"/etc/ca.pem\"\nurl", 1)
+	if _, err := ParseClientIn(root, "f", []byte(text)); err == nil || !strings.Contains(err.Error(), "f:5: ays.stor.ca: can't be read") {
+		t.Errorf("without the file: %v", err)
+	}
+	pem := []byte(testCA)
+	for _, dir := range []string{"etc", "usr/share"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(root, "usr/share/ca.pem"), pem, 0o644), os.Symlink("/usr/share/ca.pem", filepath.Join(root, "etc/ca.pem"))); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := ParseClientIn(root, "f", []byte(text)); err != nil || c.Stores[0].CA != "/etc/ca.pem" {
+		t.Errorf("got %+v, %v", c, err)
 	}
 }

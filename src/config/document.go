@@ -15,6 +15,7 @@ const maxFile = 1 << 20
 // problem.
 type document struct {
 	name     string
+	image    string // root of the image that the file's paths are in; empty: this machine
 	schema   schema
 	root     node
 	problems Problems
@@ -25,7 +26,12 @@ const twice = "is there twice: remove one of the two"
 // parse makes a document of TOML text. Where it can't, the error is Problems;
 // else the problems so far are in the document.
 func parse(name string, data []byte, sc schema) (*document, error) {
-	doc := &document{name: name, schema: sc}
+	return parseIn("", name, data, sc)
+}
+
+// parseIn is parse for a file that belongs into an image.
+func parseIn(image, name string, data []byte, sc schema) (*document, error) {
+	doc := &document{name: name, image: image, schema: sc}
 	src := strings.TrimPrefix(string(data), "\ufeff")
 	if line, msg := unreadable(src); msg != "" {
 		doc.problem(line, "", msg)

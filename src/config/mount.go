@@ -194,6 +194,9 @@ func (m Mount) checkPath(n node, c *Client) {
 	if c.Disk != nil && (within(m.Path, c.Disk.Path) || within(c.Disk.Path, m.Path)) {
 		n.problem("path", "%s and the disk cache's path %s are one inside the other: move one of them", quote(m.Path), quote(c.Disk.Path))
 	}
+	if c.Seed.Named && c.Seed.Path != "" && within(m.Path, c.Seed.Path) {
+		n.problem("path", "%s would hide the seed %s: move one of them", quote(m.Path), quote(c.Seed.Path))
+	}
 	if within(m.Path, c.Main.Control) {
 		n.problem("path", "%s would hide the control socket %s: move one of them", quote(m.Path), quote(c.Main.Control))
 	}

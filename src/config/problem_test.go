@@ -137,6 +137,9 @@ memory = "10G"
 control = "/`+strings.Repeat("x", 107)+`"`, 1), []string{
 			`3: main.refresh: "1 minute" is not a duration: write a number and a unit`, `4: main.io_timeout: "-5s" is too short`,
 			`5: main.memory: "10G" is not a size: write a number and a unit`, `6: main.control: the path of a socket can have 107`}},
+		{"seed", "+[cache.disk]\nseed = \"seed\"\n", []string{`12: cache.disk.seed: "seed" is not a whole path`}},
+		{"seed in the cache", "+[cache.disk]\nseed = \"/var/cache/aysfs/seed\"\n", []string{`12: cache.disk.seed: "/var/cache/aysfs/seed" and the disk cache's path "/var/cache/aysfs" are one inside the other`}},
+		{"seed under a mount", "+[cache.disk]\nseed = \"/opt/m/seed\"\n", []string{`8: mount_files.path: "/opt/m" would hide the seed "/opt/m/seed": move one of them`}},
 		{"disk", "+[cache.disk]\npath = \"/\"\nmax_size = \"\"\nmin_free = \"100%\"\nexpiration = -1\n", []string{
 			`12: cache.disk.path: "/" can't be used`, `13: cache.disk.max_size: "" is not a size`,
 			`14: cache.disk.min_free: "100%" is not a part of a disk`, `15: cache.disk.expiration: -1 is out of range: write 0 to 876000`}},
@@ -328,7 +331,7 @@ func TestCertificates(t *testing.T) {
 		if err := os.WriteFile(file, []byte(test.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := parseCA(file)
+		_, err := (&document{}).parseCA(file)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: got %v, want %q", name, err, test.want)
 		}

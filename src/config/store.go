@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/rootfs"
 )
 
 // Store is [[ays.stor]].
@@ -42,7 +43,7 @@ func readStore(n node, names named) Store {
 		Login:      n.text("login", ""),
 		Secret:     n.secret("secret"),
 		Keys:       readKeys(n),
-		CA:         parsed(n, "ca", "", parseCA),
+		CA:         parsed(n, "ca", "", n.doc.parseCA),
 		Expiration: n.hours("cache.expiration", 0),
 	}
 	if n.has("name", `"jumpscale"`) {
@@ -115,11 +116,18 @@ func parsePublicKey(s string) (string, error) {
 const maxCA = 1 << 20
 
 // parseCA checks that a file has at least one that can be used.
-func parseCA(path string) (string, error) {
+func (doc *document) parseCA(path string) (string, error) {
 	if _, err := parsePath(path); err != nil {
 		return path, err
 	}
-	data, err := readCA(path)
+	here := path
+	if doc.image != "" {
+		var err error
+		if here, err = rootfs.Path(doc.image, path); err != nil {
+			return path, fmt.Errorf("can't be read: %w: write the path of a PEM file in the image, or leave it empty", err)
+		}
+	}
+	data, err := readCA(here)
 	if err != nil {
 		return path, fmt.Errorf("can't be read: %w: write the path of a PEM file, or leave it empty", err)
 	}

@@ -48,6 +48,14 @@ func TestStatusOverTheSocket(t *testing.T) {
 	if got.ID != busy.ID || len(got.Mounts) != 2 || got.Mounts[1].Error != "no such tree" || got.Stores[0].Tier.Sources[0].Corrupt != 2 {
 		t.Errorf("got %+v", got)
 	}
+	if err := Healthy(t.Context(), path); err == nil || !strings.Contains(err.Error(), "/b: no such tree") {
+		t.Errorf("healthy with a mount that isn't there: %v", err)
+	}
+	well := filepath.Join(t.TempDir(), "sock")
+	listen(t, well, Status{Mounts: []Mount{{Path: "/a", Problem: "the store is away"}}})
+	if err := Healthy(t.Context(), well); err != nil {
+		t.Errorf("unhealthy because a store is away: %v", err)
+	}
 	if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 1 {
 		t.Errorf("beside the socket there are %v", entries)
 	}

@@ -64,6 +64,18 @@ func writeMetrics(w io.Writer, s Status) {
 		m.value("aysfs_mount_inodes", v.Inodes, "mount", v.Path)
 	}
 
+	m.head("aysfs_prefetched_objects", gauge, "Objects that were brought near ahead of need for what the mount shows.")
+	for _, v := range s.Mounts {
+		for _, b := range []struct {
+			stage string
+			of    *Bringing
+		}{{"metadata", v.PrefetchMetadata}, {"profile", v.PrefetchProfile}, {"tree", v.PrefetchTree}} {
+			if b.of != nil {
+				m.value("aysfs_prefetched_objects", b.of.Objects, "mount", v.Path, "stage", b.stage)
+			}
+		}
+	}
+
 	c := s.Cache
 	for _, v := range []struct {
 		name, kind, help string
@@ -87,6 +99,25 @@ func writeMetrics(w io.Writer, s Status) {
 	} {
 		m.head(v.name, v.kind, v.help)
 		m.value(v.name, v.value)
+	}
+
+	if c := s.Seed; c != nil {
+		for _, v := range []struct {
+			name, kind, help string
+			value            int64
+		}{
+			{"aysfs_seed_blobs", gauge, "Blobs in the seed.", c.Blobs},
+			{"aysfs_seed_bytes", gauge, "Plain bytes of the blobs in the seed.", c.Bytes},
+			{"aysfs_seed_disk_bytes", gauge, "Bytes that the seed takes on disk.", c.Disk},
+			{"aysfs_seed_hits_total", counter, "Blobs answered by the seed.", c.Hits},
+			{"aysfs_seed_hit_bytes_total", counter, "Bytes answered by the seed.", c.HitBytes},
+			{"aysfs_seed_misses_total", counter, "Blobs that the seed did not have either.", c.Misses},
+			{"aysfs_seed_corrupt_total", counter, "Blobs in the seed that failed their digest.", c.Corrupt},
+			{"aysfs_seed_damaged_files", gauge, "Files of the seed that can't be used.", c.Damaged},
+		} {
+			m.head(v.name, v.kind, v.help)
+			m.value(v.name, v.value)
+		}
 	}
 
 	m.head("aysfs_fetching", gauge, "Fetches under way.")

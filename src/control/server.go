@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,13 @@ func Listen(path string, status func() Status, log *slog.Logger) (*Server, error
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		json.NewEncoder(w).Encode(status())
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := status().healthy(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
@@ -114,6 +122,13 @@ func Fetch(ctx context.Context, path string) (*Status, error) {
 	return &s, nil
 }
 
+// Healthy asks the daemon that answers at path whether it does what it is there for.
+// If not, the error says what is wrong.
+func Healthy(ctx context.Context, path string) error {
+	_, err := get(ctx, path, "/healthz")
+	return err
+}
+
 func get(ctx context.Context, path, what string) ([]byte, error) {
 	t := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
@@ -139,7 +154,7 @@ func get(ctx context.Context, path, what string) ([]byte, error) {
 		return nil, fmt.Errorf("read the answer on %s: %w", path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask on %s for %s: %s", path, what, resp.Status)
+		return nil, fmt.Errorf("ask on %s for %s: %s: %.2000s", path, what, resp.Status, bytes.TrimSpace(b))
 	}
 	return b, nil
 }

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/aysfs/aysfs/src/keeper"
@@ -23,8 +25,21 @@ type Status struct {
 	Keeper *keeper.News `json:"keeper,omitempty"` // nil: the mounts end with the process
 	Mounts []Mount      `json:"mounts"`
 	Cache  Cache        `json:"cache"`
+	Seed   *Seed        `json:"seed,omitempty"` // nil: nothing came with the machine
 	Stores []Store      `json:"stores"`
 	Memory Memory       `json:"memory"`
+}
+
+// healthy tells which of the mounts don't show a tree. One that can't be asked for
+// a newer tree is well all the same.
+func (s Status) healthy() error {
+	var errs []error
+	for _, m := range s.Mounts {
+		if m.Error != "" {
+			errs = append(errs, fmt.Errorf("%s: %s", m.Path, m.Error))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Mount is one configured mount.
@@ -54,7 +69,35 @@ type Mount struct {
 	Bytes   int64     `json:"bytes"`
 	Inodes  int       `json:"inodes"` // that the kernel holds
 	Catalog string    `json:"metadata"`
-	Debug   *Debug    `json:"debug,omitempty"` // nil: read-only
+	Profile *Profile  `json:"profile,omitempty"` // nil: there is none, and none is recorded
+	// What is brought near ahead of need; each nil until it begins.
+	PrefetchMetadata *Bringing `json:"prefetch_metadata,omitempty"`
+	PrefetchProfile  *Bringing `json:"prefetch_profile,omitempty"`
+	PrefetchTree     *Bringing `json:"prefetch_tree,omitempty"`
+	Debug            *Debug    `json:"debug,omitempty"` // nil: read-only
+}
+
+// Profile is what is known of what programs need of a mount's tree first.
+type Profile struct {
+	From      string    `json:"from,omitempty"` // who had it
+	Needs     int       `json:"needs"`          // objects, about
+	Runs      int       `json:"runs"`           // that were merged into it
+	Time      time.Time `json:"time,omitzero"`  // when the last of them was
+	Recording bool      `json:"recording"`      // this run is being recorded
+	Recorded  int       `json:"recorded"`       // needs of this run, so far
+}
+
+// Bringing is how far something has come that is brought near ahead of need.
+type Bringing struct {
+	Running   bool      `json:"running"`
+	Waiting   string    `json:"waiting,omitempty"` // what it waits for, if it does
+	Ended     time.Time `json:"ended,omitzero"`
+	Error     string    `json:"error,omitempty"` // why it ended early
+	Objects   int64     `json:"objects"`         // that are here
+	OfObjects int64     `json:"of_objects,omitempty"`
+	Failed    int64     `json:"failed,omitempty"` // objects that could not be had
+	Bytes     int64     `json:"bytes,omitempty"`  // of files, plain
+	OfBytes   int64     `json:"of_bytes,omitempty"`
 }
 
 // Debug is what was changed in a mount.
@@ -79,6 +122,19 @@ type Cache struct {
 	Evicted  int64  `json:"evicted_bytes"`
 	Corrupt  int64  `json:"corrupt"`
 	Bypassed string `json:"bypassed,omitempty"` // why nothing is kept
+}
+
+// Seed is the cache that came with the machine's image.
+type Seed struct {
+	Path     string `json:"path"`
+	Blobs    int64  `json:"blobs"`
+	Bytes    int64  `json:"bytes"`
+	Disk     int64  `json:"disk"`
+	Hits     int64  `json:"hits"`
+	Misses   int64  `json:"misses"`
+	HitBytes int64  `json:"hit_bytes"`
+	Corrupt  int64  `json:"corrupt"` // blobs that failed their digest
+	Damaged  int64  `json:"damaged"` // files that can't be used
 }
 
 // Store is one store, and the tiers before it.

@@ -60,15 +60,11 @@ func (p *conns) use(ctx context.Context, doing string, f func(*call) error) erro
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", doing, ctx.Err())
 	}
-	wait := time.NewTimer(p.timeout)
-	defer wait.Stop()
 	select {
 	case p.slots <- struct{}{}:
 		defer func() { <-p.slots }()
 	case <-ctx.Done():
-		return fmt.Errorf("%s: %w", doing, ctx.Err())
-	case <-wait.C:
-		return fmt.Errorf("%s: %w: %d calls to redis at %s are waiting already", doing, tier.ErrUnavailable, maxConns, p.addr)
+		return fmt.Errorf("%s: wait for one of %d calls to redis at %s to end: %w", doing, maxConns, p.addr, ctx.Err())
 	}
 	for {
 		conn, used, err := p.get(ctx)

@@ -758,3 +758,33 @@ func TestFollow(t *testing.T) {
 		t.Errorf("got %+v, %+v, %v, %v", found, next, reset, err)
 	}
 }
+
+// TestManyCallsWait has more calls at a time than there may be connections: those
+// beyond wait for longer than a redis may be silent, and get their answer.
+func TestManyCallsWait(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t, "")
+	s := open(t, r, Options{Timeout: time.Second})
+	must(t, s.Record(t.Context(), []File{file("a", "x", 0)}))
+	for range maxConns {
+		s.conns.slots <- struct{}{}
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.All(t.Context())
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(1500 * time.Millisecond):
+	}
+	<-s.conns.slots
+	must(t, <-done)
+	limited, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	s.conns.slots <- struct{}{}
+	if _, err := s.All(limited); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a call without a place: %v", err)
+	}
+}

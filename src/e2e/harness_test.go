@@ -56,8 +56,8 @@ type webStore struct {
 	// namespace is where it listens; nil: here.
 	namespace *link.Thread
 
-	heads, blobs atomic.Int64 // requests
-	delay        atomic.Int64 // of each answer, in nanoseconds
+	heads, profiles, blobs atomic.Int64 // requests
+	delay                  atomic.Int64 // of each answer, in nanoseconds
 	// fault may answer instead; it is true then.
 	fault atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 }
@@ -107,10 +107,13 @@ func (s *webStore) down() {
 }
 
 func (s *webStore) serve(w http.ResponseWriter, r *http.Request) {
-	if strings.HasPrefix(r.URL.Path, "/md/") {
-		s.heads.Add(1)
-	} else {
+	switch {
+	case !strings.HasPrefix(r.URL.Path, "/md/"):
 		s.blobs.Add(1)
+	case strings.HasSuffix(r.URL.Path, "/profile"):
+		s.profiles.Add(1)
+	default:
+		s.heads.Add(1)
 	}
 	select {
 	case <-time.After(time.Duration(s.delay.Load())):

@@ -137,7 +137,10 @@ func startIn(t *testing.T, ns *link.Thread, cmd *exec.Cmd) *process {
 	t.Helper()
 	start := func() error { return spawn(cmd) }
 	if ns != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if cmd.SysProcAttr == nil {
+			cmd.SysProcAttr = &syscall.SysProcAttr{}
+		}
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 		start = func() error { return ns.Do(cmd.Start) }
 	}
 	if err := start(); err != nil {

@@ -164,7 +164,7 @@ http {
         auth_basic "store"; auth_basic_user_file %[1]s/passwd;
         root %[1]s/store;
         keepalive_requests 100000;
-        location ~ /(head|trees)$ { add_header Cache-Control no-cache; }
+        location ~ /(head|trees|profile)$ { add_header Cache-Control no-cache; }
         location / { add_header Cache-Control "public, max-age=31536000, immutable"; }
     }
 }

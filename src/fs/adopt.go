@@ -3,10 +3,12 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/offheap"
 )
 
 // tableLayout names what a record and a table look like, and what was agreed with
@@ -19,7 +21,7 @@ const tableLayout = 1<<16 | recordSize
 // forgets that were read and not dealt with, leave counts too high: such an inode
 // stays until the mount ends.
 func adoptInodes(fd int) (*inodes, error) {
-	t := &inodes{fd: fd, displaced: make(map[spot]uint64)}
+	t := &inodes{fd: fd, buckets: make([]uint32, minBuckets), displaced: make(map[spot]uint64)}
 	if err := t.adopt(); err != nil {
 		t.close()
 		return nil, fmt.Errorf("take up the inode table: %w", err)
@@ -40,74 +42,71 @@ func (t *inodes) adopt() error {
 		if err != nil {
 			return err
 		}
-		s := newSegment(mem)
-		t.segments = append(t.segments, s)
-		if err := s.scan(t.fd, off); err != nil {
-			return err
-		}
-		t.count += s.used
+		t.segments = append(t.segments, unsafe.Slice((*record)(unsafe.Pointer(&mem[0])), segmentSlots))
 	}
-	t.index()
+	// Beyond what was ever written there is a hole, which is to stay one.
+	hole, err := unix.Seek(t.fd, 0, unix.SEEK_HOLE)
+	if err != nil {
+		return err
+	}
+	slots := uint32(min(hole+int64(recordSize)-1, st.Size) / int64(recordSize))
+	n := 0
+	for slot := range slots {
+		if t.at(slot).id != 0 {
+			n++
+		}
+	}
+	if err := t.makeBuckets(n); err != nil {
+		return err
+	}
+	for slot := range slots {
+		t.adoptRecord(slot)
+	}
 	if _, r := t.find(rootID); r == nil || r.kind != object.Dir {
 		return errors.New("it does not have the root")
 	}
 	return nil
 }
 
-// scan finds out which slots of a segment, at off in the file, are used. Holes in
-// the file have none, and stay holes.
-func (s *segment) scan(fd int, off int64) error {
-	first := 0 // slots before are done with
-	for at, end := off, off+int64(segmentBytes); at < end; {
-		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) || err == nil && data >= end {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		hole, err := unix.Seek(fd, data, unix.SEEK_HOLE)
-		if err != nil {
-			return err
-		}
-		at = min(hole, end)
-		last := min(int(at-off+int64(recordSize)-1)/recordSize, segmentSlots)
-		for i := max(first, int(data-off)/recordSize); i < last; i++ {
-			if s.slots[i].id != 0 {
-				s.used++
-				s.fresh = i + 1
-			}
-		}
-		first = max(first, last)
+// adoptRecord takes what is in a slot to the end of those before, unless it is
+// there already: the process may have ended while it moved one.
+func (t *inodes) adoptRecord(slot uint32) {
+	r := t.at(slot)
+	if r.id == 0 {
+		return
 	}
-	for i := s.fresh - 1; i >= 0; i-- {
-		if r := &s.slots[i]; r.id == 0 {
-			*r = record{next: s.free}
-			s.free = uint32(i) + 1
-		}
+	to := uint32(t.count)
+	if _, twin := t.find(r.id); twin != nil {
+		r.put(&record{})
+		return
 	}
-	return nil
+	if to != slot {
+		t.at(to).put(r)
+		r.put(&record{})
+		r = t.at(to)
+	}
+	first := &t.buckets[t.bucket(r.id)]
+	r.next, *first = *first, to+1
+	t.count++
+	if r.kind == object.Dir && r.mode&gone == 0 && r.id != rootID && r.id != idOf(r.parent, r.name, &object.Entry{Kind: object.Dir}) {
+		t.displaced[spot{r.parent, r.name}] = r.id
+	}
 }
 
-// index makes the buckets of a table whose segments are there, and finds the
-// directories that could not have their own ids.
-func (t *inodes) index() {
-	n := 1024
-	for n < t.count {
-		n *= 2
+// makeBuckets makes room for n records.
+func (t *inodes) makeBuckets(n int) error {
+	size := minBuckets
+	for size < n {
+		size *= 2
 	}
-	t.buckets = make([]uint32, n)
-	for i, s := range t.segments {
-		for j := range s.slots[:s.fresh] {
-			r := &s.slots[j]
-			if r.id == 0 {
-				continue
-			}
-			b := t.bucket(r.id)
-			r.next, t.buckets[b] = t.buckets[b], uint32(i*segmentSlots+j)+1
-			if r.kind == object.Dir && r.mode&gone == 0 && r.id != rootID && r.id != idOf(r.parent, r.name, &object.Entry{Kind: object.Dir}) {
-				t.displaced[spot{r.parent, r.name}] = r.id
-			}
-		}
+	if size == minBuckets {
+		t.setBuckets(make([]uint32, size))
+		return nil
 	}
+	b, err := offheap.Make[uint32](size)
+	if err != nil {
+		return err
+	}
+	t.setBuckets(b)
+	return nil
 }

@@ -65,14 +65,15 @@ func TestAdoptedTable(t *testing.T) {
 			counts[id]++
 		}
 	}
-	// A record that is being written when the process dies has no id yet.
-	torn := table.at(uint32(table.segments[3].fresh) + 3*segmentSlots)
+	// A record that is being written when the process dies has no id yet; one that
+	// moves to a free slot is there twice, or is yet to come there.
+	torn := table.at(uint32(table.count))
 	torn.parent, torn.lookups, torn.digest[0] = 99, 7, 9
-	for n, s := range table.segments {
-		if s.free != 0 {
-			s.slots[s.free-1].parent = uint64(n) + 100
-		}
-	}
+	twin, hole := table.at(5), table.at(9)
+	delete(counts, twin.id)
+	delete(counts, hole.id)
+	twin.put(table.at(uint32(table.count - 1)))
+	hole.put(&record{parent: 77})
 
 	before := blocksOf(t, table.fd)
 	next := adopted(t, table)

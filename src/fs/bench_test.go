@@ -5,51 +5,88 @@ import (
 	"testing"
 
 	"github.com/jacobsa/fuse/fuseops"
+
+	"github.com/aysfs/aysfs/src/tier"
 )
 
-// BenchmarkWarm answers out of memory what programs ask for most, with no kernel
-// in between.
-func BenchmarkWarm(b *testing.B) {
+// still has all in memory, and counts nothing.
+type still struct{ *memory }
+
+func (s still) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
+	return tier.NewBlob(s.blobs[ref.Digest][off:off+n], nil), tier.InMemory
+}
+
+// warm is a file system that needs nothing but its memory, with no kernel in front of
+// it. It returns what programs ask for most, each with what asks for it; anything
+// that is asked is made anew by every call.
+func warm(t testing.TB) map[string]func() func() {
 	d := dir{}
 	for i := range 1000 {
 		d[fmt.Sprintf("some-file-name-%04d", i)] = fmt.Sprint("content ", i)
 	}
-	m := newMemory()
-	f, err := New(Config{Path: "/nowhere", Log: m.log(b)}, m.view(b, d), m)
+	m := still{newMemory()}
+	f, err := New(Config{Path: "/nowhere", Log: m.log(t)}, m.view(t, d), m)
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	defer f.Abandon()
-	if _, err := f.now.Load().view.Listing(b.Context(), "", f.now.Load().view.Root().Digest); err != nil {
-		b.Fatal(err)
+	t.Cleanup(f.Abandon)
+	if _, err := f.now.Load().view.Listing(t.Context(), "", f.now.Load().view.Root().Digest); err != nil {
+		t.Fatal(err)
 	}
 	s := &server{fs: f}
-	b.Run("lookup", func(b *testing.B) {
-		b.ReportAllocs()
-		op := &fuseops.LookUpInodeOp{Parent: rootID, Name: "some-file-name-0500"}
-		for b.Loop() {
-			r := request{op: op}
-			if err := s.answer(noWait, &r); err != nil {
-				b.Fatal(err)
-			}
-			r.turn.end()
-		}
-	})
-	b.Run("read", func(b *testing.B) {
-		look := &fuseops.LookUpInodeOp{Parent: rootID, Name: "some-file-name-0500"}
-		r := request{op: look}
+	answer := func(op any) {
+		r := request{op: op}
 		if err := s.answer(noWait, &r); err != nil {
-			b.Fatal(err)
+			t.Errorf("%T: %v", op, err)
 		}
 		r.turn.end()
-		op := &fuseops.ReadFileOp{Inode: look.Entry.Child, Size: 4096}
-		b.ReportAllocs()
-		for b.Loop() {
-			r := request{op: op}
-			if err := s.answer(b.Context(), &r); err != nil {
-				b.Fatal(err)
+	}
+	look := func() *fuseops.LookUpInodeOp {
+		return &fuseops.LookUpInodeOp{Parent: rootID, Name: "some-file-name-0500"}
+	}
+	found := look()
+	answer(found)
+	return map[string]func() func(){
+		"lookup": func() func() {
+			op := look()
+			return func() { answer(op) }
+		},
+		"readdirplus": func() func() {
+			op := &fuseops.ReadDirPlusOp{ReadDirOp: fuseops.ReadDirOp{Inode: rootID, Dst: make([]byte, 32<<10)}}
+			return func() {
+				op.BytesRead = 0
+				answer(op)
 			}
-			op.Callback()
+		},
+		"read": func() func() {
+			op := &fuseops.ReadFileOp{Inode: found.Entry.Child, Size: 4096}
+			return func() {
+				answer(op)
+				op.Callback()
+			}
+		},
+	}
+}
+
+func TestWarmAnswersDoNotAllocate(t *testing.T) {
+	for name, ask := range warm(t) {
+		if n := testing.AllocsPerRun(1000, ask()); n > 0 {
+			t.Errorf("%s: %v allocations", name, n)
 		}
-	})
+	}
+}
+
+// BenchmarkWarm answers out of memory; with -cpu 1,2,4 it shows how far several
+// threads get.
+func BenchmarkWarm(b *testing.B) {
+	for name, ask := range warm(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for do := ask(); pb.Next(); {
+					do()
+				}
+			})
+		})
+	}
 }

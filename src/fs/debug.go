@@ -30,13 +30,20 @@ type layered struct {
 	fs    *FS
 	layer *overlay.Layer
 	spool string
-	// flushes counts those of files that were only read: none are asked for where
-	// the kernel knows withoutFlush.
-	flushes atomic.Int64
+	asked atomic.Int64 // by the kernel about opens and closes, until it knows not to
 
-	newsMu sync.Mutex
-	news   []string // paths that others changed, to tell the kernel of
-	wake   chan struct{}
+	newsMu  sync.Mutex
+	news    []string // paths that others changed, to tell the kernel of
+	dropped []span   // of what the kernel is to forget
+	wake    chan struct{}
+
+	writingMu sync.Mutex
+	writing   map[uint64]*writer // by id
+
+	filtering sync.Mutex
+	// unsaid are changes of the filter that the kernel was not told of wholly, each as
+	// what tells which paths it is about. GUARDED_BY(filtering)
+	unsaid []func(path string) bool
 
 	mu    sync.RWMutex
 	paths map[uint64]string // of directories of the tree, by id
@@ -61,7 +68,7 @@ var errTree = errors.New("the tree's to answer")
 // newLayered puts a layer over what f shows.
 func newLayered(f *FS, opt overlay.Options) (*layered, error) {
 	d := &layered{
-		fs: f, spool: opt.Spool, wake: make(chan struct{}, 1),
+		fs: f, spool: opt.Spool, wake: make(chan struct{}, 1), writing: make(map[uint64]*writer),
 		paths: map[uint64]string{rootID: ""}, ids: map[string]uint64{"": rootID},
 	}
 	opt.Lower = below{f}
@@ -79,6 +86,10 @@ func (d *layered) changed(paths []string) {
 	d.newsMu.Lock()
 	d.news = append(d.news, paths...)
 	d.newsMu.Unlock()
+	d.awake()
+}
+
+func (d *layered) awake() {
 	select {
 	case d.wake <- struct{}{}:
 	default:
@@ -88,6 +99,7 @@ func (d *layered) changed(paths []string) {
 // run follows what others change, and tells the kernel, until the mount ends.
 func (d *layered) run() {
 	d.fs.background.Go(func() { d.layer.Follow(d.fs.life) })
+	d.fs.background.Go(d.followCloses)
 	d.fs.background.Go(func() {
 		for {
 			select {
@@ -96,23 +108,39 @@ func (d *layered) run() {
 				return
 			}
 			d.newsMu.Lock()
-			paths := d.news
-			d.news = nil
+			paths, dropped := d.news, d.dropped
+			d.news, d.dropped = nil, nil
 			d.newsMu.Unlock()
+			for _, s := range dropped {
+				d.fs.notice(d.fs.notifier.InvalidateInode(s.id, s.off, s.n))
+			}
 			d.tellKernel(paths)
 		}
 	})
 }
 
 // SetDebugFilter changes which paths of a debug mount can be changed, from the next
-// request on. Open files go on as they are.
+// request on. Open files go on as they are. Where that fails, the kernel may know
+// some files as they were: another call, with the same filter or one more, mends that.
 func (f *FS) SetDebugFilter(ctx context.Context, filter []*regexp.Regexp) error {
 	d := f.debug
+	d.filtering.Lock()
+	defer d.filtering.Unlock()
 	differs, err := d.layer.SetFilter(ctx, filter)
+	if err == nil {
+		d.unsaid = append(d.unsaid, differs)
+		err = d.say(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("change the debug filter of %s: %w", f.cfg.Path, err)
 	}
-	if f.View() == nil {
+	return nil
+}
+
+// say tells the kernel of the unsaid changes of the filter. d.filtering is held.
+func (d *layered) say(ctx context.Context) error {
+	if d.fs.View() == nil {
+		d.unsaid = nil
 		return nil
 	}
 	// The kernel may hold files of the tree, which are other inodes once they can
@@ -121,21 +149,23 @@ func (f *FS) SetDebugFilter(ctx context.Context, filter []*regexp.Regexp) error 
 	dirs := slices.Collect(maps.Keys(d.ids))
 	d.mu.RUnlock()
 	for _, dir := range dirs {
-		list, err := (below{f}).Listing(ctx, dir)
+		list, err := (below{d.fs}).Listing(ctx, dir)
 		if err != nil {
-			return fmt.Errorf("change the debug filter of %s: %w", f.cfg.Path, err)
+			return err
 		}
 		if list == nil {
 			continue
 		}
 		var paths []string
 		for i := range list.Len() {
-			if path := object.Join(dir, string(list.At(i).Name)); differs(path) {
+			path := object.Join(dir, string(list.At(i).Name))
+			if slices.ContainsFunc(d.unsaid, func(differs func(string) bool) bool { return differs(path) }) {
 				paths = append(paths, path)
 			}
 		}
 		d.changed(paths)
 	}
+	d.unsaid = nil
 	return nil
 }
 
@@ -251,16 +281,13 @@ func (d *layered) answer(wait context.Context, t *turn, op any) error {
 		return d.readDir(wait, t, &op.ReadDirOp, true)
 	case *fuseops.ReadDirOp:
 		return d.readDir(wait, t, op, false)
-	case *fuseops.OpenFileOp:
-		return d.open(wait, op)
+	case *fuseops.OpenFileOp, *fuseops.FlushFileOp:
+		d.asked.Add(1)
+		return errTree
 	case *fuseops.ReadFileOp:
 		return d.read(wait, op)
-	case *fuseops.FlushFileOp:
-		return d.flush(wait, op)
 	case *fuseops.SyncFileOp:
 		return d.commit(wait, op.Inode)
-	case *fuseops.ReleaseFileHandleOp:
-		return d.release(wait, op)
 	case *fuseops.ForgetInodeOp:
 		d.forget(uint64(op.Inode), op.N)
 		return nil
@@ -283,10 +310,15 @@ func (d *layered) answer(wait context.Context, t *turn, op any) error {
 	case *fuseops.StatFSOp:
 		return d.statFS(op)
 	case *fuseops.GetXattrOp:
-		return d.noXattr(op.Inode, syscall.ENODATA)
+		return d.gate(wait, op)
+	case *fuseops.RemoveXattrOp:
+		return d.refuse(op)
 	case *fuseops.ListXattrOp:
-		return d.noXattr(op.Inode, nil)
-	case *fuseops.SetXattrOp, *fuseops.RemoveXattrOp, *fuseops.FallocateOp:
+		if op.Inode < overlay.FirstID || !d.fs.cfg.Xattr {
+			return errTree
+		}
+		return nil
+	case *fuseops.SetXattrOp, *fuseops.FallocateOp:
 		return syscall.ENOSYS // to a program: EOPNOTSUPP
 	}
 	return d.change(wait, t, op)
@@ -297,13 +329,6 @@ func (d *layered) node(id fuseops.InodeID) (*overlay.Node, bool) {
 		return nil, false
 	}
 	return d.layer.Node(uint64(id))
-}
-
-func (d *layered) noXattr(id fuseops.InodeID, err error) error {
-	if id < overlay.FirstID || !d.fs.cfg.Xattr {
-		return errTree
-	}
-	return err
 }
 
 func (d *layered) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeOp) error {
@@ -412,7 +437,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 	}
 	write, bare := direntWriter(writeDirent), direntWriter(writeDirent)
 	if plus {
-		write, bare = d.fs.writeDirentPlus, writeDirentPlusBare
+		write, bare = d.fs.plus, writeDirentPlusBare
 	}
 	var added []overlay.Name // that the tree does not have
 	kinds := make(map[string]object.Kind)
@@ -427,9 +452,9 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 	}
 	full := false
 	filter := func(write direntWriter) direntWriter {
-		return func(buf []byte, id uint64, pos int, e *object.Entry, de fuseutil.Dirent) (n int, err error) {
+		return func(buf []byte, id uint64, pos int, e object.Entry, de fuseutil.Dirent) (n int, err error) {
 			verdict, path := overlay.Tree, ""
-			if e != nil {
+			if pos >= 0 {
 				path = object.Join(dir, de.Name)
 				verdict = d.layer.Concerns(path)
 			}
@@ -443,7 +468,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 				n, err = bare(buf, id, pos, e, de)
 			default:
 				n, err = write(buf, id, pos, e, de)
-				if n > 0 && plus && e != nil && e.Kind == object.Dir {
+				if n > 0 && plus && pos >= 0 && e.Kind == object.Dir {
 					// By the id that was said: another may be in its place.
 					d.remember(*(*uint64)(unsafe.Pointer(&buf[0])), path)
 				}
@@ -458,7 +483,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 		}
 	} else {
 		for off := op.Offset; off < firstEntry; off++ {
-			n, err := bare(op.Dst[op.BytesRead:], uint64(op.Inode), -1, nil, fuseutil.Dirent{
+			n, err := bare(op.Dst[op.BytesRead:], uint64(op.Inode), -1, object.Entry{}, fuseutil.Dirent{
 				Offset: off + 1, Inode: op.Inode, Type: fuseutil.DT_Directory, Name: ".."[:off+1],
 			})
 			if err != nil || n == 0 {
@@ -479,7 +504,7 @@ func (d *layered) readAdded(op *fuseops.ReadDirOp, names []overlay.Name, write d
 			continue
 		}
 		e := object.Entry{Name: []byte(name.Name), Kind: name.Kind}
-		n, err := write(op.Dst[op.BytesRead:], uint64(op.Inode), 0, &e, fuseutil.Dirent{
+		n, err := write(op.Dst[op.BytesRead:], uint64(op.Inode), 0, e, fuseutil.Dirent{
 			Offset: fuseops.DirOffset(at+1) | fuseops.DirOffset(tag), Name: name.Name, Type: direntType(name.Kind),
 		})
 		if err != nil || n == 0 {
@@ -564,6 +589,3 @@ func (b below) Read(ctx context.Context, e object.Entry, w io.Writer) error {
 	}
 	return nil
 }
-
-// isWrite tells whether a file is opened to be changed.
-func isWrite(flags uint32) bool { return flags&syscall.O_ACCMODE != syscall.O_RDONLY }

@@ -24,11 +24,7 @@ func (d *layered) change(wait context.Context, t *turn, op any) error {
 	}
 	switch op := op.(type) {
 	case *fuseops.WriteFileOp:
-		n, ok := d.node(op.Inode)
-		if !ok {
-			return syscall.EROFS
-		}
-		return n.WriteAt(wait, op.Data, op.Offset)
+		return d.write(wait, op)
 	case *fuseops.SetInodeAttributesOp:
 		return d.setAttributes(wait, t, op)
 	case *fuseops.CreateFileOp:
@@ -103,11 +99,11 @@ func (d *layered) make(parent fuseops.InodeID, name string, make func(path strin
 	return make(path)
 }
 
-// handle says of which node a file handle is, handles of the tree being 0.
-func handle(n *overlay.Node) fuseops.HandleID { return fuseops.HandleID(n.ID) }
-
 func (d *layered) create(wait context.Context, op *fuseops.CreateFileOp) error {
 	n, err := d.make(op.Parent, op.Name, func(path string) (*overlay.Node, error) {
+		if err := d.layer.Trouble(); err != nil && d.layer.Matches(path) {
+			return nil, fmt.Errorf("make %q: redis does not answer: %w", path, err)
+		}
 		return d.layer.Create(wait, path, uint32(op.Mode.Perm()))
 	})
 	if err == syscall.EEXIST && uint32(op.OpenFlags)&syscall.O_EXCL == 0 {
@@ -117,85 +113,12 @@ func (d *layered) create(wait context.Context, op *fuseops.CreateFileOp) error {
 	if err != nil {
 		return err
 	}
-	if err := n.Open(wait); err != nil {
+	if err := d.begin(n); err != nil {
 		d.layer.Forget(n.ID, 1)
 		return err
 	}
 	d.enter(&op.Entry, n)
-	op.Handle = handle(n)
 	return nil
-}
-
-func (d *layered) open(wait context.Context, op *fuseops.OpenFileOp) error {
-	op.KeepPageCache = true // an inode's content changes through the kernel alone
-	if op.Inode < overlay.FirstID {
-		if isWrite(uint32(op.OpenFlags)) {
-			return syscall.EROFS
-		}
-		return nil
-	}
-	if wait == nil {
-		return errWait
-	}
-	n, ok := d.node(op.Inode)
-	if !ok {
-		return syscall.ESTALE
-	}
-	if err := n.Open(wait); err != nil {
-		return err
-	}
-	op.Handle = handle(n)
-	return nil
-}
-
-func (d *layered) release(wait context.Context, op *fuseops.ReleaseFileHandleOp) error {
-	if op.Handle == 0 {
-		return nil
-	}
-	if wait == nil {
-		return errWait
-	}
-	if n, ok := d.node(fuseops.InodeID(op.Handle)); ok {
-		n.Close()
-	}
-	return nil
-}
-
-// flush sends a file that a program closes. A shell that writes a program's
-// output to a file closes it once before anything is written, when the program has
-// a descriptor of its own: others need not see the file empty.
-func (d *layered) flush(wait context.Context, op *fuseops.FlushFileOp) error {
-	n, ok := d.node(op.Inode)
-	if !ok {
-		d.flushes.Add(1)
-		return nil
-	}
-	if !n.Dirty() {
-		return nil
-	}
-	if wait == nil {
-		return errWait
-	}
-	if path, ok := n.Path(); ok && n.Attr().Size == 0 && hasOpen(op.OpContext.Pid, d.fs.cfg.Path+"/"+path) {
-		return nil
-	}
-	return n.Commit(wait)
-}
-
-// hasOpen tells whether a process has a file open, by proc(5). Its descriptors
-// are looked at, not what they lead to.
-func hasOpen(pid uint32, file string) bool {
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	fds, err := os.ReadDir(dir)
-	if err != nil {
-		return false
-	}
-	for _, fd := range fds {
-		if to, err := os.Readlink(dir + "/" + fd.Name()); err == nil && to == file {
-			return true
-		}
-	}
-	return false
 }
 
 // commit sends a file that a program syncs.
@@ -215,13 +138,13 @@ func (d *layered) read(wait context.Context, op *fuseops.ReadFileOp) error {
 	if !ok {
 		return errTree
 	}
-	if wait == nil {
-		return errWait
-	}
 	if e, ok := n.InTree(); ok {
 		r := inode{id: n.ID}
 		r.set(&e)
 		return d.fs.readInode(wait, &r, op)
+	}
+	if isLocal(wait) {
+		return errWait
 	}
 	buf := make([]byte, op.Size)
 	k, err := n.ReadAt(wait, buf, op.Offset)
@@ -243,10 +166,7 @@ func (d *layered) setAttributes(wait context.Context, t *turn, op *fuseops.SetIn
 	// That all is root's is how it is in a tree: another owner is left out, as
 	// tools that copy files with all that belongs to them expect no refusal.
 	if op.Size != nil {
-		if *op.Size > 1<<62 {
-			return syscall.EFBIG
-		}
-		if err := n.Truncate(wait, int64(*op.Size)); err != nil {
+		if err := d.truncate(wait, n, op); err != nil {
 			return err
 		}
 	}
@@ -257,6 +177,14 @@ func (d *layered) setAttributes(wait context.Context, t *turn, op *fuseops.SetIn
 	}
 	if op.Mtime != nil {
 		n.SetTime(*op.Mtime)
+	}
+	if isFlush(op) {
+		if err := d.flush(wait, n, op.OpContext.Pid); err != nil {
+			return err
+		}
+	}
+	if op.Mtime != nil && op.Handle != nil || op.Size != nil {
+		nextTick(wait, *op.Mtime)
 	}
 	op.Attributes = nodeAttributes(n)
 	op.AttributesExpiration = time.Now().Add(forever)
@@ -295,10 +223,8 @@ func (d *layered) undo(op any) {
 	case *fuseops.ReadDirPlusOp:
 		undoDirents(op, d.forget)
 	case *fuseops.CreateFileOp:
-		d.undoOpen(op.Handle)
+		d.closed(uint64(op.Entry.Child))
 		d.undoEntry(&op.Entry)
-	case *fuseops.OpenFileOp:
-		d.undoOpen(op.Handle)
 	case *fuseops.MkNodeOp:
 		d.undoEntry(&op.Entry)
 	case *fuseops.MkDirOp:
@@ -311,11 +237,5 @@ func (d *layered) undo(op any) {
 func (d *layered) undoEntry(e *fuseops.ChildInodeEntry) {
 	if e.Child != 0 {
 		d.forget(uint64(e.Child), 1)
-	}
-}
-
-func (d *layered) undoOpen(h fuseops.HandleID) {
-	if n, ok := d.node(fuseops.InodeID(h)); ok {
-		n.Close()
 	}
 }

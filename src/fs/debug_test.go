@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"crypto/md5"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/debug"
+	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/overlay"
 	"github.com/aysfs/aysfs/src/redistest"
 )
@@ -132,6 +134,35 @@ func TestDebugFilterChanges(t *testing.T) {
 	})
 }
 
+// TestDebugFilterAgain changes the filter while a directory can't be listed: the
+// change fails, and is brought about wholly once it is asked for again.
+func TestDebugFilterAgain(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mountDebug(t, dir{"a": "a", "b": "b"}, "a")
+	b := filepath.Join(mnt, "b")
+	if err := os.WriteFile(b, nil, 0o644); !errors.Is(err, syscall.EROFS) {
+		t.Fatalf("write of %s: %v, want EROFS", b, err)
+	}
+	gate := make(chan struct{})
+	m.lose(gate)
+	m.cache.SetLimit(1)
+	var other []object.DirListing // the cache has no room for both
+	m.listing(t, dir{"other": "other"}, "", &other)
+	if err := m.cache.AddCatalog(object.EncodeCatalog(other)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := f.SetDebugFilter(ctx, filter("b")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("changed without a listing: %v", err)
+	}
+	close(gate)
+	if err := f.SetDebugFilter(t.Context(), filter("b")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what matches now can be written", func() bool { return os.WriteFile(b, []byte("b2"), 0o644) == nil })
+}
+
 func TestDebugMountMoves(t *testing.T) {
 	m := newMemory()
 	f, mnt := m.mountDebug(t, dir{"a": "a", "b": "b", "plain": "1", "sub": dir{"c": "c"}}, "[ab]", "sub/.*")
@@ -163,7 +194,9 @@ func TestDebugMountMoves(t *testing.T) {
 	}
 }
 
-func TestDebugReadersAreNotFlushed(t *testing.T) {
+// TestDebugReadersPayNothing reads files: after the first one the kernel asks about
+// neither opens nor closes.
+func TestDebugReadersPayNothing(t *testing.T) {
 	m := newMemory()
 	d := dir{}
 	for i := range 100 {
@@ -171,9 +204,105 @@ func TestDebugReadersAreNotFlushed(t *testing.T) {
 	}
 	f, mnt := m.mountDebug(t, d, "conf")
 	compare(t, mnt, d)
-	if n := f.debug.flushes.Load(); n != 0 {
-		t.Errorf("%d flushes of files that were only read", n)
+	compare(t, mnt, d)
+	if n := f.debug.asked.Load(); n > 4 {
+		t.Errorf("the kernel asked about opens and closes %d times", n)
 	}
+}
+
+// TestDebugRefusal tries all ways to change what can't be.
+func TestDebugRefusal(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mountDebug(t, dir{"plain": strings.Repeat("p", 5000)}, "conf")
+	file := filepath.Join(mnt, "plain")
+	for _, flags := range []int{unix.O_WRONLY, unix.O_RDWR, unix.O_WRONLY | unix.O_APPEND, unix.O_RDWR | unix.O_SYNC, unix.O_WRONLY | unix.O_DIRECT} {
+		fd, err := unix.Open(file, flags, 0)
+		if err != nil {
+			if err != unix.EROFS {
+				t.Errorf("open with %#x: %v", flags, err)
+			}
+			continue
+		}
+		if _, err := unix.Write(fd, make([]byte, 4096)); err != unix.EROFS {
+			t.Errorf("write with %#x: %v", flags, err)
+		}
+		if err := unix.Ftruncate(fd, 0); err != unix.EROFS {
+			t.Errorf("ftruncate with %#x: %v", flags, err)
+		}
+		if err := unix.Close(fd); err != nil {
+			t.Errorf("close with %#x: %v", flags, err)
+		}
+	}
+	for what, err := range map[string]error{
+		"open and cut": func() error { _, err := unix.Open(file, unix.O_WRONLY|unix.O_TRUNC, 0); return err }(),
+		"truncate":     unix.Truncate(file, 1),
+		"chmod":        unix.Chmod(file, 0o600),
+		"unlink":       unix.Unlink(file),
+		"rename":       unix.Rename(file, file+"2"),
+	} {
+		if err != unix.EROFS {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	// A map alone can be written until the kernel tells; nobody sees it for long.
+	fd, err := unix.Open(file, unix.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := unix.Mmap(fd, 0, 5000, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[0] = 'X'
+	if err := errors.Join(unix.Msync(b, unix.MS_SYNC), unix.Close(fd)); err == nil {
+		t.Error("a map of what can't be changed was written back")
+	}
+	if err := unix.Munmap(b); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the tree's bytes are back", func() bool {
+		got, err := os.ReadFile(file)
+		return err == nil && string(got) == strings.Repeat("p", 5000)
+	})
+	if s := f.debug.layer.Status(); s.Unsent != 0 || s.Changed != 0 {
+		t.Errorf("left: %+v", s)
+	}
+}
+
+// TestDebugCloseSends writes files again and again within a tick of the kernel's
+// clock. What close has said yes to, redis has.
+func TestDebugCloseSends(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mountDebug(t, dir{"a": "tree"}, "a|b")
+	for i := range 200 {
+		for _, name := range []string{"a", "b"} {
+			content := fmt.Sprint(name, i)
+			flags := os.O_WRONLY | os.O_CREATE
+			if i%2 == 0 {
+				flags |= os.O_TRUNC
+			}
+			file, err := os.OpenFile(filepath.Join(mnt, name), flags, 0o644)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := file.WriteString(content); err != nil {
+				t.Fatal(err)
+			}
+			if err := file.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if s := f.debug.layer.Status(); s.Unsent != 0 {
+				t.Fatalf("%s was closed and is not sent", content)
+			}
+		}
+	}
+	// What is only cut or made is sent afterwards.
+	save(t, filepath.Join(mnt, "a"), "")
+	if err := os.Remove(filepath.Join(mnt, "b")); err != nil {
+		t.Fatal(err)
+	}
+	save(t, filepath.Join(mnt, "b"), "")
+	eventually(t, "empty files are sent", func() bool { return f.debug.layer.Status().Unsent == 0 })
 }
 
 // TestDebugLargeScratchDirectory removes a directory while it is read, as rm does.

@@ -2,9 +2,9 @@
 //
 // A request comes in at serve.go, which answers at once what memory can answer
 // and lends a goroutine to the rest; ops.go says what each request means,
-// read.go where a file's bytes come from, readahead.go what is fetched before
-// it is asked for, and errno.go what the kernel is told of an error. inode.go
-// is the table of what the kernel holds.
+// read.go where a file's bytes come from, stream.go and walk.go what is fetched
+// before it is asked for, needs.go what is asked for first, and errno.go what the
+// kernel is told of an error. inode.go is the table of what the kernel holds.
 //
 // # Moving to another tree
 //
@@ -41,10 +41,12 @@
 // are Node values, their ids beyond those of the tree's; which directory of the
 // tree is where, which the layer must know, is remembered while the kernel holds it.
 // What may change in redis the kernel believes for half a second only, and is told
-// of at once besides. Opens tell who writes, closes of files that were not written
-// are not asked for (openflags.go): one round trip is what such a mount costs per
-// opened file. What a layer knows lies in this process alone: a debug mount does not
-// outlive it.
+// of at once besides. What a layer knows lies in this process alone: a debug mount
+// does not outlive it.
+//
+// Such a mount is asked about neither opens nor closes either, so that it costs no
+// more to read than any other. How writers are refused, and what they wrote is sent
+// when they close it, is at the top of debug_write.go.
 //
 // # Replacing the process
 //

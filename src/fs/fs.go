@@ -46,6 +46,8 @@ type FS struct {
 
 	ioTimeout, window atomic.Int64 // of Config, as they are now
 
+	plus direntWriter // writeDirentPlus, bound once
+
 	table *inodes
 	debug *layered // nil: read-only
 
@@ -57,6 +59,7 @@ type FS struct {
 	streams    streams
 	walks      walks
 	losses     losses
+	needs      needs
 	life       context.Context // ends when the mount does
 	end        context.CancelFunc
 	background sync.WaitGroup
@@ -93,6 +96,7 @@ func New(cfg Config, view *tree.View, blobs Blobs) (*FS, error) {
 
 func newFS(cfg Config, table *inodes, s *shown, log *slog.Logger) *FS {
 	f := &FS{cfg: cfg, table: table, done: make(chan struct{}), log: log, notifier: fuse.NewNotifier(), wire: newWire()}
+	f.plus = f.writeDirentPlus
 	f.SetLimits(cfg.IOTimeout, cfg.Window)
 	f.life, f.end = context.WithCancel(context.Background())
 	s.over, s.end = context.WithCancel(f.life)
@@ -168,6 +172,7 @@ func (f *FS) closeDebug() {
 	if f.debug == nil {
 		return
 	}
+	f.debug.closeOld(0)
 	if err := f.debug.layer.Close(); err != nil {
 		f.log.Warn("can't remove what was changed on this machine only", "op", "unmount", "err", err)
 	}

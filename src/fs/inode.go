@@ -12,6 +12,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/offheap"
 )
 
 // rootID is the id that the kernel gives the root of every mount.
@@ -30,7 +31,7 @@ const idBits = 52
 // successor (adopt.go), so at any moment it must be whole: its id is written last,
 // and taken away first.
 type record struct {
-	id      uint64 // 0: the slot is free
+	id      uint64 // 0: there is none in the slot
 	parent  uint64
 	name    uint64 // hash of the name in the parent
 	size    int64
@@ -38,7 +39,7 @@ type record struct {
 	digest  digest.Digest
 	lookups uint32 // how often the kernel was told of it, less what it forgot
 	pos     uint32 // entry in the parent's listing when it was looked up
-	next    uint32 // slot+1 of the next in the same bucket, or of the next free one
+	next    uint32 // slot+1 of the next in the same bucket
 	mode    uint16
 	kind    object.Kind
 	chunked bool
@@ -52,32 +53,26 @@ const (
 	// segmentSlots records are mapped at a time.
 	segmentSlots = 1 << 14
 	segmentBytes = segmentSlots * recordSize
+
+	minBuckets = 1 << 10
 )
 
-// inodes is the table of all inodes that the kernel holds. Records lie in
-// segments of a memory file; a segment that is empty gives its memory back.
+// inodes is the table of all inodes that the kernel holds: 88 bytes for each, and 2 to 4
+// of buckets, none of them in Go's heap, whose collector would have to run for
+// them. The records fill the slots of a memory file without a hole: the last one takes the
+// place of one that goes, so that the file is as short as it can be, whichever
+// inodes the kernel forgets. A record with an id is whole at any moment, and for
+// a moment there may be two of one that moves: who maps the file after a crash
+// finds all that were there.
 type inodes struct {
 	fd int
 
 	mu       sync.RWMutex
-	segments []*segment
-	roomy    int      // no segment before this one has a free slot
-	buckets  []uint32 // slot+1 of each chain's first record
-	count    int
+	segments [][]record // of the file, in order
+	buckets  []uint32   // slot+1 of each chain's first record; out of the heap when there are more than minBuckets
+	count    int        // records; those of the first slots
 
 	displaced map[spot]uint64 // ids of directories that could not have their own
-}
-
-type segment struct {
-	mem   []byte
-	slots []record // over mem
-	free  uint32   // slot in segment + 1 of the first free one
-	fresh int      // slots from here on were never used since the memory was last empty
-	used  int
-}
-
-func newSegment(mem []byte) *segment {
-	return &segment{mem: mem, slots: unsafe.Slice((*record)(unsafe.Pointer(&mem[0])), segmentSlots)}
 }
 
 // newInodes makes a table that holds the root.
@@ -86,7 +81,7 @@ func newInodes(root object.Entry) (*inodes, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the inode table: %w", err)
 	}
-	t := &inodes{fd: fd, buckets: make([]uint32, 1024), displaced: make(map[spot]uint64)}
+	t := &inodes{fd: fd, buckets: make([]uint32, minBuckets), displaced: make(map[spot]uint64)}
 	r := record{id: rootID, parent: rootID, lookups: 1}
 	r.set(&root)
 	if err := t.insert(&r); err != nil {
@@ -100,10 +95,21 @@ func (t *inodes) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.segments {
-		unix.Munmap(s.mem)
+		offheap.Free(s)
 	}
-	t.segments, t.buckets, t.count = nil, make([]uint32, 1), 0
+	t.setBuckets(make([]uint32, minBuckets))
+	t.segments, t.count = nil, 0
 	unix.Close(t.fd)
+	t.fd = -1
+}
+
+// put makes r a copy of v, whose id comes last.
+func (r *record) put(v *record) {
+	id, rest := v.id, *v
+	rest.id = 0
+	atomic.StoreUint64(&r.id, 0)
+	*r = rest
+	atomic.StoreUint64(&r.id, id)
 }
 
 // gone is set in the mode of a directory that left the tree. Should one of its
@@ -168,7 +174,7 @@ func idOf(parent, name uint64, e *object.Entry) uint64 {
 
 // at returns the record of a slot. t.mu is held.
 func (t *inodes) at(slot uint32) *record {
-	return &t.segments[slot/segmentSlots].slots[slot%segmentSlots]
+	return &t.segments[slot/segmentSlots][slot%segmentSlots]
 }
 
 // find returns the slot of an id. t.mu is held.
@@ -349,19 +355,19 @@ func (t *inodes) forget(id, n uint64) {
 }
 
 func (t *inodes) insert(r *record) error {
+	if t.count == len(t.segments)*segmentSlots {
+		if err := t.grow(); err != nil {
+			return err
+		}
+	}
 	if t.count >= 2*len(t.buckets) {
 		t.rehash()
 	}
-	slot, err := t.take()
-	if err != nil {
-		return err
-	}
-	b := t.bucket(r.id)
-	p, v := t.at(slot), *r
-	v.id, v.next = 0, t.buckets[b]
-	*p = v
-	atomic.StoreUint64(&p.id, r.id)
-	t.buckets[b] = slot + 1
+	slot := uint32(t.count)
+	first := &t.buckets[t.bucket(r.id)]
+	r.next = *first
+	t.at(slot).put(r)
+	*first = slot + 1
 	t.count++
 	return nil
 }
@@ -370,75 +376,75 @@ func (t *inodes) remove(slot uint32, r *record) {
 	if at := (spot{r.parent, r.name}); r.kind == object.Dir && len(t.displaced) > 0 && t.displaced[at] == r.id {
 		delete(t.displaced, at)
 	}
-	for p := &t.buckets[t.bucket(r.id)]; *p != 0; p = &t.at(*p - 1).next {
-		if *p == slot+1 {
-			*p = r.next
-			break
-		}
-	}
-	atomic.StoreUint64(&r.id, 0)
+	*t.link(slot, r.id) = r.next
 	t.count--
-	n := int(slot / segmentSlots)
-	s := t.segments[n]
-	s.used--
-	if s.used == 0 {
-		s.free, s.fresh = 0, 0
-		unix.Fallocate(t.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(n)*int64(segmentBytes), int64(segmentBytes))
-		if t.count < len(t.buckets)/4 && len(t.buckets) > 1024 {
-			t.rehash()
-		}
-	} else {
-		*r = record{next: s.free}
-		s.free = slot%segmentSlots + 1
+	last := uint32(t.count)
+	l := t.at(last)
+	if last != slot {
+		r.put(l)
+		*t.link(last, l.id) = slot + 1
 	}
-	t.roomy = min(t.roomy, n)
+	l.put(&record{})
+	// One empty segment stays, for those that come next.
+	if n := len(t.segments); t.count <= (n-2)*segmentSlots {
+		offheap.Free(t.segments[n-1])
+		t.segments[n-1] = nil
+		t.segments = t.segments[:n-1]
+		unix.Ftruncate(t.fd, int64(n-1)*int64(segmentBytes))
+	}
+	if t.count < len(t.buckets)/4 && len(t.buckets) > minBuckets {
+		t.rehash()
+	}
 }
 
-// take returns a free slot, the lowest segment's first, so that the highest
-// ones become empty.
-func (t *inodes) take() (uint32, error) {
-	for ; t.roomy < len(t.segments); t.roomy++ {
-		s := t.segments[t.roomy]
-		if s.used == segmentSlots {
-			continue
-		}
-		s.used++
-		slot := s.fresh
-		if s.free != 0 {
-			slot = int(s.free - 1)
-			s.free = s.slots[slot].next
-		} else {
-			s.fresh++
-		}
-		return uint32(t.roomy*segmentSlots + slot), nil
+// link is what leads to a slot, in the chain of the id that is in it.
+func (t *inodes) link(slot uint32, id uint64) *uint32 {
+	p := &t.buckets[t.bucket(id)]
+	for *p != slot+1 {
+		p = &t.at(*p - 1).next
 	}
+	return p
+}
+
+func (t *inodes) grow() error {
 	n := len(t.segments)
 	if err := unix.Ftruncate(t.fd, int64(n+1)*int64(segmentBytes)); err != nil {
-		return 0, fmt.Errorf("grow the inode table: %w", err)
+		return fmt.Errorf("grow the inode table: %w", err)
 	}
 	mem, err := unix.Mmap(t.fd, int64(n)*int64(segmentBytes), segmentBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return 0, fmt.Errorf("map the inode table: %w", err)
+		return fmt.Errorf("map the inode table: %w", err)
 	}
-	t.segments = append(t.segments, newSegment(mem))
-	t.segments[n].fresh, t.segments[n].used = 1, 1
-	return uint32(n * segmentSlots), nil
+	t.segments = append(t.segments, unsafe.Slice((*record)(unsafe.Pointer(&mem[0])), segmentSlots))
+	return nil
 }
 
-// rehash makes as many buckets as there are records, to a power of two.
+// rehash makes as many buckets as there are records, to a power of two. Without the
+// memory for that the chains get longer.
 func (t *inodes) rehash() {
-	n := 1024
+	n := minBuckets
 	for n < t.count {
 		n *= 2
 	}
-	old := t.buckets
-	t.buckets = make([]uint32, n)
-	for _, s := range old {
-		for s != 0 {
-			r := t.at(s - 1)
-			s, r.next, t.buckets[t.bucket(r.id)] = r.next, t.buckets[t.bucket(r.id)], s
-		}
+	if n == minBuckets {
+		t.setBuckets(make([]uint32, n))
+	} else if b, err := offheap.Make[uint32](n); err == nil {
+		t.setBuckets(b)
+	} else {
+		return
 	}
+	for slot := range uint32(t.count) {
+		r := t.at(slot)
+		first := &t.buckets[t.bucket(r.id)]
+		r.next, *first = *first, slot+1
+	}
+}
+
+func (t *inodes) setBuckets(b []uint32) {
+	if len(t.buckets) > minBuckets {
+		offheap.Free(t.buckets)
+	}
+	t.buckets = b
 }
 
 // held is the number of inodes that the kernel holds, the root included.
@@ -453,13 +459,9 @@ func (t *inodes) lookups() uint64 {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	var n uint64
-	for _, s := range t.buckets {
-		for s != 0 {
-			r := t.at(s - 1)
-			if r.id != rootID {
-				n += uint64(r.lookups)
-			}
-			s = r.next
+	for slot := range uint32(t.count) {
+		if r := t.at(slot); r.id != rootID {
+			n += uint64(r.lookups)
 		}
 	}
 	return n

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -70,30 +71,91 @@ func TestInodesAgainstAModel(t *testing.T) {
 	if table.held() != 1 || table.lookups() != 0 {
 		t.Errorf("%d inodes and %d lookups are left", table.held(), table.lookups())
 	}
+	if got, max := tableBytes(t, table), 2*segmentBytes+4*minBuckets; got > max {
+		t.Errorf("an empty table takes %d bytes, want at most %d", got, max)
+	}
+}
+
+// tableBytes is the memory that a table takes.
+func tableBytes(t *testing.T, table *inodes) int {
+	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Fstat(table.fd, &st); err != nil {
 		t.Fatal(err)
 	}
-	// The first segment holds the root and stays.
-	if max := int64(2 * segmentBytes); st.Blocks*512 > max {
-		t.Errorf("an empty table takes %d bytes, want at most %d", st.Blocks*512, max)
-	}
+	return int(st.Blocks*512) + len(table.buckets)*4
 }
 
 func TestInodesTakeLittleMemory(t *testing.T) {
 	table := testTable(t)
 	const n = 300_000
-	for i := range n {
-		if _, err := table.acquire(rootID, i, entry(fmt.Sprint(i))); err != nil {
+	ids := make([]uint64, n)
+	var err error
+	for i := range ids {
+		if ids[i], err = table.acquire(rootID, i, entry(fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
+		}
+	}
+	if per := float64(tableBytes(t, table)) / n; per > 100 {
+		t.Errorf("%.1f bytes an inode", per)
+	}
+	// The kernel keeps a few from all over.
+	rand.Shuffle(n, func(i, k int) { ids[i], ids[k] = ids[k], ids[i] })
+	const kept = n / 1000
+	for _, id := range ids[kept:] {
+		table.forget(id, 1)
+	}
+	if got, max := tableBytes(t, table), kept*100+2*segmentBytes+4*minBuckets; got > max {
+		t.Errorf("%d inodes take %d bytes, want at most %d", kept, got, max)
+	}
+	for _, id := range ids[:kept] {
+		if r, ok := table.get(id); !ok || r.id != id || r.lookups != 1 {
+			t.Fatalf("inode %d is %+v, %v", id, r, ok)
+		}
+	}
+}
+
+// Whoever maps the file of a table finds the inodes in it, and nothing else.
+func TestInodesAreInTheFile(t *testing.T) {
+	table := testTable(t)
+	held := map[uint64]bool{rootID: true}
+	for i := range 3 * segmentSlots {
+		id, err := table.acquire(rootID, i, entry(fmt.Sprint(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held[id] = true
+		if i%3 == 0 {
+			for id := range held { // any
+				if id != rootID {
+					table.forget(id, 1)
+					delete(held, id)
+					break
+				}
+			}
 		}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(table.fd, &st); err != nil {
 		t.Fatal(err)
 	}
-	if per := float64(st.Blocks*512+int64(len(table.buckets)*4)) / n; per > 100 {
-		t.Errorf("%.1f bytes an inode", per)
+	mem, err := unix.Mmap(table.fd, 0, int(st.Size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mem)
+	found := 0
+	for _, r := range unsafe.Slice((*record)(unsafe.Pointer(&mem[0])), len(mem)/recordSize) {
+		if r.id == 0 {
+			continue
+		}
+		found++
+		if !held[r.id] {
+			t.Errorf("inode %d is not held", r.id)
+		}
+	}
+	if found != len(held) {
+		t.Errorf("%d inodes, want %d", found, len(held))
 	}
 }
 

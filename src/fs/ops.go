@@ -39,13 +39,10 @@ func (f *FS) answer(wait context.Context, t *turn, op any) error {
 	case *fuseops.GetInodeAttributesOp:
 		return f.getAttributes(t, op)
 	case *fuseops.ReadDirPlusOp:
-		return f.readDir(wait, t, &op.ReadDirOp, f.writeDirentPlus, writeDirentPlusBare)
+		return f.readDir(wait, t, &op.ReadDirOp, f.plus, writeDirentPlusBare)
 	case *fuseops.ReadDirOp:
 		return f.readDir(wait, t, op, writeDirent, writeDirent)
 	case *fuseops.ReadFileOp:
-		if wait == nil {
-			return errWait
-		}
 		return f.readFile(wait, op)
 	case *fuseops.ReadSymlinkOp:
 		return f.readSymlink(wait, op)
@@ -79,6 +76,7 @@ func (f *FS) answer(wait context.Context, t *turn, op any) error {
 func (f *FS) listing(wait context.Context, t *turn, id uint64) (*object.Listing, inode, error) {
 	var loaded *object.Listing
 	var of digest.Digest
+	f.needs.note(id, needListing, 0)
 	for {
 		t.begin(&f.mover.turn)
 		s := f.now.Load()
@@ -275,9 +273,10 @@ func (s *shown) begun(off uint64) uint64 {
 	return s.number - ago
 }
 
-// direntWriter says one entry of a directory. It returns 0 when that does not fit,
-// and less where the entry is not to be said.
-type direntWriter func(buf []byte, dir uint64, pos int, e *object.Entry, d fuseutil.Dirent) (int, error)
+// direntWriter says one entry of a directory, which is number pos in its listing;
+// "." and ".." are numbers below 0. It returns 0 when that does not fit, and less where
+// the entry is not to be said. e comes by value: a pointer would be garbage for each.
+type direntWriter func(buf []byte, dir uint64, pos int, e object.Entry, d fuseutil.Dirent) (int, error)
 
 // readDir fills op.Dst from op.Offset on by write. Entries of a listing that is no
 // longer shown are said by bare, which the kernel remembers nothing of.
@@ -310,11 +309,11 @@ func (f *FS) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, write
 					d.Inode = fuseops.InodeID(r.parent)
 				}
 			}
-			n, err = write(op.Dst[op.BytesRead:], dir, -1, nil, d)
+			n, err = write(op.Dst[op.BytesRead:], dir, -1, object.Entry{}, d)
 		case i < uint64(l.Len()):
 			e := l.At(int(i))
 			d.Name, d.Type = unsafe.String(&e.Name[0], len(e.Name)), direntType(e.Kind)
-			n, err = write(op.Dst[op.BytesRead:], dir, int(i), &e, d)
+			n, err = write(op.Dst[op.BytesRead:], dir, int(i), e, d)
 		default:
 			return nil
 		}
@@ -325,17 +324,17 @@ func (f *FS) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, write
 	}
 }
 
-func writeDirent(buf []byte, dir uint64, _ int, e *object.Entry, d fuseutil.Dirent) (int, error) {
-	if e != nil {
-		d.Inode = fuseops.InodeID(idOf(dir, hashName(e.Name), e))
+func writeDirent(buf []byte, dir uint64, pos int, e object.Entry, d fuseutil.Dirent) (int, error) {
+	if pos >= 0 {
+		d.Inode = fuseops.InodeID(idOf(dir, hashName(e.Name), &e))
 	}
 	return fuseutil.WriteDirent(buf, d), nil
 }
 
 // writeDirentPlusBare leaves it to the kernel to look the entry up.
-func writeDirentPlusBare(buf []byte, dir uint64, _ int, e *object.Entry, d fuseutil.Dirent) (int, error) {
-	if e != nil {
-		d.Inode = fuseops.InodeID(idOf(dir, hashName(e.Name), e))
+func writeDirentPlusBare(buf []byte, dir uint64, pos int, e object.Entry, d fuseutil.Dirent) (int, error) {
+	if pos >= 0 {
+		d.Inode = fuseops.InodeID(idOf(dir, hashName(e.Name), &e))
 	}
 	p := fuseutil.DirentPlus{Dirent: d}
 	t := time.Unix(0, 0)
@@ -343,15 +342,15 @@ func writeDirentPlusBare(buf []byte, dir uint64, _ int, e *object.Entry, d fuseu
 	return fuseutil.WriteDirentPlus(buf, p), nil
 }
 
-func (f *FS) writeDirentPlus(buf []byte, dir uint64, pos int, e *object.Entry, d fuseutil.Dirent) (int, error) {
-	if e == nil {
+func (f *FS) writeDirentPlus(buf []byte, dir uint64, pos int, e object.Entry, d fuseutil.Dirent) (int, error) {
+	if pos < 0 {
 		return writeDirentPlusBare(buf, dir, pos, e, d)
 	}
 	if len(buf) < direntPlusSize(len(d.Name)) {
 		return 0, nil
 	}
 	p := fuseutil.DirentPlus{Dirent: d}
-	if err := f.enter(&p.Entry, dir, pos, e); err != nil {
+	if err := f.enter(&p.Entry, dir, pos, &e); err != nil {
 		return 0, err
 	}
 	p.Dirent.Inode = p.Entry.Child

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,6 +21,12 @@ type Blobs interface {
 	Get(ctx context.Context, ref tier.Ref) (tier.Blob, error)
 	// Local returns n bytes at off of a blob that is on this machine.
 	Local(ref tier.Ref, off, n int64) (tier.Blob, bool)
+	// Ready is Local for what is in memory: it waits for no disk. What is on
+	// disk the disk begins to read.
+	Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness)
+	// WillNeed has the disk begin to read a blob that is on this machine, and
+	// what lies behind it. It is false where there is nothing to read.
+	WillNeed(ref tier.Ref) bool
 	// Has tells whether a blob is on this machine.
 	Has(ref tier.Ref) bool
 	// Prefetch begins to bring a blob near. It is false where there is no
@@ -36,11 +43,23 @@ type Blobs interface {
 const maxPieces = 1<<20/object.MinChunk + 2
 
 // reply collects the bytes of one read, and what to give back when the kernel
-// has them.
+// has them. It is used again for another read.
 type reply struct {
 	data  [maxPieces][]byte
 	blobs [maxPieces]tier.Blob
 	n     int
+	given func() // done, made once
+}
+
+var replies sync.Pool // of *reply
+
+func newReply() *reply {
+	r, _ := replies.Get().(*reply)
+	if r == nil {
+		r = &reply{}
+		r.given = r.done
+	}
+	return r
 }
 
 func (r *reply) add(b tier.Blob) {
@@ -48,24 +67,29 @@ func (r *reply) add(b tier.Blob) {
 	r.n++
 }
 
-func (r *reply) release() {
+func (r *reply) done() {
 	for i := range r.n {
 		r.blobs[i].Release()
+		r.data[i], r.blobs[i] = nil, tier.Blob{}
 	}
+	r.n = 0
+	replies.Put(r)
 }
 
 // readFile answers with the bytes where they lie; they are given back by the
-// callback, which the library runs after errors too.
-func (f *FS) readFile(ctx context.Context, op *fuseops.ReadFileOp) error {
+// callback, which the library runs after errors too. What is in memory is
+// answered without waiting. What is on this machine needs no context: it comes as
+// soon as the disk gives it.
+func (f *FS) readFile(wait context.Context, op *fuseops.ReadFileOp) error {
 	r, ok := f.table.get(uint64(op.Inode))
 	if !ok {
 		return syscall.ESTALE
 	}
-	return f.readInode(ctx, &r, op)
+	return f.readInode(wait, &r, op)
 }
 
 // readInode is readFile for a file of the tree that need not be in the table.
-func (f *FS) readInode(ctx context.Context, r *inode, op *fuseops.ReadFileOp) error {
+func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) error {
 	switch {
 	case r.kind != object.File:
 		return syscall.EISDIR
@@ -79,16 +103,23 @@ func (f *FS) readInode(ctx context.Context, r *inode, op *fuseops.ReadFileOp) er
 		return errLost
 	}
 	s := f.now.Load()
-	out := &reply{}
-	op.Callback = out.release
+	out := newReply()
 	var err error
 	if r.chunked {
-		err = f.readChunks(ctx, s, r, op.Offset, n, out)
+		err = f.readChunks(wait, s, r, op.Offset, n, out)
 	} else {
-		f.walks.read(r, op.Offset)
-		err = f.readPiece(ctx, s, s.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
-		f.note(ctx, r.id, 0, r.size, err)
+		if wait == noWait { // every read begins so
+			f.needs.note(r.id, needWhole, 0)
+			f.walks.read(r, op.Offset)
+		}
+		err = f.readPiece(wait, s, s.view.BlobRef(r.digest, r.size), r.size, op.Offset, n, out)
+		f.note(wait, r.id, 0, r.size, err)
 	}
+	if err == errWait || err == errDisk {
+		out.done()
+		return err
+	}
+	op.Callback = out.given
 	if err != nil {
 		return fmt.Errorf("read %s: %w", f.nameOf(*r), err)
 	}
@@ -97,10 +128,24 @@ func (f *FS) readInode(ctx context.Context, r *inode, op *fuseops.ReadFileOp) er
 }
 
 // readPiece adds n bytes at off of a blob of size bytes.
-func (f *FS) readPiece(ctx context.Context, s *shown, ref tier.Ref, size, off, n int64, out *reply) error {
-	b, ok := s.blobs.Local(ref, off, n)
-	if !ok {
-		whole, err := s.get(ctx, ref)
+func (f *FS) readPiece(wait context.Context, s *shown, ref tier.Ref, size, off, n int64, out *reply) error {
+	var b tier.Blob
+	var ok bool
+	if wait == noWait {
+		var near tier.Nearness
+		if b, near = s.blobs.Ready(ref, off, n); near == tier.Coming {
+			return errDisk
+		}
+		ok = near == tier.InMemory
+	} else {
+		b, ok = s.blobs.Local(ref, off, n)
+	}
+	switch {
+	case ok:
+	case isLocal(wait):
+		return errWait
+	default:
+		whole, err := s.get(wait, ref)
 		if err != nil {
 			return err
 		}
@@ -117,27 +162,54 @@ func (f *FS) readPiece(ctx context.Context, s *shown, ref tier.Ref, size, off, n
 	return nil
 }
 
-func (f *FS) readChunks(ctx context.Context, s *shown, r *inode, off, n int64, out *reply) error {
-	list, err := s.chunks(ctx, r.digest, r.size)
-	if err != nil {
-		f.note(ctx, r.id, 0, r.size, err)
-		return err
+func (f *FS) readChunks(wait context.Context, s *shown, r *inode, off, n int64, out *reply) error {
+	list := s.view.CachedChunks(r.digest)
+	begin := wait == noWait && list != nil
+	if list == nil {
+		if isLocal(wait) {
+			return errWait
+		}
+		var err error
+		if list, err = s.chunks(wait, r.digest, r.size); err != nil {
+			f.note(wait, r.id, 0, r.size, err)
+			return err
+		}
+		begin = true
 	}
-	f.streams.read(r, list, off, n)
-	for n > 0 {
-		i, start := list.At(off)
+	if begin {
+		f.streams.read(r, list, off, n)
+	}
+	if wait == diskWait && !f.here(s, list, off, n) {
+		return errWait // rather than read what is here twice
+	}
+	for at, rest := off, n; rest > 0; {
+		i, start := list.At(at)
 		c := list.Chunks[i]
-		part := min(n, start+c.Size-off)
+		part := min(rest, start+c.Size-at)
+		f.needs.note(r.id, start, c.Size)
 		if out.n == maxPieces {
 			return fmt.Errorf("chunk list %s: %w: chunks of less than %d bytes", r.digest, object.ErrFormat, object.MinChunk)
 		}
-		if err := f.readPiece(ctx, s, s.view.BlobRef(c.Digest, c.Size), c.Size, off-start, part, out); err != nil {
-			f.note(ctx, r.id, start, c.Size, err)
+		if err := f.readPiece(wait, s, s.view.BlobRef(c.Digest, c.Size), c.Size, at-start, part, out); err != nil {
+			f.note(wait, r.id, start, c.Size, err)
 			return err
 		}
-		off, n = off+part, n-part
+		at, rest = at+part, rest-part
 	}
 	return nil
+}
+
+// here tells whether the machine has all chunks of n bytes at off.
+func (f *FS) here(s *shown, list *object.ChunkList, off, n int64) bool {
+	for at := off; at < off+n; {
+		i, start := list.At(at)
+		c := list.Chunks[i]
+		if !s.blobs.Has(s.view.BlobRef(c.Digest, c.Size)) {
+			return false
+		}
+		at = start + c.Size
+	}
+	return true
 }
 
 // losses remembers the pieces of files that could just not be read. When a
@@ -145,6 +217,7 @@ func (f *FS) readChunks(ctx context.Context, s *shown, r *inode, off, n int64, o
 // wait a second io_timeout, where nothing moves. The pieces around it are none the
 // worse.
 type losses struct {
+	any  atomic.Bool // there ever was one
 	mu   sync.Mutex
 	last [16]loss
 	next int
@@ -164,7 +237,7 @@ var errLost = fmt.Errorf("it could not be read a moment ago: %w", tier.ErrUnavai
 // note takes note of what came of reading n bytes at off. That a caller left says
 // nothing of them; nor does it that time ran out while other things came.
 func (f *FS) note(ctx context.Context, id uint64, off, n int64, err error) {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if err == nil || err == errWait || err == errDisk || errors.Is(err, context.Canceled) {
 		return
 	}
 	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.now.Load().blobs.Arrived(end.Add(-f.timeout())) {
@@ -174,6 +247,7 @@ func (f *FS) note(ctx context.Context, id uint64, off, n int64, err error) {
 }
 
 func (l *losses) add(id uint64, off, n int64) {
+	l.any.Store(true)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.last[l.next] = loss{id, off, off + n, time.Now()}
@@ -182,6 +256,9 @@ func (l *losses) add(id uint64, off, n int64) {
 
 // fresh tells whether some of n bytes at off could just not be read.
 func (l *losses) fresh(id uint64, off, n int64) bool {
+	if !l.any.Load() {
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.last {

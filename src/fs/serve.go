@@ -14,11 +14,23 @@ import (
 	"github.com/jacobsa/fuse/fuseops"
 )
 
-// errWait says that an answer takes more than what is in memory.
-var errWait = errors.New("not in memory")
+var (
+	// errWait says that an answer takes more than what is in memory.
+	errWait = errors.New("not in memory")
+	// errDisk is errWait where the disk of this machine has begun to read it.
+	errDisk = errors.New("not yet read from the disk")
+)
 
 // noWait is the context of an answer that must not take more.
 var noWait context.Context
+
+// diskWait is that of an answer that takes no more than the disk of this machine.
+var diskWait = context.WithValue(context.Background(), diskKey{}, nil)
+
+type diskKey struct{}
+
+// isLocal tells whether an answer must do without the network.
+func isLocal(wait context.Context) bool { return wait == noWait || wait == diskWait }
 
 const (
 	// maxServers bounds the goroutines that serve one mount; requests beyond
@@ -41,8 +53,9 @@ type request struct {
 // the reading on to another goroutine and stays with the request, so that no
 // request changes hands on its way.
 type server struct {
-	fs   *FS
-	conn *fuse.Connection
+	fs     *FS
+	conn   *fuse.Connection
+	coming coming // the reader's
 
 	mu      sync.Mutex
 	wake    *sync.Cond
@@ -57,7 +70,7 @@ type server struct {
 // every request was answered.
 func (f *FS) ServeOps(conn *fuse.Connection) {
 	<-f.wire.ready
-	s := &server{fs: f, conn: conn, servers: 1}
+	s := &server{fs: f, conn: conn, servers: 1, coming: newComing(conn)}
 	s.wake = sync.NewCond(&s.mu)
 	f.mover.serving.Store(true)
 	var all sync.WaitGroup
@@ -123,6 +136,12 @@ func (s *server) answerUnlocked(r request) {
 // It is false when the connection has ended.
 func (s *server) read() (request, bool) {
 	for {
+		if s.coming.next() {
+			if r, more := s.finish(); more {
+				return r, true
+			}
+			continue
+		}
 		ctx, op, err := s.conn.ReadOp()
 		switch {
 		case err == nil:
@@ -136,12 +155,27 @@ func (s *server) read() (request, bool) {
 			return request{}, false
 		}
 		r := request{ctx: ctx, op: op}
-		if err := s.answer(noWait, &r); err == errWait {
+		switch err := s.answer(noWait, &r); {
+		case err == errWait, err == errDisk && !s.coming.add(r):
 			return r, true
-		} else {
+		case err != errDisk:
 			s.reply(&r, err)
 		}
 	}
+}
+
+// finish answers the read that has been coming for longest. It is true with one
+// that takes more than the disk.
+func (s *server) finish() (request, bool) {
+	r := s.coming.take()
+	began := time.Now()
+	err := s.answer(diskWait, &r)
+	s.coming.took(time.Since(began))
+	if err == errWait {
+		return r, true
+	}
+	s.reply(&r, err)
+	return request{}, false
 }
 
 // answer runs the handler; a panic in it costs this request an EIO.
@@ -157,6 +191,13 @@ func (s *server) answer(wait context.Context, r *request) (err error) {
 // answerSlowly answers a request that may have to wait for a disk or a network,
 // for as long as io_timeout allows and its caller lives.
 func (s *server) answerSlowly(r request) {
+	if _, ok := r.op.(*fuseops.ReadFileOp); ok {
+		// Most reads end here, without a timer and what else a context takes.
+		if err := s.answer(diskWait, &r); err != errWait {
+			s.reply(&r, err)
+			return
+		}
+	}
 	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.timeout())
 	defer cancel()
 	stop := context.AfterFunc(r.ctx, func() {
@@ -175,11 +216,7 @@ func (s *server) reply(r *request, err error) {
 	if err != nil {
 		s.fs.failed(r.op, err)
 	}
-	ctx := r.ctx
-	if o, ok := r.op.(*fuseops.OpenFileOp); ok && err == nil && o.Handle == 0 {
-		ctx = withoutFlush(ctx)
-	}
-	if err := s.conn.Reply(ctx, errno(err)); err != nil {
+	if err := s.conn.Reply(r.ctx, errno(err)); err != nil {
 		s.fs.undo(r.op)
 	}
 }
@@ -199,13 +236,9 @@ func pidOf(op any) uint32 {
 		return op.OpContext.Pid
 	case *fuseops.GetXattrOp:
 		return op.OpContext.Pid
-	case *fuseops.OpenFileOp:
-		return op.OpContext.Pid
 	case *fuseops.CreateFileOp:
 		return op.OpContext.Pid
 	case *fuseops.WriteFileOp:
-		return op.OpContext.Pid
-	case *fuseops.FlushFileOp:
 		return op.OpContext.Pid
 	case *fuseops.SyncFileOp:
 		return op.OpContext.Pid

@@ -176,7 +176,7 @@ func (w *walks) bring(s *shown, r inode) (near, ok bool) {
 	}
 	ref := s.view.BlobRef(d, size)
 	if s.blobs.Has(ref) {
-		return true, true
+		return !s.blobs.WillNeed(ref), true
 	}
 	for !s.blobs.Prefetch(ref) {
 		select {

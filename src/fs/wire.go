@@ -46,7 +46,7 @@ func (f *FS) library() *fuse.MountConfig {
 	cfg := &fuse.MountConfig{
 		DisableWritebackCaching: true,
 		EnableSymlinkCaching:    true,
-		EnableNoOpenSupport:     f.debug == nil, // opens tell of writers
+		EnableNoOpenSupport:     true,
 		EnableNoOpendirSupport:  true,
 		EnableAsyncReads:        true, // not EnableAsyncDIO: nothing could interrupt a direct read then
 		EnableParallelDirOps:    true,
@@ -57,7 +57,9 @@ func (f *FS) library() *fuse.MountConfig {
 		ErrorLogger: log.New(debugWriter{f.log}, "", 0),
 	}
 	if f.debug != nil {
-		cfg.MaxWrite = debugWrite
+		// That the kernel keeps what is written until the close is what makes it tell
+		// of closes: debug_write.go.
+		cfg.DisableWritebackCaching, cfg.MaxWrite = false, debugWrite
 	}
 	return cfg
 }

@@ -75,12 +75,13 @@ func TestParseCatalogRefuses(t *testing.T) {
 	swapped := someDirs()
 	swapped[2], swapped[3] = swapped[3], swapped[2]
 	for what, b := range map[string][]byte{
-		"nothing":      nil,
-		"bytes behind": append(bytes.Clone(raw), 0),
-		"false count":  {0xdd, 0xff, 0xff, 0xff, 0xff},
-		"order":        object.EncodeCatalog(swapped),
-		"twice":        object.EncodeCatalog([]object.DirListing{{Path: "a"}, {Path: "a"}}),
-		"triple":       {0x91, 0x93, 0xc4, 0, 0xc4, 0, 0xc4, 0},
+		"length of path": append([]byte{0x91, 0x92, 0xc6, 0xff, 0xff, 0xff, 0xff}, make([]byte, 64)...),
+		"nothing":        nil,
+		"bytes behind":   append(bytes.Clone(raw), 0),
+		"false count":    {0xdd, 0xff, 0xff, 0xff, 0xff},
+		"order":          object.EncodeCatalog(swapped),
+		"twice":          object.EncodeCatalog([]object.DirListing{{Path: "a"}, {Path: "a"}}),
+		"triple":         {0x91, 0x93, 0xc4, 0, 0xc4, 0, 0xc4, 0},
 	} {
 		if err := object.ParseCatalog(b, func([]byte, []byte) error { return nil }); !errors.Is(err, object.ErrFormat) {
 			t.Errorf("%s: error %v", what, err)
@@ -184,14 +185,15 @@ func TestParseIndexRefuses(t *testing.T) {
 		return x.Encode()
 	}
 	for what, b := range map[string][]byte{
-		"nothing":      nil,
-		"no rows":      {0x90},
-		"bytes behind": append(bytes.Clone(raw), 0),
-		"false count":  {0xdd, 0xff, 0xff, 0xff, 0xff},
-		"no root":      index("a"),
-		"order":        index("", "b", "a"),
-		"twice":        index("", "a", "a"),
-		"digest":       append([]byte{0x91, 0x92, 0xc4, 0, 0xc4, 31}, make([]byte, 31)...),
+		"length of path": append([]byte{0x91, 0x92, 0xc6, 0xff, 0xff, 0xff, 0xff}, make([]byte, 64)...),
+		"nothing":        nil,
+		"no rows":        {0x90},
+		"bytes behind":   append(bytes.Clone(raw), 0),
+		"false count":    {0xdd, 0xff, 0xff, 0xff, 0xff},
+		"no root":        index("a"),
+		"order":          index("", "b", "a"),
+		"twice":          index("", "a", "a"),
+		"digest":         append([]byte{0x91, 0x92, 0xc4, 0, 0xc4, 31}, make([]byte, 31)...),
 	} {
 		if _, err := object.ParseIndex(b); !errors.Is(err, object.ErrFormat) {
 			t.Errorf("%s: error %v", what, err)

@@ -114,7 +114,7 @@ func ParseChunkList(raw []byte, size int64) (*ChunkList, error) {
 }
 
 func expectKey(b []byte, key string) ([]byte, error) {
-	k, b, err := msgp.ReadStringZC(b)
+	k, b, err := readString(b)
 	if err != nil || string(k) != key {
 		return nil, malformed("want key %q, got %.20q (%v)", key, k, err)
 	}
@@ -122,7 +122,7 @@ func expectKey(b []byte, key string) ([]byte, error) {
 }
 
 func readDigest(b []byte) (digest.Digest, []byte, error) {
-	raw, b, err := msgp.ReadBytesZC(b)
+	raw, b, err := readBytes(b)
 	if err != nil {
 		return digest.Digest{}, nil, malformed("digest: %v", err)
 	}

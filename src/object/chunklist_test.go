@@ -43,6 +43,7 @@ func TestParseChunkListRefuses(t *testing.T) {
 	size := someChunkList().Size
 	raw := encode(func(*object.ChunkList) {})
 	for what, b := range map[string][]byte{
+		"length of key":  {0x83, 0xdb, 0xff, 0xff, 0xff, 0xff, 's', 'i', 'z', 'e'},
 		"nothing":        nil,
 		"bytes behind":   append(bytes.Clone(raw), 0),
 		"other size":     encode(func(c *object.ChunkList) { c.Size++ }),

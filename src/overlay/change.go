@@ -19,6 +19,13 @@ type found struct {
 // visible tells whether anything stands there.
 func (f *found) visible() bool { return f.node != nil || f.tree.ok }
 
+func (f *found) isDir() bool {
+	if f.node != nil {
+		return f.node.Kind == object.Dir
+	}
+	return f.tree.ok && f.tree.entry.Kind == object.Dir
+}
+
 // find looks at a path. The change lock is held.
 func (l *Layer) find(ctx context.Context, path string) (f found, done func(), err error) {
 	n, v, err := l.Look(ctx, path)
@@ -103,27 +110,13 @@ func (l *Layer) add(ctx context.Context, n *Node) (*Node, error) {
 }
 
 // Unlink takes a file or a link away. What of the tree is not shared can't be.
-func (l *Layer) Unlink(ctx context.Context, path string) error {
-	if err := l.begin(ctx); err != nil {
-		return err
-	}
-	defer l.end()
-	f, done, err := l.find(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer done()
-	switch {
-	case !f.visible():
-		return syscall.ENOENT
-	case f.node != nil && f.node.Kind == object.Dir, f.tree.ok && f.tree.entry.Kind == object.Dir:
-		return syscall.EISDIR
-	}
-	return l.take(ctx, path, f)
-}
+func (l *Layer) Unlink(ctx context.Context, path string) error { return l.remove(ctx, path, false) }
 
 // Rmdir takes an empty directory away.
-func (l *Layer) Rmdir(ctx context.Context, path string) error {
+func (l *Layer) Rmdir(ctx context.Context, path string) error { return l.remove(ctx, path, true) }
+
+// remove takes away what stands at path: an empty directory, or what is none.
+func (l *Layer) remove(ctx context.Context, path string, dir bool) error {
 	if err := l.begin(ctx); err != nil {
 		return err
 	}
@@ -136,13 +129,17 @@ func (l *Layer) Rmdir(ctx context.Context, path string) error {
 	switch {
 	case !f.visible():
 		return syscall.ENOENT
-	case f.node != nil && f.node.Kind != object.Dir, f.tree.ok && f.tree.entry.Kind != object.Dir:
+	case f.isDir() && !dir:
+		return syscall.EISDIR
+	case !f.isDir() && dir:
 		return syscall.ENOTDIR
 	}
-	if empty, err := l.empty(ctx, path); err != nil {
-		return err
-	} else if !empty {
-		return syscall.ENOTEMPTY
+	if dir {
+		if empty, err := l.empty(ctx, path); err != nil {
+			return err
+		} else if !empty {
+			return syscall.ENOTEMPTY
+		}
 	}
 	return l.take(ctx, path, f)
 }
@@ -253,26 +250,21 @@ func (l *Layer) Rename(ctx context.Context, from, to string) error {
 		return err
 	}
 	defer done()
-	dstDir := dst.node != nil && dst.node.Kind == object.Dir || dst.tree.ok && dst.tree.entry.Kind == object.Dir
 	switch {
 	case !src.visible():
 		return syscall.ENOENT
 	case from == to:
 		return nil
-	case src.node == nil && src.tree.entry.Kind == object.Dir:
-		return syscall.EXDEV
-	case src.node == nil && !l.Matches(from):
-		return syscall.EROFS
-	case src.node == nil:
-		return syscall.EXDEV // a link of the tree: made anew
-	case dst.node == nil && dst.tree.ok && !l.Matches(to):
+	case src.node == nil && (src.isDir() || l.Matches(from)):
+		return syscall.EXDEV // a directory or a link of the tree: made anew
+	case src.node == nil, dst.node == nil && dst.tree.ok && !l.Matches(to):
 		return syscall.EROFS
 	case src.node.Kind == object.Dir:
-		if dst.visible() && !dstDir {
+		if dst.visible() && !dst.isDir() {
 			return syscall.ENOTDIR
 		}
 		return l.renameDir(ctx, src.node, from, to, dst)
-	case dstDir:
+	case dst.isDir():
 		return syscall.EISDIR
 	}
 	return l.renameFile(ctx, src.node, from, to, dst)

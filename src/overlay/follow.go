@@ -14,10 +14,10 @@ type follower struct {
 	woken  chan struct{}
 	at     debug.Position
 	loaded bool // all that redis had was seen
-	lack   bool // a content could not be had; guarded by Layer.mu
 	down   bool // it was said that redis can't be asked
 
-	trouble error // why redis can't be asked; guarded by Layer.mu
+	trouble  error   // why redis can't be asked; guarded by Layer.mu
+	replaced []*Node // by what others wrote, until keepReplaced; guarded by Layer.mu
 }
 
 // wake lets the follower look at once.
@@ -52,6 +52,7 @@ func (l *Layer) Poll(ctx context.Context) {
 	if err == nil {
 		err = l.sendLate(wait)
 	}
+	l.sweep()
 	if ctx.Err() != nil {
 		return
 	}
@@ -66,6 +67,13 @@ func (l *Layer) Poll(ctx context.Context) {
 		l.down = false
 		l.log.Info("redis answers again")
 	}
+}
+
+// Trouble is why redis could not be asked the last time; nil where it could.
+func (l *Layer) Trouble() error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.trouble
 }
 
 // Status is how a layer is doing.
@@ -109,7 +117,6 @@ func (l *Layer) poll(ctx context.Context) error {
 			if l.at == (debug.Position{}) && l.knowsAny() {
 				return l.load(ctx) // what we wrote was cleared before we saw it in the log
 			}
-			l.tell(l.found())
 			return nil
 		}
 		if err := l.catchUp(ctx, found); err != nil {
@@ -131,6 +138,7 @@ func (l *Layer) load(ctx context.Context) error {
 		return err
 	}
 	paths, err := l.loadAll(ctx)
+	l.keepReplaced()
 	l.end()
 	l.tell(paths)
 	return err
@@ -204,6 +212,7 @@ func (l *Layer) catchUp(ctx context.Context, entries []debug.Entry) error {
 		}
 		l.mu.Unlock()
 	}
+	l.keepReplaced()
 	l.end()
 	l.tell(paths)
 	return err
@@ -224,6 +233,7 @@ func (l *Layer) learn(path string, s *state) []string {
 	// A node that is being written stays, and its close is the last.
 	if n := l.nodes[path]; n != nil && !n.dirty && n.Kind != object.Dir {
 		delete(l.nodes, path)
+		l.replaced = append(l.replaced, n)
 	}
 	l.refresh(path)
 	if l.matches(path) {
@@ -231,25 +241,6 @@ func (l *Layer) learn(path string, s *state) []string {
 		return []string{path}
 	}
 	return nil
-}
-
-// found makes contents that could not be had worth another look: redis answers.
-func (l *Layer) found() (paths []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.lack {
-		return nil
-	}
-	l.lack = false
-	for path, s := range l.shared {
-		if s.missing && !s.lost {
-			s.missing = false
-			l.shared[path] = s
-			l.refresh(path)
-			paths = append(paths, path)
-		}
-	}
-	return paths
 }
 
 // sendLate sends what was changed and is not open any more.

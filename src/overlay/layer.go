@@ -81,6 +81,7 @@ type Layer struct {
 	dirs    map[string]*directory // of these and of the directories above them, by directory
 	times   map[string]time.Time  // when a directory was changed last
 	late    map[*Node]bool        // changed, and nobody has them open to hear of an error
+	lent    map[*Node]bool        // their content is open, to be read
 
 	moment atomic.Uint64 // grows when a path comes to show something else
 
@@ -91,9 +92,6 @@ type Layer struct {
 type state struct {
 	debug.Change
 	time time.Time
-	// missing is set while the content can't be had, and so the tree's is shown;
-	// lost, where redis does not have it.
-	missing, lost bool
 }
 
 // directory is the names that the layer shows in one.
@@ -122,7 +120,7 @@ func New(opt Options) (*Layer, error) {
 		shared: make(map[string]state), scratch: make(map[string]*Node), nodes: make(map[string]*Node),
 		ids: make(map[uint64]*Node), lastID: FirstID, shown: make(map[string]bool),
 		dirs: make(map[string]*directory), times: make(map[string]time.Time), late: make(map[*Node]bool),
-		follower: follower{woken: make(chan struct{}, 1)},
+		lent: make(map[*Node]bool), follower: follower{woken: make(chan struct{}, 1)},
 	}
 	return l, nil
 }
@@ -257,7 +255,7 @@ func (l *Layer) look(path string, tree *lower) (n *Node, v Verdict, ask bool) {
 		}
 		s, known := l.shared[path]
 		switch {
-		case !known || s.missing:
+		case !known:
 		case s.MD5 == "" && !implied:
 			return nil, Nothing, false
 		case s.MD5 != "":
@@ -276,7 +274,7 @@ func (l *Layer) look(path string, tree *lower) (n *Node, v Verdict, ask bool) {
 	case tree == nil:
 		return nil, 0, true
 	case tree.ok && tree.entry.Kind == object.Dir:
-		if s, known := l.shared[path]; known && match && s.MD5 == "" && !s.missing && !implied {
+		if s, known := l.shared[path]; known && match && s.MD5 == "" && !implied {
 			return nil, Nothing, false
 		}
 		return nil, Tree, false
@@ -352,6 +350,7 @@ func (l *Layer) settle(n *Node) func() {
 		return func() {}
 	}
 	delete(l.ids, n.ID)
+	delete(l.lent, n)
 	if l.nodes[n.path] == n {
 		delete(l.nodes, n.path)
 	}
@@ -391,7 +390,7 @@ func (l *Layer) Held() (total uint64) {
 func (l *Layer) refresh(path string) {
 	s, known := l.shared[path]
 	n := l.nodes[path]
-	want := l.scratch[path] != nil || l.matches(path) && (known && s.MD5 != "" && !s.missing || n != nil && n.dirty)
+	want := l.scratch[path] != nil || l.matches(path) && (known && s.MD5 != "" || n != nil && n.dirty)
 	l.moment.Add(1)
 	if want == l.shown[path] {
 		return
@@ -481,7 +480,7 @@ func (l *Layer) Concerns(path string) Verdict {
 	if !l.matches(path) {
 		return Tree
 	}
-	if s, known := l.shared[path]; known && s.MD5 == "" && !s.missing && l.dirs[path] == nil {
+	if s, known := l.shared[path]; known && s.MD5 == "" && l.dirs[path] == nil {
 		return Nothing
 	}
 	return Here

@@ -7,12 +7,12 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/aysfs/aysfs/src/debug"
 	"github.com/aysfs/aysfs/src/object"
-	"github.com/aysfs/aysfs/src/tier"
 )
 
 // source is where a file's content comes from.
@@ -25,7 +25,8 @@ const (
 )
 
 // Node is a file, a directory or a symbolic link that the layer shows. A file
-// keeps its content while it is open, whatever becomes of its path.
+// keeps its content while the kernel holds it, whatever becomes of its path: what
+// others write is another node.
 type Node struct {
 	layer *Layer
 	ID    uint64
@@ -47,6 +48,8 @@ type Node struct {
 	edit   uint64       // grows with every change
 	failed error        // why the last change did not reach redis; its writer was told
 	torn   error        // why a part of what was written is not there; its writer was told
+
+	read atomic.Bool // since the last sweep
 
 	// io guards the content; source and file are written with Layer.mu held, too.
 	io     sync.RWMutex
@@ -138,27 +141,17 @@ func kindOf(mode uint32) object.Kind {
 	return object.File
 }
 
-// ErrStale says that a node's content can't be had: another look shows what can.
-var ErrStale = errors.New("the content can't be had now")
+// ErrStale says that a node is not what its path shows any more: another look
+// shows that.
+var ErrStale = errors.New("its path shows something else by now")
 
-// Open begins to use a file's content. Close ends that.
-func (n *Node) Open(ctx context.Context) error {
+// Open begins a change of a file's content by who closes it afterwards. Close ends
+// that. It is ErrStale where that is too late.
+func (n *Node) Open() error {
 	if !n.use() {
 		return ErrStale
 	}
-	n.io.RLock()
-	open := n.file != nil
-	n.io.RUnlock()
-	if _, tree := n.InTree(); open || tree {
-		return nil
-	}
-	n.io.Lock()
-	err := n.ready(ctx)
-	n.io.Unlock()
-	if err != nil {
-		n.Close()
-	}
-	return err
+	return nil
 }
 
 // use counts one more that has the node open. It is false where that is too late:
@@ -185,10 +178,11 @@ func (n *Node) Close() {
 	if last {
 		n.torn = nil
 	}
-	if last && n.dirty && !n.gone && n.shared {
-		if n.failed != nil || torn != nil {
+	if last && !n.gone && n.shared {
+		switch {
+		case torn != nil || n.dirty && n.failed != nil:
 			changed = l.giveUp(n)
-		} else {
+		case n.dirty:
 			l.late[n] = true
 			l.wake()
 		}
@@ -280,33 +274,7 @@ func (l *Layer) content(ctx context.Context, c debug.Change) (*os.File, error) {
 	if f, ok := l.spool.get(c); ok {
 		return f, nil
 	}
-	f, err := l.spool.fetch(c, func(w io.Writer) error { return l.opt.Remote.Copy(ctx, w, c.MD5, c.Size) })
-	if err == nil || local(err) != err || errors.Is(err, context.Canceled) {
-		return f, err
-	}
-	if l.setMissing(c, errors.Is(err, tier.ErrAbsent) || errors.Is(err, tier.ErrCorrupt)) {
-		l.log.Info("a changed file can't be read: showing the tree's", "err", err)
-	}
-	return nil, fmt.Errorf("%w: %w", ErrStale, err)
-}
-
-// setMissing notes that a content can't be had, and so the tree's is to be
-// shown. It is false where that was known.
-func (l *Layer) setMissing(c debug.Change, lost bool) (news bool) {
-	if c.MD5 == "" {
-		return false // a removal has no content that could be missing
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lack = true
-	for path, s := range l.shared {
-		if s.MD5 == c.MD5 && s.Size == c.Size && !s.missing {
-			s.missing, s.lost, news = true, lost, true
-			l.shared[path] = s
-			l.refresh(path)
-		}
-	}
-	return news
+	return l.spool.fetch(c, func(w io.Writer) error { return l.opt.Remote.Copy(ctx, w, c.MD5, c.Size) })
 }
 
 // local makes an error of the spool's disk one that a program should see.
@@ -320,8 +288,10 @@ func local(err error) error {
 	return err
 }
 
-// ReadAt reads a file that is open and not in the tree. It reads less than all
-// at the end of the file only.
+// ReadAt reads a file that is not in the tree. It reads less than all at the end of
+// the file only. A content that redis is known to have and that can't be had is an
+// error: the tree's in its place would be an older one, and an edit of that would
+// undo another machine's.
 func (n *Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	n.io.RLock()
 	for n.file == nil {
@@ -335,8 +305,10 @@ func (n *Node) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		if _, tree := n.InTree(); tree {
 			return 0, ErrStale
 		}
+		n.layer.lend(n)
 		n.io.RLock()
 	}
+	n.read.Store(true)
 	defer n.io.RUnlock()
 	k, err := n.file.ReadAt(p, off)
 	if err == io.EOF {
@@ -473,6 +445,14 @@ func (n *Node) tear(err error) error {
 	defer n.layer.mu.Unlock()
 	n.torn = err
 	return err
+}
+
+// Torn is why a part of what was written is not there, until the file is closed or
+// emptied; nil where all is.
+func (n *Node) Torn() error {
+	n.layer.mu.RLock()
+	defer n.layer.mu.RUnlock()
+	return n.torn
 }
 
 func (n *Node) isShared() bool {

@@ -27,6 +27,7 @@ const (
 // sync commit a directory as well.
 type batcher struct {
 	tmp, final string
+	guard      *guard
 	fs         *os.File // what syncfs is called on
 	commits    chan []pending
 	done       chan struct{} // closed when all commits are through
@@ -48,14 +49,14 @@ type pending struct {
 }
 
 // newBatcher returns one that moves files from the directory tmp to final, both
-// on one file system.
-func newBatcher(tmp, final string) (*batcher, error) {
+// on one file system, while no gc removes anything.
+func newBatcher(tmp, final string, guard *guard) (*batcher, error) {
 	fs, err := os.Open(tmp)
 	if err != nil {
 		return nil, err
 	}
 	b := &batcher{
-		tmp: tmp, final: final, fs: fs,
+		tmp: tmp, final: final, guard: guard, fs: fs,
 		commits: make(chan []pending),
 		done:    make(chan struct{}),
 		claims:  map[digest.Digest]bool{},
@@ -175,10 +176,14 @@ func (b *batcher) commit(files []pending) error {
 			return fmt.Errorf("write blob %v: %w", p.digest, err)
 		}
 	}
-	for _, p := range files {
-		if err := os.Rename(p.file.Name(), filepath.Join(b.final, p.digest.String())); err != nil {
-			return fmt.Errorf("write blob: %w", err)
+	// A blob may take the place of another user's, which a gc has just seen to be
+	// old: it must not remove ours for that.
+	return b.guard.hold(unix.LOCK_SH, func() error {
+		for _, p := range files {
+			if err := os.Rename(p.file.Name(), filepath.Join(b.final, p.digest.String())); err != nil {
+				return fmt.Errorf("write blob: %w", err)
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }

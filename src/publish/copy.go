@@ -18,10 +18,12 @@ import (
 
 // CopyOptions say what to copy from where to where.
 type CopyOptions struct {
-	Source  tier.Source // of blobs
-	Heads   tier.HeadSource
-	To      string // a directory, made if absent, or the file URL of one
-	Trees   []object.TreeName
+	Source tier.Source // of blobs
+	Heads  tier.HeadSource
+	To     string // a directory, made if absent, or the file URL of one
+	Trees  []object.TreeName
+	// Profile reads the profile of a tree; nil: profiles are not copied.
+	Profile func(context.Context, object.TreeName) ([]byte, error)
 	Keys    object.Keys  // any of which must have signed the heads; none: signatures are not looked at
 	Workers int          // blobs fetched at once; 0 chooses
 	Log     *slog.Logger // nil drops it
@@ -92,6 +94,7 @@ func copyTree(ctx context.Context, o *CopyOptions, dir string, name object.TreeN
 		return err
 	}
 	if bytes.Equal(raw, currentRaw) {
+		copyProfile(ctx, o, to)
 		res.Unchanged++
 		return nil
 	}
@@ -117,6 +120,7 @@ func copyTree(ctx context.Context, o *CopyOptions, dir string, name object.TreeN
 	if err := to.install(raw, current, currentRaw); err != nil {
 		return err
 	}
+	copyProfile(ctx, o, to)
 	res.NewBlobs += st.newBlobs.Load()
 	res.NewBytes += st.newBytes.Load()
 	return listTrees(context.WithoutCancel(ctx), dir)

@@ -101,7 +101,7 @@ func openDirStore(ctx context.Context, dir, domain string, codec *object.Codec) 
 		s.lock.Close()
 		return nil, fmt.Errorf("prepare store: %w", err)
 	}
-	if s.batch, err = newBatcher(s.tmp, s.blobs); err != nil {
+	if s.batch, err = newBatcher(s.tmp, s.blobs, s.guard); err != nil {
 		s.lock.Close()
 		s.guard.close()
 		return nil, fmt.Errorf("prepare store: %w", err)

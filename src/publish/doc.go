@@ -16,9 +16,13 @@
 // next publish reads only those that look different since; of the others it makes
 // sure that the store has their content.
 //
+// Beside a tree's head there may be its profile, for clients to fetch ahead by
+// (package profile). It is a hint, so it is not signed; it stays when the tree gets a
+// new head, and goes along when a tree is copied or its head given to another one.
+//
 // Locks, all of them advisory (flock), so that they vanish with their holder:
 //
-//	md/<tree>/.lock      one publish of a tree at a time
+//	md/<tree>/.lock      one publish of a tree at a time, or whoever puts its profile
 //	md/.gc               one gc of a store at a time
 //	md/.lock             whoever rewrites md/trees
 //	<domain>/.tmp/lock   whoever makes or clears a publish's temporary directory

@@ -85,6 +85,10 @@ func Republish(ctx context.Context, o RepublishOptions) (res Result, err error) 
 	if err := listTrees(context.WithoutCancel(ctx), dir); err != nil {
 		return res, err
 	}
+	from := heads{dir: filepath.Join(dir, filepath.FromSlash(o.From.Dir())), tree: o.From}
+	if err := lendProfile(from, to); err != nil {
+		o.Log.Warn("the profile was not given along", "tree", o.To.String(), "err", err)
+	}
 	return Result{
 		Tree: o.To, Domain: head.Domain, Unchanged: !changed, Serial: head.Serial, Time: head.Time,
 		Root: head.Root, Counts: head.Counts, Elapsed: time.Since(start),

@@ -384,7 +384,7 @@ func (in *Intake) flush(domain string) error {
 	if time.Since(d.opened) > cmp.Or(in.opts.Reopen, intakeAge) {
 		return errors.Join(err, d.putAside())
 	}
-	b, newErr := newBatcher(d.store.tmp, d.store.blobs)
+	b, newErr := newBatcher(d.store.tmp, d.store.blobs, d.store.guard)
 	if newErr != nil { // it is opened anew, then
 		d.idle.Stop()
 		err = errors.Join(err, newErr, d.store.close())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"runtime"
@@ -25,7 +26,15 @@ type Healer struct {
 	mended atomic.Int64
 
 	mu     sync.Mutex
-	stores map[string]*dirStore // by domain; guarded by mu
+	stores map[string]*dirStore       // by domain; guarded by mu
+	owed   map[object.TreeName]lacked // heads that PutHeads is to put there; guarded by mu
+}
+
+// lacked is a head that the store lacks.
+type lacked struct {
+	raw  []byte
+	head *object.Head
+	err  error // what is there instead
 }
 
 // Store is what a healer asks: blobs and heads.
@@ -47,7 +56,7 @@ func NewHealer(dir string, local, other Store, keys object.Keys) (*Healer, error
 	}
 	return &Healer{
 		Dir: dir, Local: local, Other: other, Keys: keys,
-		codec: codec, stores: map[string]*dirStore{},
+		codec: codec, stores: map[string]*dirStore{}, owed: map[object.TreeName]lacked{},
 	}, nil
 }
 
@@ -61,8 +70,13 @@ func (h *Healer) Purge(context.Context, tier.Ref) error { return nil }
 // after which the store has it too.
 func (h *Healer) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	stored, _, err := fetchChecked(ctx, h.Local, h.codec, ref)
-	if err == nil || !wrong(err) {
-		return stored, err
+	if err == nil {
+		if err = h.keep(ctx, ref); err == nil {
+			return stored, nil
+		}
+	}
+	if !wrong(err) {
+		return nil, err
 	}
 	good, _, otherErr := fetchChecked(ctx, h.Other, h.codec, ref)
 	if otherErr != nil {
@@ -82,6 +96,22 @@ func (h *Healer) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	return good, nil
 }
 
+// keep has gc leave a blob that is right alone for as long as no head may reach it,
+// as that is yet to be put there.
+func (h *Healer) keep(ctx context.Context, ref tier.Ref) error {
+	if !h.Owes() {
+		return nil
+	}
+	st, err := h.store(ctx, ref.Domain)
+	if err != nil {
+		return err
+	}
+	if there, err := st.has(ref.Digest); err != nil || there {
+		return err
+	}
+	return fmt.Errorf("%v is another user's, or gone by now: %w", ref, tier.ErrAbsent)
+}
+
 func (h *Healer) store(ctx context.Context, domain string) (*dirStore, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -97,7 +127,8 @@ func (h *Healer) store(ctx context.Context, domain string) (*dirStore, error) {
 }
 
 // Head answers with the store's head if it is one, else with the other's, unless
-// the store had a newer one before.
+// the store had a newer one before. PutHeads puts that there, once there is what it
+// reaches.
 func (h *Healer) Head(ctx context.Context, name object.TreeName, since []byte) ([]byte, error) {
 	raw, err := h.Local.Head(ctx, name, since)
 	if err == nil {
@@ -116,37 +147,89 @@ func (h *Healer) Head(ctx context.Context, name object.TreeName, since []byte) (
 	if otherErr != nil {
 		return nil, fmt.Errorf("%w; and %v can't mend it: %v", err, h.Other.Name(), otherErr)
 	}
-	t := heads{dir: filepath.Join(h.Dir, filepath.FromSlash(name.Dir())), tree: name}
-	if err := mkdirAll(t.dir); err != nil {
+	l := lacked{good, head, err}
+	if now, err := h.instead(ctx, name, l); now != nil || err != nil {
+		return now, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.owed[name] = l
+	return good, nil
+}
+
+func (h *Healer) heads(name object.TreeName) heads {
+	return heads{dir: filepath.Join(h.Dir, filepath.FromSlash(name.Dir())), tree: name}
+}
+
+// instead returns the head that has come to stand where one was lacking, and an error
+// where the one that is to be put there would be a step back.
+func (h *Healer) instead(ctx context.Context, name object.TreeName, l lacked) ([]byte, error) {
+	last, err := h.heads(name).lastSerial(nil)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
-	}
-	l, lockErr := t.lock(ctx, slog.New(slog.DiscardHandler))
-	if lockErr != nil {
-		return nil, lockErr
-	}
-	defer l.Close()
-	last, lastErr := t.lastSerial(nil)
-	if lastErr != nil {
-		return nil, lastErr
 	}
 	// A publish may have put one there meanwhile. And one that lacks the right
 	// signature is no older for that.
-	if now, nowErr := h.Local.Head(ctx, name, nil); nowErr == nil {
-		if _, nowErr := openHeadOf(name, now, h.Keys); nowErr == nil {
+	if now, err := h.Local.Head(ctx, name, nil); err == nil {
+		if _, err := openHeadOf(name, now, h.Keys); err == nil {
 			return now, nil
 		}
-		if unsigned, nowErr := openHeadOf(name, now, nil); nowErr == nil {
+		if unsigned, err := openHeadOf(name, now, nil); err == nil {
 			last = max(last, unsigned.Serial)
 		}
 	}
-	if head.Serial < last {
-		return nil, fmt.Errorf("%w; and that of %v, serial %d, is older than %d, which was here", err, h.Other.Name(), head.Serial, last)
+	if l.head.Serial < last {
+		return nil, fmt.Errorf("%w; and that of %v, serial %d, is older than %d, which was here", l.err, h.Other.Name(), l.head.Serial, last)
 	}
-	if err := t.install(good, nil, nil); err != nil {
-		return nil, err
+	return nil, nil
+}
+
+// Owes tells whether PutHeads has something to do.
+func (h *Healer) Owes() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.owed) > 0
+}
+
+// PutHeads puts the heads there that were lacking. It is for when all that they
+// reach was asked for, and is there.
+func (h *Healer) PutHeads(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.owed) == 0 {
+		return nil
+	}
+	for _, st := range h.stores {
+		if err := st.finish(); err != nil {
+			return err
+		}
+	}
+	for name, l := range h.owed {
+		if err := h.putHead(ctx, name, l); err != nil {
+			return fmt.Errorf("mend the head of %v: %w", name, err)
+		}
+	}
+	return listTrees(context.WithoutCancel(ctx), h.Dir)
+}
+
+func (h *Healer) putHead(ctx context.Context, name object.TreeName, l lacked) error {
+	t := h.heads(name)
+	if err := mkdirAll(t.dir); err != nil {
+		return err
+	}
+	turn, err := t.lock(ctx, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer turn.Close()
+	if now, err := h.instead(ctx, name, l); now != nil || err != nil {
+		return err
+	}
+	if err := t.install(l.raw, nil, nil); err != nil {
+		return err
 	}
 	h.mended.Add(1)
-	return good, listTrees(context.WithoutCancel(ctx), h.Dir)
+	return nil
 }
 
 // Close makes what was mended last, and returns how many objects that are.

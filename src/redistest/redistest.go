@@ -98,7 +98,7 @@ func (s *Server) run() error {
 		return err
 	}
 	for end := time.Now().Add(limit); ; {
-		if answers(s.Addr) {
+		if s.answers() {
 			s.cmd, s.ended = cmd, ended
 			return nil
 		}
@@ -115,20 +115,24 @@ func (s *Server) run() error {
 	}
 }
 
-// answers tells whether a redis is ready there, be it for want of a password.
-func answers(addr string) bool {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
+// answers tells whether a redis is ready there: it has read its files then.
+func (s *Server) answers() bool {
+	c, err := net.DialTimeout("tcp", s.Addr, time.Second)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(time.Second))
-	if _, err := io.WriteString(c, "PING\r\n"); err != nil {
+	say, want := "PING\r\n", "+PONG\r\n"
+	if s.Passwd != "" {
+		say, want = "AUTH "+s.Passwd+"\r\n"+say, "+OK\r\n"+want
+	}
+	if _, err := io.WriteString(c, say); err != nil {
 		return false
 	}
-	b := make([]byte, 64)
-	n, _ := c.Read(b)
-	return strings.HasPrefix(string(b[:n]), "+PONG") || strings.HasPrefix(string(b[:n]), "-NOAUTH")
+	b := make([]byte, len(want))
+	_, err = io.ReadFull(c, b)
+	return err == nil && string(b) == want
 }
 
 // Kill ends it by SIGKILL.
@@ -158,6 +162,9 @@ func (s *Server) Restart() {
 		}
 	}
 }
+
+// PID is its process while it runs.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 // Freeze stops it in its tracks: connections are made, nothing is answered.
 func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }

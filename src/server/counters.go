@@ -132,6 +132,7 @@ func (s *Server) sweep(ctx context.Context) {
 			return
 		}
 		s.expire(ctx)
+		s.profiles.expire(ctx, time.Now().Add(-profileLife))
 		if err := s.kept.sweep(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("forget blobs that are gone", "op", "sweep", "err", err)
 		}

@@ -61,4 +61,7 @@ const (
 	clientsTable = "clients" // client id -> Client
 	mountsTable  = "mounts"  // client id, NUL, mount name -> Mount
 	headsTable   = "heads"   // id of a store, blank, directory of a tree -> head
+
+	profilesTable = "profiles"      // as headsTable -> profile
+	profileTimes  = "profile_times" // as headsTable -> when it was last asked for or put, in Unix seconds
 )

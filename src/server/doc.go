@@ -6,11 +6,14 @@
 //	POST /ays/client/<client>           a client tells of itself
 //	POST /ays/stor/<name>               of a store that it knows; a token comes back for a private one
 //	POST /ays/mount/<client>/<mount>    and of a mount
+//	GET  /ays/profile/<client>/<mount>  what programs need of a mount's tree first: see package profile
+//	POST /ays/profile/<client>/<mount>  what they needed in one run, to be merged with that
 //	GET  /md/<client>/<mount>/<path>    the listing of a directory; &subtree=1 for those below it, too
 //	GET  /<domain>/<digest>             a blob
 //	PUT  /<domain>/<digest>             publishes a blob to the cache itself
 //	POST /<domain>                      many blobs: see object.Frame
 //	GET  /md/<tree>/head, /md/trees     as a store has them, so that a cache can be used as one
+//	GET  /md/<tree>/profile             likewise
 //	PUT  /md/<tree>/head                publishes a tree to the cache itself
 //	GET  /  /healthz  /metrics          a page for people, liveness, Prometheus text
 //
@@ -63,6 +66,17 @@
 // password. Trees of private stores are not put where RESP has them. A ledis on
 // another machine has rights of its own: whoever reads there reads all blobs.
 //
+// # Profiles
+//
+// There is one for each tree of a store, for who may read that store. It is what
+// clients posted, a run at a time, in the order that profile.Merge gives it; before
+// there is any, or when its publisher has a newer one, what the store has beside the
+// tree's head. Runs of one tree that come within a second of each other count as one.
+// A thousand profiles are kept, each for 30 days from when it was last asked for.
+//
+// Anybody who may read a tree may post, under any client's name: a profile decides
+// only what clients fetch ahead of need, out of that tree and within bounds.
+//
 // # Where blobs go out as they came in
 //
 // Blobs are kept, and sent to who accepts zstd, in stored form. A blob in the data
@@ -76,7 +90,8 @@
 // take it for a whole answer. Whoever reads slowly, or leaves, is in nobody's way.
 // Smaller ones, parts and answers to HEAD are sent when the blob is verified.
 //
-// Which form it has is told by its beginning. Content that is itself of zstd can
-// be mistaken there; that shows in the end, the answer is cut, and the next one,
-// out of the data, is right.
+// Which form it has is told by its beginning. Content that is itself of zstd has a
+// checksum nearly always, as stored forms have none, and is sent when it is
+// verified. Other such content is mistaken; that shows in the end, the answer is
+// cut, and the next one, of what is then known, is right.
 package server

@@ -9,6 +9,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -77,8 +78,7 @@ func (f *flow) copy(a *tier.Arrival, public bool) {
 	}
 	packed, sure := formOf(data, size)
 	header := f.call.r.Header
-	if !sure || packed && (f.call.fetch == fetchPass || !accepts(header, "Accept-Encoding", "zstd")) {
-		// What is not kept would be mistaken the next time, too.
+	if !sure || packed && (f.call.w.server.mistakes.has(f.call.digest) || !accepts(header, "Accept-Encoding", "zstd")) {
 		return
 	}
 	f.begin(int(size), packed, public)
@@ -132,8 +132,8 @@ func formOf(beginning []byte, size int64) (packed, sure bool) {
 		return false, true
 	}
 	var z zstd.Header
-	if err := z.Decode(beginning); err != nil || !z.HasFCS || z.FrameContentSize > object.MaxBlob {
-		return false, false
+	if err := z.Decode(beginning); err != nil || !z.HasFCS || z.FrameContentSize > object.MaxBlob || z.HasCheckSum {
+		return false, false // not as stores have blobs: content that is of zstd itself, most likely
 	}
 	return z.FrameContentSize > uint64(size), true
 }
@@ -161,9 +161,45 @@ func (f *flow) stop() (begun bool) {
 // it must not take what came for the whole.
 func (f *flow) finish(h held, err error) {
 	c := f.call
+	if err == nil && h.zstd != f.zstd {
+		c.w.server.mistakes.add(c.digest)
+	}
 	if err != nil || len(h.Data) != f.size || h.zstd != f.zstd || f.public && !h.public || !startsWith(h.Data, f.sent) {
 		c.w.server.log.Debug("cut an answer", "op", "get", "domain", c.domain, "digest", c.digest, "sent", len(f.sent), "err", err)
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = c.w.Write(h.Data[len(f.sent):]) // who left has no use for an error
+}
+
+// mistakes are digests of content that was taken for compressed by its beginning,
+// as many as were last seen. The cache may not have room for what would tell.
+type mistakes struct {
+	mu    sync.Mutex
+	known map[digest.Digest]bool // GUARDED_BY(mu)
+	order []digest.Digest        // GUARDED_BY(mu); oldest first
+}
+
+const maxMistakes = 4096
+
+func (m *mistakes) has(d digest.Digest) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.known[d]
+}
+
+func (m *mistakes) add(d digest.Digest) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known[d] {
+		return
+	}
+	if m.known == nil {
+		m.known = make(map[digest.Digest]bool)
+	}
+	if len(m.order) == maxMistakes {
+		delete(m.known, m.order[0])
+		m.order = m.order[1:]
+	}
+	m.known[d] = true
+	m.order = append(m.order, d)
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
@@ -66,12 +68,17 @@ type reader struct {
 // begin makes a request for a blob with a connection of its own; header has pairs.
 func begin(t testing.TB, url string, h2 bool, d digest.Digest, header ...string) *reader {
 	t.Helper()
+	return beginAt(t, url+"/default/"+d.String(), h2, header...)
+}
+
+func beginAt(t testing.TB, url string, h2 bool, header ...string) *reader {
+	t.Helper()
 	client := &http.Client{Transport: &http.Transport{DisableCompression: true, Protocols: new(http.Protocols)}}
 	tr := client.Transport.(*http.Transport)
 	tr.Protocols.SetHTTP1(!h2)
 	tr.Protocols.SetUnencryptedHTTP2(h2)
 	ctx, cancel := context.WithCancel(t.Context())
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/default/"+d.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	must(t, err)
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
@@ -403,10 +410,44 @@ func TestFlowOfZstdContent(t *testing.T) {
 	if r := c.blob("default", d, 1, "Accept-Encoding", "zstd"); r.status != 200 || !bytes.Equal(r.body, content) || r.header.Get("Content-Encoding") != "" {
 		t.Errorf("the next time: %d, %d bytes, %v", r.status, len(r.body), r.header)
 	}
+	// Nor is it mistaken again where it is not kept.
+	other := append(content[:len(content)-1:len(content)-1], content[len(content)-1]^1)
+	d = digest.Of(other)
+	rest = st.drip(d, other)
+	pass := c.url + "/default/" + d.String() + "?fetch=3"
+	r = beginAt(t, pass, false, "Accept-Encoding", "zstd")
+	r.wantNext(other[:len(other)/2])
+	rest()
+	if b, err := io.ReadAll(r.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("passed on: %d bytes more as the zstd of something: %v", len(b), err)
+	}
+	rest = st.drip(d, other)
+	time.AfterFunc(300*time.Millisecond, rest)
+	r = beginAt(t, pass, false, "Accept-Encoding", "zstd")
+	if b, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(b, other) || r.Header.Get("Content-Encoding") != "" {
+		t.Errorf("passed on again: %d bytes, %v, %v", len(b), err, r.Header)
+	}
 	for _, d := range []digest.Digest{st.put("default", append(bytes.Clone(content), 0)), st.put("default", content[:100_000])} {
 		if r := c.blob("default", d, 3, "Accept-Encoding", "zstd"); r.status != 200 || digest.Of(r.body) != d || r.header.Get("Content-Encoding") != "" {
 			t.Errorf("passed on: %d, %d bytes, %v", r.status, len(r.body), r.header)
 		}
+	}
+}
+
+// Content as zstd(1) makes it is not mistaken at all.
+func TestFlowOfChecksummedContent(t *testing.T) {
+	t.Parallel()
+	plain, _ := words(t)
+	enc, err := zstd.NewWriter(nil)
+	must(t, err)
+	content := enc.EncodeAll(plain, nil)
+	st, c := emptyStore(t), newCache(t, patient)
+	c.post("/ays/stor/stor", map[string]any{"url": st.URL})
+	d := digest.Of(content)
+	st.drip(d, content)()
+	r := begin(t, c.url, false, d, "Accept-Encoding", "zstd")
+	if b, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(b, content) || r.Header.Get("Content-Encoding") != "" {
+		t.Errorf("%d bytes, %v, %v", len(b), err, r.Header)
 	}
 }
 

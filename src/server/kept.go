@@ -284,6 +284,14 @@ func (s shelf) Range(ref tier.Ref, off, n int64) (tier.Blob, error) {
 	return b, nil
 }
 
+// Ready leaves it to Range.
+func (s shelf) Ready(tier.Ref, int64, int64) (tier.Blob, tier.Nearness) {
+	return tier.Blob{}, tier.Unknown
+}
+
+// WillNeed does nothing: who asks a cache asks for whole blobs, in no order.
+func (s shelf) WillNeed(tier.Ref) bool { return false }
+
 // Copy is Get into memory of the caller's own.
 func (s shelf) Copy(ref tier.Ref) ([]byte, error) {
 	b, err := s.Get(ref)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/aysfs/aysfs/src/config"
@@ -78,32 +79,44 @@ func (s *Server) putBlob(c *call) {
 	}
 	ctx := c.r.Context()
 	// Nearly all are small. What is larger, or gets so when it is made plain, waits
-	// for its turn.
-	memory, need := s.pools.taken.memory, max(c.r.ContentLength, 0)+object.MaxBlob
+	// for its turn once it is here: however slowly it comes, others don't wait for it.
 	large := c.r.ContentLength > object.MaxBlob
+	var stored []byte
+	var spool *os.File
+	var ok bool
 	if large {
-		memory, need = s.pools.large.memory, s.pools.large.bytes
+		if spool, ok = s.spooled(c); !ok {
+			return
+		}
+		defer spool.Close()
+	} else {
+		need := max(c.r.ContentLength, 0) + object.MaxBlob
+		if s.pools.taken.memory.Acquire(ctx, need) != nil {
+			c.empty(statusLeft)
+			return
+		}
+		defer s.pools.taken.memory.Release(need)
+		if stored, ok = c.upload(object.MaxBlob); !ok {
+			return
+		}
 	}
-	if memory.Acquire(ctx, need) != nil {
-		c.empty(statusLeft)
-		return
+	err := object.ErrTooLarge
+	if !large {
+		_, err = s.codec.Unpack(c.digest, stored, object.MaxBlob)
 	}
-	defer memory.Release(need)
-	stored, ok := c.upload(s.limit)
-	if !ok {
-		return
-	}
-	limit := int64(object.MaxBlob)
-	if large {
-		limit = s.limit
-	}
-	_, err := s.codec.Unpack(c.digest, stored, limit)
-	if errors.Is(err, object.ErrTooLarge) && !large {
+	if errors.Is(err, object.ErrTooLarge) {
 		if s.pools.large.memory.Acquire(ctx, s.pools.large.bytes) != nil {
 			c.empty(statusLeft)
 			return
 		}
 		defer s.pools.large.memory.Release(s.pools.large.bytes)
+		if large {
+			stored = make([]byte, c.r.ContentLength)
+			if _, err := io.ReadFull(io.NewSectionReader(spool, 0, c.r.ContentLength), stored); err != nil {
+				s.notTaken(c, fmt.Errorf("read what was uploaded: %w", err))
+				return
+			}
+		}
 		_, err = s.codec.Unpack(c.digest, stored, s.limit)
 	}
 	switch {
@@ -212,28 +225,82 @@ func (c *call) taken(fresh bool) {
 // upload reads a body of up to limit bytes. It answers itself where there is too
 // much of it, or where it stands still.
 func (c *call) upload(limit int64) ([]byte, bool) {
+	n, ok := c.length(limit)
+	if !ok {
+		return nil, false
+	}
+	b := make([]byte, n)
+	at := 0
+	ok = c.receive(n, func(k int64) []byte {
+		at += int(k)
+		return b[at-int(k) : at]
+	}, nil)
+	return b, ok
+}
+
+// spooled is upload of a large object, to a file without a name.
+func (s *Server) spooled(c *call) (*os.File, bool) {
+	n, ok := c.length(s.limit)
+	if !ok {
+		return nil, false
+	}
+	f, err := os.CreateTemp(s.opts.Config.Main.Data, "upload-*")
+	if err == nil {
+		err = os.Remove(f.Name())
+	}
+	if err != nil {
+		s.notTaken(c, fmt.Errorf("make a file for an upload: %w", err))
+		return nil, false
+	}
+	b := make([]byte, piece)
+	if !c.receive(n, func(k int64) []byte { return b[:k] }, f.Write) {
+		f.Close()
+		return nil, false
+	}
+	return f, true
+}
+
+// length is how long a body of up to limit bytes is.
+func (c *call) length(limit int64) (int64, bool) {
 	n := c.r.ContentLength
 	switch {
 	case n < 0:
 		c.wrong(http.StatusLengthRequired, "the request must say how long its body is")
-		return nil, false
 	case n > limit:
 		c.wrong(http.StatusRequestEntityTooLarge, fmt.Sprintf("the body may have %d bytes", limit))
-		return nil, false
+	default:
+		return n, true
 	}
+	return 0, false
+}
+
+// receive reads n bytes of the body, in pieces, each into what buffer returns for
+// its length, and has each taken.
+func (c *call) receive(n int64, buffer func(n int64) []byte, take func([]byte) (int, error)) bool {
 	stall := c.w.server.current.Load().stall
 	control := http.NewResponseController(c.w.ResponseWriter)
-	b := make([]byte, n)
 	for at := int64(0); at < n; {
 		_ = control.SetReadDeadline(time.Now().Add(stall)) // where it can't be set there is no connection to wait for
-		k, err := io.ReadFull(c.r.Body, b[at:min(at+piece, n)])
+		b := buffer(min(piece, n-at))
+		k, err := io.ReadFull(c.r.Body, b)
 		if at += int64(k); err != nil {
 			// The deadline stays, or the server would wait for the rest.
 			c.w.Header().Set("Connection", "close")
 			c.wrong(http.StatusBadRequest, "the body can't be read")
-			return nil, false
+			return false
+		}
+		if take == nil {
+			continue
+		}
+		if _, err := take(b); err != nil {
+			c.w.Header().Set("Connection", "close")
+			if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+				err = fmt.Errorf("%w: %w", publish.ErrNoRoom, err)
+			}
+			c.w.server.notTaken(c, fmt.Errorf("keep an upload for now: %w", err))
+			return false
 		}
 	}
 	_ = control.SetReadDeadline(time.Time{}) // the server looks by reading whether the client is still there
-	return b, true
+	return true
 }

@@ -174,6 +174,34 @@ func TestPutStalls(t *testing.T) {
 	c.nothingKept(d)
 }
 
+// A large body that comes slowly is in nobody's way.
+func TestPutSlowly(t *testing.T) {
+	t.Parallel()
+	c := publishedCache(t, func(cfg *config.Server) { cfg.HTTP.StallTimeout = time.Minute })
+	large := bytes.Repeat([]byte("an index\n"), 200_000)
+	for i := range 3 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(c.url, "http://"))
+		must(t, err)
+		defer conn.Close()
+		fmt.Fprintf(conn, "PUT /default/%v HTTP/1.1\r\nHost: x\r\nAuthorization: Basic d3JpdGVyOnc=\r\nContent-Length: %d\r\n\r\n", digest.Of(large), len(large))
+		_, err = conn.Write(large[:len(large)/2+i])
+		must(t, err)
+	}
+	done := make(chan reply, 1)
+	go func() { done <- c.put("/default/"+digest.Of(large).String(), large) }()
+	select {
+	case r := <-done:
+		if r.status != http.StatusCreated {
+			t.Errorf("%d %s", r.status, r.body)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it waits for the others")
+	}
+	if left, _ := filepath.Glob(filepath.Join(c.server.opts.Config.Main.Data, "upload-*")); len(left) > 0 {
+		t.Errorf("%q is left", left)
+	}
+}
+
 // A head is taken when all it reaches is here, in order, and is then what all get.
 func TestPutHead(t *testing.T) {
 	t.Parallel()

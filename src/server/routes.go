@@ -12,6 +12,7 @@ import (
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/profile"
 	"github.com/aysfs/aysfs/src/tier/store"
 )
 
@@ -27,6 +28,9 @@ const (
 	routeMount
 	routeListing
 	routeHead
+	routeProfile
+	routePutProfile
+	routeTreeProfile
 	routeTrees
 	routeBlob
 	routeBatch
@@ -37,7 +41,7 @@ const (
 )
 
 func (r route) String() string {
-	return [...]string{"page", "healthz", "metrics", "client", "stor", "mount", "md", "head", "trees", "blob", "batch", "put", "put_head", "wrong"}[r]
+	return [...]string{"page", "healthz", "metrics", "client", "stor", "mount", "md", "head", "profile", "put_profile", "tree_profile", "trees", "blob", "batch", "put", "put_head", "wrong"}[r]
 }
 
 // request is what the line of a request says.
@@ -77,6 +81,11 @@ func parseRequest(method string, u *url.URL) (request, error) {
 		if method == http.MethodPut {
 			allowed = true
 			q.route = map[route]route{routeBlob: routePut, routeHead: routePutHead}[q.route]
+		}
+	case routeProfile:
+		want = "GET, HEAD or POST"
+		if method == http.MethodPost {
+			allowed, q.route = true, routePutProfile
 		}
 	}
 	if !allowed {
@@ -159,6 +168,8 @@ func parseAnnouncement(s []string) (request, error) {
 		return request{route: routeStor, name: s[1]}, checkNames(s[1])
 	case len(s) == 3 && s[0] == "mount":
 		return request{route: routeMount, client: s[1], mount: s[2]}, checkNames(s[1], s[2])
+	case len(s) == 3 && s[0] == "profile":
+		return request{route: routeProfile, client: s[1], mount: s[2]}, checkNames(s[1], s[2])
 	}
 	return request{}, errNoRoute
 }
@@ -190,11 +201,14 @@ func parseMD(s []string) (request, error) {
 	}
 	if isTreeID(s[1]) || isTreeID(s[2]) {
 		last := len(s) - 1
-		if s[last] != "head" {
-			return request{}, errors.New("the path of a tree must end in /head")
-		}
 		n, err := object.ParseTreeDir(strings.Join(s[:last], "/"))
-		return request{route: routeHead, tree: n}, err
+		switch s[last] {
+		case "head":
+			return request{route: routeHead, tree: n}, err
+		case profile.File:
+			return request{route: routeTreeProfile, tree: n}, err
+		}
+		return request{}, errors.New("the path of a tree must end in /head or /profile")
 	}
 	q := request{route: routeListing, client: s[1], mount: s[2], path: strings.TrimSuffix(strings.Join(s[3:], "/"), "/")}
 	for _, name := range s[3:] {
@@ -311,6 +325,12 @@ func (s *Server) dispatch(c *call) {
 		s.getListing(c)
 	case routeHead:
 		s.getHead(c)
+	case routeProfile:
+		s.getProfile(c)
+	case routePutProfile:
+		s.postProfile(c)
+	case routeTreeProfile:
+		s.getTreeProfile(c)
 	case routeTrees:
 		s.getTrees(c)
 	case routeBlob:

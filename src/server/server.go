@@ -50,10 +50,12 @@ type Server struct {
 	stores     stores
 	marks      marks
 	announced  announced
+	profiles   profiles
 	current    atomic.Pointer[current]
 	events     *events
 	configRead configRead
 	open       openTrees
+	mistakes   mistakes
 	counters
 	behind   behind
 	template *template.Template // of the page
@@ -134,6 +136,10 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 	s.kept = newKept(opts.Data, s.codec, s.limit, s.log)
 	s.announced.data, s.announced.log = opts.Data, s.log
 	if err := s.announced.load(ctx); err != nil {
+		return nil, err
+	}
+	s.profiles.server = s
+	if err := s.profiles.load(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.loadMarks(ctx); err != nil {

@@ -107,6 +107,11 @@ func (c *credentialed) head(ctx context.Context, n object.TreeName, since []byte
 	return c.now.Load().Head(store.WithVia(ctx, c.server.viaWith(via)), n, since)
 }
 
+// profile asks the store for what programs need of a tree.
+func (c *credentialed) profile(ctx context.Context, n object.TreeName, via string) ([]byte, error) {
+	return c.now.Load().Profile(store.WithVia(ctx, c.server.viaWith(via)), n)
+}
+
 // trees asks the store for its trees.
 func (c *credentialed) trees(ctx context.Context, via string) ([]object.TreeName, error) {
 	return c.now.Load().Trees(store.WithVia(ctx, c.server.viaWith(via)))

@@ -29,7 +29,7 @@ type ChainConfig struct {
 
 	// Budget bounds what fetches under way hold, in bytes, stored and plain
 	// form together; a larger blob is fetched with nothing beside it. 0 means
-	// 32 MiB. Prefetches have at most half of it.
+	// 32 MiB. What nobody waits for has at most half of it.
 	Budget int64
 	// Recent is how many bytes of the blobs fetched last are kept in memory;
 	// 0 keeps none.
@@ -37,7 +37,10 @@ type ChainConfig struct {
 	// Timeout bounds a fetch over all sources; 0 means 30 s. A blob of more
 	// than object.MaxBlob bytes has as much again for each MaxBlob more.
 	Timeout time.Duration
-	Log     *slog.Logger // nil for none
+	// Room is how many bytes the cache can take before it must drop something;
+	// nil: any.
+	Room func() int64
+	Log  *slog.Logger // nil for none
 
 	// Stored has the chain give and keep blobs in the stored form that a source
 	// gave, verified all the same, and answer when they are kept: for a server,
@@ -62,6 +65,7 @@ type Chain struct {
 	origins origins
 	window  *window
 	timeout time.Duration
+	room    func() int64 // nil: without end
 	log     *slog.Logger
 	stored  bool // what is called plain below is in stored form
 
@@ -74,16 +78,24 @@ type Chain struct {
 	running sync.WaitGroup
 
 	mu          sync.Mutex
-	closed      bool            // GUARDED_BY(mu)
-	flights     map[Ref]*flight // GUARDED_BY(mu)
-	prefetches  int             // GUARDED_BY(mu); how many run
-	prefetching int64           // GUARDED_BY(mu); bytes of memory that they have
-	cleared     int             // GUARDED_BY(mu); while above 0 no prefetch begins
+	closed      bool               // GUARDED_BY(mu)
+	flights     map[Ref]*flight    // GUARDED_BY(mu)
+	prefetching int64              // GUARDED_BY(mu); bytes of memory that prefetches have
+	cleared     int                // GUARDED_BY(mu); while above 0 no prefetch begins
+	jobs        [priorities][]*job // GUARDED_BY(mu); in the order of their turns
+	flying      [priorities]int64  // GUARDED_BY(mu); bytes on their way, estimated
+	demands     int                // GUARDED_BY(mu); fetches that somebody waits for and no job would have made
+	demanded    time.Time          // GUARDED_BY(mu); when the last of them ended
+	seen        int64              // GUARDED_BY(mu); reads, when they were last looked at
+	quiet       time.Time          // GUARDED_BY(mu); since when there were no more
+	waking      bool               // GUARDED_BY(mu); dispatch will be called by a timer
 
 	arrived  atomic.Int64 // when a source last gave a blob, in nanoseconds since 1970
 	unfilled atomic.Int64 // blobs that a nearer group was not given
 
 	cacheHits, cacheBytes, cacheErrors, recentHits, recentBytes, misses atomic.Int64
+
+	copies atomic.Int64 // of these, those that no reader of files made
 }
 
 // NewChain returns a chain. Close ends it; the cache and the sources are the
@@ -101,7 +113,7 @@ func NewChain(cfg ChainConfig) *Chain {
 	c := &Chain{
 		cache: cfg.Cache, codec: cfg.Codec, recent: newRecent(cfg.Recent), timeout: cfg.Timeout, log: cfg.Log,
 		budget: cfg.Budget, prefetchBudget: cfg.Budget / 2, memory: cfg.Memory, stored: cfg.Stored,
-		flights: make(map[Ref]*flight), window: newWindow(cfg.Timeout),
+		flights: make(map[Ref]*flight), window: newWindow(), room: cfg.Room,
 	}
 	if c.memory == nil {
 		c.memory = semaphore.NewWeighted(cfg.Budget)
@@ -139,6 +151,9 @@ func (c *Chain) get(ctx context.Context, ref Ref, keep bool, arriving func(*Arri
 		return b, nil
 	}
 	c.misses.Add(1)
+	if Background(ctx) {
+		c.copies.Add(1)
+	}
 	if ctx.Err() != nil {
 		return Blob{}, ended(ctx, "get", ref)
 	}
@@ -153,7 +168,7 @@ func (c *Chain) get(ctx context.Context, ref Ref, keep bool, arriving func(*Arri
 // fetched waits for the flight of a blob, and tells whether that began as a
 // prefetch.
 func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*Arrival)) (b Blob, prefetched bool, err error) {
-	f, err := c.join(ref, keep)
+	f, err := c.join(ref, keep, !Background(ctx))
 	if err != nil {
 		return Blob{}, false, err
 	}
@@ -205,12 +220,38 @@ func (c *Chain) Local(ref Ref, off, n int64) (Blob, bool) {
 	return Blob{}, false
 }
 
+// Ready is Local for what is in memory: it waits for nothing. What is on disk the
+// disk begins to read.
+func (c *Chain) Ready(ref Ref, off, n int64) (Blob, Nearness) {
+	ref = bounded(ref)
+	if c.cache != nil {
+		switch b, near := c.cache.Ready(ref, off, n); near {
+		case InMemory:
+			c.hit(b)
+			return b, near
+		case Coming:
+			return b, near
+		}
+	}
+	if data, ok := c.remembered(ref); ok && off >= 0 && n >= 0 && off <= int64(len(data))-n {
+		return NewBlob(data[off:off+n], nil), InMemory
+	}
+	return Blob{}, Unknown
+}
+
+// WillNeed has the disk begin to read a blob that the machine has, and what lies
+// behind it. It is false where there is nothing to read.
+func (c *Chain) WillNeed(ref Ref) bool {
+	return c.cache != nil && c.cache.WillNeed(bounded(ref))
+}
+
 // Copy is Get for callers that look at the bytes themselves, which are theirs.
 func (c *Chain) Copy(ctx context.Context, ref Ref) ([]byte, error) {
 	ref = bounded(ref)
 	if c.cache != nil {
 		data, err := c.cache.Copy(ref)
 		if c.cached(ref, Blob{Data: data}, err) {
+			c.copies.Add(1)
 			return data, nil
 		}
 	}
@@ -242,9 +283,9 @@ func (c *Chain) Origin(ref Ref) string {
 	return "not fetched"
 }
 
-// Prefetch begins to fetch a blob in the background, unless the machine has it
-// or it is on its way. It is false where there is no room for that now. It
-// never waits, and demand keeps at least half of the budget to itself.
+// Prefetch begins to fetch a blob in the background, as ReadAhead, unless the
+// machine has it or it is on its way. It is false where there is no room for that
+// now. It never waits, and demand keeps at least half of the budget to itself.
 func (c *Chain) Prefetch(ref Ref) bool {
 	ref = bounded(ref)
 	if c.has(ref) {
@@ -258,10 +299,10 @@ func (c *Chain) Prefetch(ref Ref) bool {
 	if _, ok := c.flights[ref]; ok {
 		return true
 	}
-	if !c.admitPrefetch(c.cost(ref)) {
+	if !c.admitPrefetch(ReadAhead, ref) {
 		return false
 	}
-	c.begin(ref, true)
+	c.begin(&flight{ref: ref, prefetch: true, priority: ReadAhead})
 	return true
 }
 
@@ -292,8 +333,7 @@ func (c *Chain) near(ref Ref) (Blob, bool) {
 // cached counts what the cache answered, and tells whether it had the blob.
 func (c *Chain) cached(ref Ref, b Blob, err error) bool {
 	if err == nil {
-		c.cacheHits.Add(1)
-		c.cacheBytes.Add(int64(len(b.Data)))
+		c.hit(b)
 		return true
 	}
 	if !errors.Is(err, ErrAbsent) {
@@ -302,6 +342,12 @@ func (c *Chain) cached(ref Ref, b Blob, err error) bool {
 		c.log.Warn("read the cache", "op", "get", "digest", ref.Digest, "err", err)
 	}
 	return false
+}
+
+// hit counts an answer of the cache.
+func (c *Chain) hit(b Blob) {
+	c.cacheHits.Add(1)
+	c.cacheBytes.Add(int64(len(b.Data)))
 }
 
 // remembered looks into what was fetched last.
@@ -323,8 +369,9 @@ func (c *Chain) has(ref Ref) bool {
 	return ok
 }
 
-// fetch asks the groups in their order, until one has the blob.
-func (c *Chain) fetch(ctx context.Context, ref Ref) ([]byte, error) {
+// fetch asks the groups in their order, until one has the blob. It also returns how
+// large that was in stored form.
+func (c *Chain) fetch(ctx context.Context, ref Ref) (plain []byte, stored int, err error) {
 	failed := &FetchError{Ref: ref}
 	for i, g := range c.groups {
 		a, failures := c.askInTime(ctx, g, ref, len(c.groups)-i-1)
@@ -332,7 +379,7 @@ func (c *Chain) fetch(ctx context.Context, ref Ref) ([]byte, error) {
 			c.origins.add(ref, a.from)
 			c.arrived.Store(time.Now().UnixNano())
 			c.fillBefore(i, ref, a.stored)
-			return a.plain, nil
+			return a.plain, len(a.stored), nil
 		}
 		for _, err := range failures {
 			failed.Failures = append(failed.Failures, Unavailable(err))
@@ -345,7 +392,7 @@ func (c *Chain) fetch(ctx context.Context, ref Ref) ([]byte, error) {
 	if len(c.groups) == 0 {
 		failed.Failures = append(failed.Failures, fmt.Errorf("%w: no source is configured", ErrUnavailable))
 	}
-	return nil, failed
+	return nil, 0, failed
 }
 
 // askInTime lets a group have half of the time that is left where others come
@@ -480,6 +527,7 @@ type ChainStatus struct {
 	Unfilled    int64 `json:"unfilled"`  // blobs that a nearer tier was not given
 	InFlight    int64 `json:"in_flight"` // bytes of Budget that are taken
 	Budget      int64 `json:"budget"`
+	Window      int64 `json:"window"`       // most bytes on their way that nobody waits for
 	RecentBlobs int   `json:"recent_blobs"` // kept now
 	RecentUsed  int64 `json:"recent_used"`  // bytes that they take
 }
@@ -491,7 +539,7 @@ func (c *Chain) Status() ChainStatus {
 			CacheHits: c.cacheHits.Load(), CacheBytes: c.cacheBytes.Load(), CacheErrors: c.cacheErrors.Load(),
 			RecentHits: c.recentHits.Load(), RecentBytes: c.recentBytes.Load(), Misses: c.misses.Load(),
 		},
-		Unfilled: c.unfilled.Load(), InFlight: c.inFlight.Load(), Budget: c.budget,
+		Unfilled: c.unfilled.Load(), InFlight: c.inFlight.Load(), Budget: c.budget, Window: c.window.now(),
 	}
 	s.RecentBlobs, s.RecentUsed = c.recent.usage()
 	for _, g := range c.groups {

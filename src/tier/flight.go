@@ -11,30 +11,35 @@ import (
 type flight struct {
 	ref      Ref
 	since    time.Time
-	prefetch bool // goes on with nobody waiting
+	prefetch bool     // goes on with nobody waiting
+	priority Priority // of a prefetch
+	demand   bool     // somebody waits, and no job would have made it
+	alone    bool     // hardly any others were under way when it began
 	cost     int64
+	estimate int64 // bytes that a prefetch will have on its way
 	cancel   context.CancelFunc
 	arrival  *Arrival // nil where blobs are not passed on
 
-	waiters int  // GUARDED_BY(Chain.mu)
-	keep    bool // GUARDED_BY(Chain.mu); give it to the cache
+	waiters int    // GUARDED_BY(Chain.mu)
+	keep    bool   // GUARDED_BY(Chain.mu); give it to the cache
+	jobs    []*job // GUARDED_BY(Chain.mu); to be told what became of it
 
 	done  chan struct{} // closed once plain or err is set
 	plain []byte
 	err   error
 }
 
-// flightOverhead is about what a flight costs besides the blob: a connection's
-// buffers and a stack. With it the budget also bounds how many there are.
-const flightOverhead = 32 << 10
+// flightOverhead is about what a flight costs besides the blob: a stack, and a
+// share of a connection's buffers. With it the budget also bounds how many there are.
+const flightOverhead = 16 << 10
 
 // cost is what a fetch may come to hold, in bytes: the blob in stored form,
 // which is no larger than plain, and plain.
 func (c *Chain) cost(ref Ref) int64 { return min(2*ref.Max()+flightOverhead, c.budget) }
 
 // join returns the flight for ref with one more waiter, and begins it where
-// there is none.
-func (c *Chain) join(ref Ref, keep bool) (*flight, error) {
+// there is none. demand tells whether who waits is not to be held up by jobs.
+func (c *Chain) join(ref Ref, keep, demand bool) (*flight, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -42,7 +47,14 @@ func (c *Chain) join(ref Ref, keep bool) (*flight, error) {
 	}
 	f, ok := c.flights[ref]
 	if !ok {
-		f = c.begin(ref, false)
+		f = &flight{ref: ref}
+		if j := c.expected(ref); j != nil {
+			f.jobs = []*job{j}
+		} else if demand {
+			f.demand = true
+			c.demands++
+		}
+		c.begin(f)
 	}
 	f.waiters++
 	f.keep = f.keep || keep
@@ -69,25 +81,36 @@ func (f *flight) landed() bool {
 	}
 }
 
-// abandon cancels a flight. c.mu is held.
+// abandon cancels a flight. Jobs have to begin it anew. c.mu is held.
 func (c *Chain) abandon(f *flight) {
 	f.cancel()
+	for _, j := range f.jobs {
+		j.flying--
+		j.ready = append([]Ref{f.ref}, j.ready...)
+	}
+	f.jobs = nil
 	if c.flights[f.ref] == f {
 		delete(c.flights, f.ref)
 	}
 }
 
-// begin starts a flight; the budget of a prefetch is taken already. c.mu is held.
-func (c *Chain) begin(ref Ref, prefetch bool) *flight {
-	ctx, cancel := context.WithTimeout(c.ctx, c.timeoutFor(ref))
-	f := &flight{ref: ref, since: time.Now(), prefetch: prefetch, keep: prefetch, cost: c.cost(ref), cancel: cancel, done: make(chan struct{})}
+// begin starts a flight, of which is said what it is for; the budget of a prefetch is
+// taken already. c.mu is held.
+func (c *Chain) begin(f *flight) {
+	ctx, cancel := context.WithTimeout(c.ctx, c.timeoutFor(f.ref))
+	f.since, f.cost, f.cancel, f.done = time.Now(), c.cost(f.ref), cancel, make(chan struct{})
+	f.alone = len(c.flights) < 2
+	if f.prefetch {
+		f.keep, f.estimate = true, c.window.estimate(f.ref.Max())
+		c.flying[f.priority] += f.estimate
+		ctx = InBackground(ctx)
+	}
 	if c.stored && len(c.groups) == 1 && len(c.groups[0].members) == 1 {
 		f.arrival = &Arrival{begun: make(chan struct{})}
 		ctx = withArrival(ctx, f.arrival)
 	}
-	c.flights[ref] = f
+	c.flights[f.ref] = f
 	c.running.Go(func() { c.fly(ctx, f) })
-	return f
 }
 
 // timeoutFor is Timeout for an ordinary blob, and as much again for each
@@ -100,6 +123,9 @@ func (c *Chain) timeoutFor(ref Ref) time.Duration {
 // blob to the cache.
 func (c *Chain) fly(ctx context.Context, f *flight) {
 	defer f.cancel()
+	if f.demand {
+		defer c.demandEnded()
+	}
 	if !f.prefetch {
 		if err := c.admit(ctx, f); err != nil {
 			c.land(f, nil, err)
@@ -112,9 +138,9 @@ func (c *Chain) fly(ctx context.Context, f *flight) {
 		return
 	}
 	began := time.Now()
-	plain, err := c.fetch(ctx, f.ref)
+	plain, stored, err := c.fetch(ctx, f.ref)
 	if err == nil || errors.Is(err, ErrUnavailable) {
-		c.window.took(began, err == nil)
+		c.window.took(began, int64(len(plain)), int64(stored), f.alone, !f.prefetch)
 	}
 	c.land(f, plain, err)
 }
@@ -138,6 +164,7 @@ func (c *Chain) landedBefore(ref Ref) ([]byte, bool) {
 
 // land ends a flight with its result.
 func (c *Chain) land(f *flight, plain []byte, err error) {
+	defer c.landedFor(f)
 	defer f.arrival.end()
 	f.plain, f.err = plain, err
 	if err != nil || !c.kept(f) {
@@ -209,30 +236,64 @@ func (c *Chain) clearPrefetches() (done func()) {
 	}
 	return func() {
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		c.cleared--
-		c.mu.Unlock()
+		c.dispatch()
 	}
 }
 
-// admitPrefetch takes what a prefetch costs, if it may have it at once. c.mu is held.
-func (c *Chain) admitPrefetch(cost int64) bool {
-	if c.cleared > 0 || c.prefetches >= c.window.now() || c.prefetching+cost > c.prefetchBudget || !c.memory.TryAcquire(cost) {
+// admitPrefetch takes what a prefetch costs, if it may have it at once: if there is
+// room on the way beside all that is as urgent, and in memory. c.mu is held.
+func (c *Chain) admitPrefetch(p Priority, ref Ref) bool {
+	cost, budget, flying := c.cost(ref), c.prefetchBudget, int64(0)
+	for _, n := range c.flying[:p+1] {
+		flying += n
+	}
+	if p > ReadAhead {
+		budget -= budget / 4 // which is left to the more urgent
+	}
+	if c.prefetching > 0 && c.prefetching+cost > budget || cost > c.prefetchBudget {
 		return false
 	}
-	c.prefetches++
+	if c.cleared > 0 || !c.window.fits(flying, c.window.estimate(ref.Max())) || !c.memory.TryAcquire(cost) {
+		return false
+	}
 	c.prefetching += cost
 	c.inFlight.Add(cost)
 	return true
 }
 
-// release gives back what a flight was admitted with.
+// release gives back what a flight was admitted with, to who waits for it.
 func (c *Chain) release(f *flight) {
-	if f.prefetch {
-		c.mu.Lock()
-		c.prefetches--
-		c.prefetching -= f.cost
-		c.mu.Unlock()
-	}
 	c.inFlight.Add(-f.cost)
 	c.memory.Release(f.cost)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.prefetch {
+		c.prefetching -= f.cost
+		c.flying[f.priority] -= f.estimate
+	}
+	c.dispatch()
 }
+
+// demandEnded has jobs go on that stood back.
+func (c *Chain) demandEnded() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.demands--
+	c.demanded = time.Now()
+	c.dispatch()
+}
+
+// background marks what nobody waits for.
+type background struct{}
+
+// InBackground returns a context for calls of a chain that nothing has to stand back
+// for: those that find out what a job brings next.
+func InBackground(ctx context.Context) context.Context {
+	return context.WithValue(ctx, background{}, true)
+}
+
+// Background tells whether a call is made for somebody who doesn't wait, or did not
+// when it began: a source is to have it stand behind those that somebody waits for.
+func Background(ctx context.Context) bool { return ctx.Value(background{}) != nil }

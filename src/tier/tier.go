@@ -82,19 +82,51 @@ type HeadSource interface {
 // are for handing to the kernel: should that file be cut short, a program that
 // looks at them itself gets a fault.
 type Blob struct {
-	Data    []byte
-	release func()
+	Data   []byte
+	lender Lender
+	loan   uint64
 }
 
+// Lender has lent bytes.
+type Lender interface {
+	// Return is told that the bytes of a loan are no longer looked at. Once is
+	// enough; a loan that was returned already is ignored.
+	Return(loan uint64)
+}
+
+// Lent returns a blob whose Release returns the loan.
+func Lent(data []byte, by Lender, loan uint64) Blob { return Blob{data, by, loan} }
+
 // NewBlob returns a blob whose release is called by Release; it may be nil.
-func NewBlob(data []byte, release func()) Blob { return Blob{data, release} }
+func NewBlob(data []byte, release func()) Blob {
+	if release == nil {
+		return Blob{Data: data}
+	}
+	return Blob{Data: data, lender: releaseFunc(release)}
+}
+
+type releaseFunc func()
+
+func (f releaseFunc) Return(uint64) { f() }
 
 // Release gives the bytes back.
 func (b Blob) Release() {
-	if b.release != nil {
-		b.release()
+	if b.lender != nil {
+		b.lender.Return(b.loan)
 	}
 }
+
+// Nearness tells how soon something can be had.
+type Nearness int
+
+const (
+	// Unknown may be anywhere: who wants it has to wait to find out.
+	Unknown Nearness = iota
+	// Coming is what the disk of this machine has begun to read.
+	Coming
+	// InMemory is there.
+	InMemory
+)
 
 // Cache keeps plain, verified blobs near.
 type Cache interface {
@@ -103,6 +135,13 @@ type Cache interface {
 	// Range is Get for n bytes at off, fewer where the blob ends before, and
 	// reads no more than it must.
 	Range(ref Ref, off, n int64) (Blob, error)
+	// Ready is Range for what is in memory: it waits for no disk. What is on disk
+	// the disk begins to read.
+	Ready(ref Ref, off, n int64) (Blob, Nearness)
+	// WillNeed has the disk begin to read a blob that is here, and what lies
+	// behind it, so that Ready soon answers. It is false where there is nothing to
+	// read: the blob is in memory, or not here.
+	WillNeed(ref Ref) bool
 	// Copy is Get into memory of the caller's own.
 	Copy(ref Ref) ([]byte, error)
 	// Has tells whether Get would answer, without a look at the bytes.

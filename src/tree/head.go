@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -19,6 +20,12 @@ type HeadStore interface {
 	// can be kept at the moment, which is known and was said, it is
 	// tier.ErrUnavailable.
 	PutHead(key string, note []byte) error
+}
+
+// HeadReader has heads under the keys that a HeadStore has them under, or
+// tier.ErrAbsent.
+type HeadReader interface {
+	Head(key string) ([]byte, error)
 }
 
 // HeadCache keeps heads where they may go at any time, beside this program and
@@ -43,9 +50,12 @@ type Heads struct {
 	Store  string // name of the store
 	Source tier.HeadSource
 	Kept   HeadStore   // nil: heads are not kept over restarts
+	Seed   HeadReader  // that came with the machine; nil for none
 	Near   HeadCache   // asked last, where there is nothing else; nil for none; not without Keys
 	Keys   object.Keys // none: signatures are not asked for
 	Log    *slog.Logger
+
+	refused sync.Map // trees whose head in Seed doesn't pass, and that this was logged of
 }
 
 // Found is what a look for a tree's newest head came to.
@@ -62,7 +72,7 @@ type Found struct {
 // on this machine had.
 func (h *Heads) Look(ctx context.Context, name object.TreeName) Found {
 	var errs []error
-	for _, n := range candidates(name) {
+	for _, n := range Candidates(name) {
 		head, err := h.newest(ctx, n)
 		if err == nil {
 			return Found{Head: head, Fresh: true}
@@ -74,13 +84,13 @@ func (h *Heads) Look(ctx context.Context, name object.TreeName) Found {
 	}
 	last := errs[len(errs)-1]
 	// Without a network, which of the candidates exists is known from before.
-	for _, n := range candidates(name) {
+	for _, n := range Candidates(name) {
 		if kept, _ := h.kept(n); kept != nil && !errors.Is(last, tier.ErrAbsent) {
 			return Found{Head: kept, Err: last}
 		}
 	}
 	if h.Near != nil && errors.Is(last, tier.ErrUnavailable) {
-		for _, n := range candidates(name) {
+		for _, n := range Candidates(name) {
 			if head := h.near(n); head != nil {
 				return Found{Head: head, Err: last, near: true}
 			}
@@ -114,7 +124,7 @@ func (h *Heads) Tell(f Found) {
 
 // HasKept tells whether there is a head without asking the store.
 func (h *Heads) HasKept(name object.TreeName) bool {
-	for _, n := range candidates(name) {
+	for _, n := range Candidates(name) {
 		if head, _ := h.kept(n); head != nil {
 			return true
 		}
@@ -122,8 +132,8 @@ func (h *Heads) HasKept(name object.TreeName) bool {
 	return false
 }
 
-// candidates are the trees that a lookup of name may be answered with.
-func candidates(name object.TreeName) []object.TreeName {
+// Candidates are the trees that a lookup of name may be answered with.
+func Candidates(name object.TreeName) []object.TreeName {
 	if name.Platform == "" {
 		return []object.TreeName{name}
 	}
@@ -132,7 +142,8 @@ func candidates(name object.TreeName) []object.TreeName {
 	return []object.TreeName{name, anywhere}
 }
 
-func (h *Heads) key(n object.TreeName) string { return h.Store + "/" + n.Dir() }
+// Key is what a HeadStore has the head of a tree under.
+func (h *Heads) Key(n object.TreeName) string { return h.Store + "/" + n.Dir() }
 
 // newest asks the store for one tree's head and keeps it.
 func (h *Heads) newest(ctx context.Context, n object.TreeName) (*object.Head, error) {
@@ -164,7 +175,7 @@ func (h *Heads) newest(ctx context.Context, n object.TreeName) (*object.Head, er
 
 func (h *Heads) keep(n object.TreeName, got []byte) {
 	if h.Kept != nil {
-		if err := h.Kept.PutHead(h.key(n), got); err != nil && !errors.Is(err, tier.ErrUnavailable) {
+		if err := h.Kept.PutHead(h.Key(n), got); err != nil && !errors.Is(err, tier.ErrUnavailable) {
 			h.Log.Warn("can't keep a head for a start without network", "op", "head", "tree", n.String(), "err", err)
 		}
 	}
@@ -195,21 +206,42 @@ func (h *Heads) near(n object.TreeName) *object.Head {
 	return head
 }
 
-// kept returns the head kept from before, if it still passes.
-func (h *Heads) kept(n object.TreeName) (*object.Head, []byte) {
-	if h.Kept == nil {
-		return nil, nil
+// kept returns the newest head that this machine had from before, kept or as it was
+// delivered, if it still passes.
+func (h *Heads) kept(n object.TreeName) (head *object.Head, raw []byte) {
+	if h.Kept != nil {
+		var err error
+		if head, raw, err = h.had(n, h.Kept); err != nil {
+			h.Log.Warn("dropping a head kept from before", "op", "head", "tree", n.String(), "err", err)
+		}
 	}
-	raw, err := h.Kept.Head(h.key(n))
+	if h.Seed == nil {
+		return head, raw
+	}
+	baked, note, err := h.had(n, h.Seed)
 	if err != nil {
-		return nil, nil
+		if _, told := h.refused.LoadOrStore(n, true); !told { // it stays there
+			h.Log.Warn("not using the seed's head", "op", "head", "tree", n.String(), "err", err)
+		}
+		return head, raw
+	}
+	if baked != nil && (head == nil || baked.Serial > head.Serial) {
+		return baked, note
+	}
+	return head, raw
+}
+
+// had returns the head that somebody has. None is no error; one that doesn't pass is.
+func (h *Heads) had(n object.TreeName, from HeadReader) (*object.Head, []byte, error) {
+	raw, err := from.Head(h.Key(n))
+	if err != nil {
+		return nil, nil, nil
 	}
 	head, err := h.open(n, raw)
 	if err != nil {
-		h.Log.Warn("dropping a head kept from before", "op", "head", "tree", n.String(), "err", err)
-		return nil, nil
+		return nil, nil, err
 	}
-	return head, raw
+	return head, raw, nil
 }
 
 func (h *Heads) open(n object.TreeName, raw []byte) (*object.Head, error) {

@@ -130,6 +130,18 @@ func (t *Tree) BlobRef(d digest.Digest, size int64) tier.Ref {
 	return tier.Ref{Domain: t.head.Domain, Digest: d, Limit: size}
 }
 
+// ChunkListRef is how the chunk list of a file of size bytes is asked for.
+func (t *Tree) ChunkListRef(d digest.Digest, size int64) tier.Ref {
+	return tier.Ref{Domain: t.head.Domain, Digest: d, Limit: object.MaxChunkList(size)}
+}
+
+// CatalogRef is the catalog that carries the listing of the directory path, as seen
+// from the tree's root, if the tree has that directory.
+func (t *Tree) CatalogRef(ctx context.Context, path string) (tier.Ref, error) {
+	d, err := t.catalogOf(ctx, path)
+	return t.catalogRef(d), err
+}
+
 // CachedChunks returns a chunk list that is in memory, or nil.
 func (t *Tree) CachedChunks(d digest.Digest) *object.ChunkList { return t.cache.ChunkList(d) }
 
@@ -138,7 +150,7 @@ func (t *Tree) Chunks(ctx context.Context, d digest.Digest, size int64) (*object
 	if c := t.cache.ChunkList(d); c != nil {
 		return c, nil
 	}
-	raw, err := t.blobs.Copy(ctx, tier.Ref{Domain: t.head.Domain, Digest: d, Limit: object.MaxChunkList(size)})
+	raw, err := t.blobs.Copy(ctx, t.ChunkListRef(d, size))
 	if err != nil {
 		return nil, fmt.Errorf("get chunk list %s: %w", d, err)
 	}

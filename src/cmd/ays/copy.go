@@ -45,6 +45,7 @@ func copyTrees(ctx context.Context, c *call, args []string) int {
 	}
 	defer st.Close()
 	o.Source, o.Heads, o.Keys = tier.Retry(st, tier.RetryPolicy{Tries: verifyTries}), st, *keys
+	o.Profile = st.Profile
 	if tree.ID != "" {
 		if err := tree.Validate(); err != nil {
 			return c.fail(err)

@@ -165,10 +165,20 @@ func TestRepair(t *testing.T) {
 	contains(t, ays(t, 0, "verify", "-store", store).stdout, "all right")
 	contains(t, repair(0), "0 objects mended")
 
-	// What neither has stays a problem.
+	// What neither has stays a problem, and a head is not put where that is needed.
 	must(t, os.Remove(blobs[0]))
-	must(t, os.Remove(filepath.Join(mirror, "default", filepath.Base(blobs[0]))))
-	contains(t, repair(1), "problems")
+	gone := filepath.Join(mirror, "default", filepath.Base(blobs[0]))
+	kept, err := os.ReadFile(gone)
+	must(t, err)
+	must(t, os.Remove(gone))
+	must(t, os.WriteFile(head, []byte("garbage"), 0o644))
+	contains(t, repair(1), "problems", "not put there")
+	if now, err := os.ReadFile(head); err != nil || string(now) != "garbage" {
+		t.Errorf("there is a head without its blobs: %q, %v", now, err)
+	}
+	must(t, os.WriteFile(gone, kept, 0o644))
+	contains(t, repair(0), "2 objects mended", "all right")
+	contains(t, ays(t, 0, "verify", "-store", store).stdout, "all right")
 	contains(t, ays(t, 2, "verify", "-store", store, "-repair").stderr, "go together")
 }
 

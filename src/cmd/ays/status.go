@@ -94,6 +94,12 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 			if m.Moves > 0 {
 				row("moved", "%d times, last %s", m.Moves, m.Moved.Format(time.RFC3339))
 			}
+			if line := profileLine(m.Profile); line != "" {
+				row("profile", "%s", line)
+			}
+			if line := prefetchLine(m); line != "" {
+				row("prefetch", "%s", line)
+			}
 			if d := m.Debug; d != nil {
 				row("debug", "%d paths changed, %d being written, %d names on this machine only", d.Changed, d.Unsent, d.Scratch)
 				if d.Error != "" {
@@ -112,6 +118,13 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 
 	fmt.Fprintln(w)
 	printCache(w, s.Cache)
+	if c := s.Seed; c != nil {
+		fmt.Fprintf(w, "seed: %s, %d blobs, %s on disk; %d hits (%s), %d misses", c.Path, c.Blobs, byteSize(c.Disk), c.Hits, byteSize(c.HitBytes), c.Misses)
+		if c.Corrupt+c.Damaged > 0 {
+			fmt.Fprintf(w, "; DAMAGED: %d blobs, %d files", c.Corrupt, c.Damaged)
+		}
+		fmt.Fprintln(w)
+	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "tier\tasked\thits\tabsent\terrors\tcorrupt\tbytes\tmean time")
@@ -136,6 +149,59 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 	m := s.Memory
 	fmt.Fprintf(w, "\nmemory: %s of heap, bound %s; decoded metadata %s; resident %s with mapped cache; %d goroutines\n",
 		byteSize(m.Heap), byteSize(m.Limit), byteSize(m.Metadata), byteSize(m.Resident), m.Routines)
+}
+
+// profileLine tells of what programs need first.
+func profileLine(p *control.Profile) string {
+	if p == nil {
+		return ""
+	}
+	var parts []string
+	if p.Needs > 0 {
+		parts = append(parts, fmt.Sprintf("%d needs from %d runs, of %s, had from %s", p.Needs, p.Runs, p.Time.Format(time.RFC3339), p.From))
+	}
+	if p.Recording {
+		parts = append(parts, fmt.Sprintf("recording, %d needs so far", p.Recorded))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// prefetchLine tells what is brought near ahead of need.
+func prefetchLine(m control.Mount) string {
+	var parts []string
+	for _, v := range []struct {
+		name string
+		of   *control.Bringing
+	}{{"metadata", m.PrefetchMetadata}, {"profile", m.PrefetchProfile}, {"tree", m.PrefetchTree}} {
+		b := v.of
+		if b == nil {
+			continue
+		}
+		part := fmt.Sprintf("%s %d", v.name, b.Objects)
+		if b.OfObjects > 0 {
+			part += fmt.Sprintf(" of %d", b.OfObjects)
+		}
+		part += " objects"
+		if b.Bytes > 0 {
+			part += ", " + byteSize(b.Bytes)
+		}
+		if b.OfBytes > 0 {
+			part += " of " + byteSize(b.OfBytes)
+		}
+		if b.Failed > 0 {
+			part += fmt.Sprintf(", %d failed", b.Failed)
+		}
+		switch {
+		case b.Waiting != "":
+			part += ", waits: " + b.Waiting
+		case b.Running:
+			part += ", goes on"
+		case b.Error != "":
+			part += ", ended: " + b.Error
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "; ")
 }
 
 func treeLine(m control.Mount) string {

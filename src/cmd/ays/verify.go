@@ -80,6 +80,13 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 		line.clear()
 	}
 	if healer != nil {
+		switch {
+		case err != nil:
+		case res.Problems == 0:
+			err = healer.PutHeads(ctx)
+		case healer.Owes():
+			fmt.Fprintln(c.stdout, "heads that were missing are not put there: what they need is not all there")
+		}
 		mended, closeErr := healer.Close()
 		err = errors.Join(err, closeErr)
 		if err == nil {

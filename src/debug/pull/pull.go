@@ -95,7 +95,7 @@ type puller struct {
 
 	// Of one batch of changes.
 	tree *worktree
-	git  *git
+	git  git
 	past past
 	gone map[string]bool // removed in this batch, or would be
 }
@@ -159,7 +159,7 @@ func (p *puller) batch(ctx context.Context, changes map[string]debug.Change) (er
 	if p.past, err = p.tree.readPast(); err != nil {
 		return err
 	}
-	p.git, p.gone = &git{dir: p.Dir}, make(map[string]bool)
+	p.git, p.gone = git{dir: p.Dir}, make(map[string]bool)
 	if !p.DryRun {
 		defer func() { err = errors.Join(err, p.tree.writePast(p.past)) }()
 	}

@@ -488,6 +488,35 @@ func TestEditedMeanwhile(t *testing.T) {
 	}
 }
 
+// TestEditedInGitMeanwhile edits files that git knows after a first pull has begun.
+func TestEditedInGitMeanwhile(t *testing.T) {
+	b := newBed(t)
+	b.git("init")
+	for _, path := range []string{"a", "b", "c*", "hidden"} {
+		b.write(path, "one\n")
+		b.put(path, "theirs\n", 0)
+	}
+	b.git("add", ".")
+	b.git("commit", "-m", "first")
+	b.git("update-index", "--assume-unchanged", "hidden")
+	b.write("hidden", "ours\n")
+	o := b.options()
+	report := o.Report
+	o.Report = func(e Event) {
+		if e.Path == "a" {
+			b.write("b", "ours\n")
+			b.write("c*", "ours\n")
+		}
+		report(e)
+	}
+	b.pull(o, []string{"changed a"}, "b ... theirs is beside", "c* ... theirs is beside", "hidden ... theirs is beside")
+	mark := ".aysfs-" + sum("theirs\n")[:8]
+	b.has(map[string]string{
+		"a": "-rw-r--r-- theirs\n", "b": "-rw-r--r-- ours\n", "b" + mark: "-rw-r--r-- theirs\n",
+		"c*": "-rw-r--r-- ours\n", "c*" + mark: "-rw-r--r-- theirs\n", "hidden": "-rw-r--r-- ours\n", "hidden" + mark: "-rw-r--r-- theirs\n",
+	})
+}
+
 func TestWatch(t *testing.T) {
 	b := newBed(t, redistest.AppendOnly...)
 	b.put("before", "one", 0)

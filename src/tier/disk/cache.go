@@ -44,13 +44,15 @@ type Cache struct {
 	bounds atomic.Pointer[bounds]
 	dir    *directory
 
-	opened time.Time // where stamps are counted from
-	index  *index
-	pools  bufferPools
-	views  atomic.Int64 // bytes given out of maps since unmapPages
-	heads  *heads
-	pinned atomic.Pointer[func(tier.Ref) bool]
-	count  counters
+	opened   time.Time // where stamps are counted from
+	index    *index
+	buffers  buffers
+	holds    sync.Pool    // of *hold
+	views    atomic.Int64 // bytes given out of maps since unmapPages
+	heads    *heads
+	profiles *profiles
+	pinned   atomic.Pointer[func(tier.Ref) bool]
+	count    counters
 
 	segMu  sync.RWMutex
 	segs   []*segment // in the order in which they will be evicted; the active one last
@@ -89,6 +91,10 @@ type Cache struct {
 	troubleMu sync.Mutex
 	trouble   trouble
 
+	// patient has reads wait for a segment that can't be opened for the moment,
+	// where what is missed can't be had anywhere else.
+	patient bool
+
 	closed  atomic.Bool
 	closeMu sync.Mutex // one Close at a time
 	ended   bool       // GUARDED_BY closeMu
@@ -109,19 +115,7 @@ func Open(opt Options) (*Cache, error) {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
-	c := &Cache{
-		opt: opt, log: opt.Log.With("tier", "disk", "path", opt.Path),
-		opened: opt.Now(),
-		index:  newIndex(), slots: make([]*segment, 1),
-		maxOpen: maxOpen, maxMapped: 1 << 20 * int64(1<<20),
-		pending: map[pendingKey]*item{}, space: make(chan struct{}),
-		wake: make(chan struct{}, 1), calls: make(chan func()),
-		quit: make(chan struct{}), written: make(chan struct{}), synced: make(chan struct{}),
-		dirty: map[*segment]struct{}{}, syncNow: make(chan struct{}, 1),
-	}
-	if is32Bit {
-		c.maxMapped = maxMapped32
-	}
+	c := newCache(opt, opt.Log.With("tier", "disk", "path", opt.Path))
 	if err := opt.limits().check(); err != nil {
 		return nil, fmt.Errorf("disk cache %s: %w", opt.Path, err)
 	}
@@ -143,6 +137,7 @@ func Open(opt Options) (*Cache, error) {
 		return c, nil
 	}
 	c.heads = openHeads(dir, c.log)
+	c.profiles = openProfiles(dir, func() int64 { return c.bounds.Load().MaxSize / profilesShare })
 	c.load()
 	if dir.readOnly {
 		c.log.Warn("disk cache is read-only: nothing will be added", "err", dir.readOnlyWhy)
@@ -154,6 +149,23 @@ func Open(opt Options) (*Cache, error) {
 	go c.write()
 	go c.syncer()
 	return c, nil
+}
+
+// newCache has nothing in it, and no goroutines.
+func newCache(opt Options, log *slog.Logger) *Cache {
+	c := &Cache{
+		opt: opt, log: log, opened: opt.Now(),
+		index: newIndex(), slots: make([]*segment, 1),
+		maxOpen: maxOpen, maxMapped: 1 << 20 * int64(1<<20),
+		pending: map[pendingKey]*item{}, space: make(chan struct{}),
+		wake: make(chan struct{}, 1), calls: make(chan func()),
+		quit: make(chan struct{}), written: make(chan struct{}), synced: make(chan struct{}),
+		dirty: map[*segment]struct{}{}, syncNow: make(chan struct{}, 1),
+	}
+	if is32Bit {
+		c.maxMapped = maxMapped32
+	}
+	return c
 }
 
 // A stamp is a time in quarters of a second, with Open in the middle: it lasts
@@ -240,6 +252,9 @@ func (c *Cache) read(ref *tier.Ref, off, n int64, own bool) (tier.Blob, bool) {
 	}
 	s.lastUse.Store(now)
 	h, err := c.acquire(s)
+	if c.patient && errors.Is(err, errBusy) {
+		h, err = c.acquireSoon(s)
+	}
 	if err == nil {
 		var b tier.Blob
 		var kept bool
@@ -256,11 +271,10 @@ func (c *Cache) read(ref *tier.Ref, off, n int64, own bool) (tier.Blob, bool) {
 
 // readFrom reads from a segment. If it keeps h, the blob's release gives it back.
 func (c *Cache) readFrom(h *handle, ref *tier.Ref, e entry, off, n int64, own bool) (b tier.Blob, kept bool, err error) {
-	p, err := h.locate(ref.Domain, &ref.Digest)
+	p, err := c.locate(h, ref.Domain, &ref.Digest, true)
 	if err != nil {
 		return b, false, err
 	}
-	inTree := p.inline != nil || p.size == 0
 	off = min(off, p.size)
 	n = min(n, p.size-off)
 	switch {
@@ -276,8 +290,8 @@ func (c *Cache) readFrom(h *handle, ref *tier.Ref, e entry, off, n int64, own bo
 		c.index.setVerified(e&fpMask, e.slot())
 		b.Data = b.Data[off : off+n]
 		return b, false, nil
-	case inTree:
-		return tier.NewBlob(p.inline[off:off+n], nil), false, nil
+	case p.off == 0:
+		return inline(p, off, n, own), false, nil
 	case own:
 		b, err = c.pread(h, p.off+off, n, true)
 		return b, false, err
@@ -287,10 +301,21 @@ func (c *Cache) readFrom(h *handle, ref *tier.Ref, e entry, off, n int64, own bo
 
 // readWhole reads all of a blob out of its file.
 func (c *Cache) readWhole(h *handle, p place, own bool) (tier.Blob, error) {
-	if p.inline != nil || p.size == 0 {
-		return tier.NewBlob(p.inline, nil), nil
+	if p.off == 0 {
+		return inline(p, 0, p.size, own), nil
 	}
 	return c.pread(h, p.off, p.size, own)
+}
+
+// inline is a part of what locate copied.
+func inline(p place, off, n int64, own bool) tier.Blob {
+	b := p.inline
+	b.Data = b.Data[off : off+n]
+	if own {
+		b = tier.NewBlob(bytes.Clone(b.Data), nil)
+		p.inline.Release()
+	}
+	return b
 }
 
 // failed does what a failed read of a blob in s asks for. It logs, since the

@@ -114,7 +114,7 @@ func TestLayout(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.unref(h)
-		p, err := h.locate(ref.Domain, &ref.Digest)
+		p, err := c.locate(h, ref.Domain, &ref.Digest, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -582,6 +582,50 @@ func TestMapsDoNotFillMemory(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("%d MiB of maps in memory after reading %d MiB", (mappedMemory(t)-before)>>20, 2*n*size>>20)
 		}
+	}
+}
+
+// TestReadersHoldLittleMemory has readers hold more blobs than may be in buffers,
+// all read from a disk that had to be waited for.
+func TestReadersHoldLittleMemory(t *testing.T) {
+	c, err := Open(Options{Path: t.TempDir(), MaxSize: 1 << 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(t.Context())
+	const n, size = 40, 1 << 20
+	var refs []tier.Ref
+	for i := range n {
+		b := bytes.Repeat([]byte{byte(i), 1, 2, 3}, size/4)
+		refs = append(refs, tier.Ref{Domain: "default", Digest: digest.Of(b)})
+		c.Put(t.Context(), refs[i], b)
+	}
+	for end := time.Now().Add(20 * time.Second); c.Stats().Pending > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the queue is not written")
+		}
+	}
+	evictPages(t, c)
+	var held []tier.Blob
+	for i, ref := range refs {
+		b, err := c.Range(ref, 0, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, b)
+		if n := c.buffers.held.Load(); n > maxBuffered {
+			t.Fatalf("%d bytes are in buffers", n)
+		}
+		if b.Data[0] != byte(i) || b.Data[size-1] != 3 {
+			t.Errorf("blob %d is another one", i)
+		}
+	}
+	for _, b := range held {
+		b.Release()
+		b.Release()
+	}
+	if n := c.buffers.held.Load(); n != 0 {
+		t.Errorf("%d bytes are in buffers of nobody", n)
 	}
 }
 

@@ -12,10 +12,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"time"
+
+	"github.com/aysfs/aysfs/src/tier"
 )
 
 // The clean marker says that the cache was closed in order, and what its files
@@ -119,13 +119,12 @@ func (c *Cache) load() {
 	defer m.close()
 	segs := map[uint32]*segment{}
 	for _, name := range names {
-		m := regexp.MustCompile(`^seg-([0-9a-f]{8})\.bolt$`).FindStringSubmatch(name)
-		if m == nil {
+		id, ok := segmentID(name)
+		if !ok {
 			continue
 		}
-		id, _ := strconv.ParseUint(m[1], 16, 32)
-		segs[uint32(id)] = newSegment(c.dir.path, uint32(id))
-		c.lastID = max(c.lastID, uint32(id))
+		segs[id] = newSegment(c.dir.path, id)
+		c.lastID = max(c.lastID, id)
 	}
 	same := c.addUnchanged(m, segs)
 	if err := c.loadEntries(m, same); err != nil {
@@ -279,7 +278,7 @@ func (c *Cache) loadSuspect(s *segment) {
 	h, err := c.acquire(s)
 	if err == nil {
 		used := c.stampAt(fi.ModTime())
-		err = h.eachRef(func(fp entry) { c.index.put(fp|entry(s.slot), used) })
+		err = h.eachRef(func(ref tier.Ref) { c.index.put(fingerprint(&ref)|entry(s.slot), used) })
 		if err == nil {
 			var n int64
 			n, err = h.plainBytes()

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,8 +37,8 @@ func ours(name string) bool {
 	case versionFile, lockFile, headsFile, cleanFile, cleanFile + ".tmp":
 		return true
 	}
-	ok, _ := regexp.MatchString(`^seg-[0-9a-f]{8}\.bolt$`, name)
-	return ok
+	_, ok := segmentID(name)
+	return ok || profileRE.MatchString(name)
 }
 
 // directory is the locked place of a cache.
@@ -181,6 +180,23 @@ func (d *directory) rebuild() error {
 		return err
 	}
 	return d.sync()
+}
+
+// lockDir keeps others that lock a directory this way out of it, by a lock on
+// the directory itself: nothing is left in it.
+func lockDir(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, ErrInUse
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
 }
 
 // sync makes names that were added or removed durable.

@@ -7,6 +7,7 @@
 //	lock             held by the process that has the cache open
 //	seg-00000001.bolt, ...
 //	heads.db         heads and a few small values, synced when written
+//	profile-*        what programs need of a tree, see package profile
 //	clean            index and file stamps, there only while nobody has it open
 //
 // A segment is a bolt file with a bucket for each dedupe domain, in it a bucket
@@ -20,6 +21,9 @@
 //
 // Segments are not synced as they are written. After an unclean shutdown every
 // blob is therefore checked against its digest before it is first served.
+//
+// A Seed is the same, baked into a machine's image and never written to, with
+// seed.json in the place of all the other files. See seed.go.
 //
 // No read fails because of the cache: what it cannot answer is tier.ErrAbsent.
 //

@@ -13,8 +13,8 @@ import (
 	"github.com/aysfs/aysfs/src/tier"
 )
 
-// otherFiles is set aside for what is not a segment, besides heads.db and the
-// index's share of the clean marker.
+// otherFiles is set aside for what is not a segment, besides heads.db, profiles and
+// the index's share of the clean marker.
 const otherFiles = 64 << 10
 
 var errFull = errors.New("no room")
@@ -22,7 +22,7 @@ var errFull = errors.New("no room")
 // used is what the cache takes on disk, with what it will take when it is
 // closed.
 func (c *Cache) used() int64 {
-	n := int64(otherFiles) + c.index.len()*entryOnDisk + c.heads.size()
+	n := int64(otherFiles) + c.index.len()*entryOnDisk + c.heads.size() + c.profiles.size()
 	for _, s := range c.segments() {
 		n += s.size.Load()
 	}
@@ -50,6 +50,21 @@ func (c *Cache) fileSystem() (free, total int64) {
 		return whole, whole
 	}
 	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize)
+}
+
+// Room is how many bytes the cache can still take before it has to drop something;
+// 0 or less: none.
+func (c *Cache) Room() int64 {
+	b := c.bounds.Load()
+	c.pendMu.RLock()
+	queued := c.queued
+	c.pendMu.RUnlock()
+	room := b.MaxSize - c.used() - b.headroom
+	if spare, _, _ := c.spare(); spare-b.headroom < room {
+		room = spare - b.headroom
+	}
+	// Room is made for a batch at a time.
+	return room - queued - min(batchBytes, b.segment/4) - (16+256)*pageSize
 }
 
 // makeRoom evicts until need more bytes may be written, with something left to
@@ -182,7 +197,8 @@ func (c *Cache) survivors(s *segment, pinnedOnly bool) (keep []survivor, pinned 
 	}
 	for _, v := range keep {
 		if v.pinned {
-			if p, err := h.locate(v.ref.Domain, &v.ref.Digest); err == nil {
+			if p, err := c.locate(h, v.ref.Domain, &v.ref.Digest, true); err == nil {
+				p.inline.Release()
 				pinned += costOf(p.size)
 			}
 		}
@@ -263,7 +279,7 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		return true
 	}
 	for _, v := range keep {
-		p, err := h.locate(v.ref.Domain, &v.ref.Digest)
+		p, err := c.locate(h, v.ref.Domain, &v.ref.Digest, true)
 		if err != nil {
 			c.failed(s, &v.ref, v.fp, err)
 			if s.dead.Load() {
@@ -279,6 +295,7 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		}
 		need := costOf(p.size)
 		if need > room {
+			p.inline.Release()
 			continue
 		}
 		budget, spare, free = budget-need, spare-need, free-need

@@ -264,8 +264,8 @@ func TestHardLimit(t *testing.T) {
 				ref, b := blob(i, size)
 				_, err := c.commit([]*item{{ref: ref, fp: fingerprint(&ref), data: b}})
 				fi, serr := os.Stat(path)
-				if serr != nil || fi.Size() > limit || fi.Size() != c.active.size.Load() {
-					t.Errorf("%d bytes, known as %d, limit %d: %v", fi.Size(), c.active.size.Load(), limit, serr)
+				if serr != nil || fi.Size() > limit || onDisk(fi) != c.active.size.Load() {
+					t.Errorf("%d bytes, known as %d, limit %d: %v", onDisk(fi), c.active.size.Load(), limit, serr)
 					return
 				}
 				if errors.Is(err, bolterrors.ErrMaxSizeReached) {
@@ -612,4 +612,30 @@ func TestReadOnlyDisk(t *testing.T) {
 	}
 	shut(t, c)
 	remount(0)
+}
+
+// What fits into Room drops nothing, and where there is none something soon goes.
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	c := open(t, Options{Path: t.TempDir(), MaxSize: 24 << 20})
+	const size = 200_000
+	n := uint64(0)
+	for ; c.Room() > 0; n++ {
+		put(c, n, size)
+		flush(t, c)
+		if n > 200 {
+			t.Fatalf("%d blobs, and still room for %d bytes", n, c.Room())
+		}
+	}
+	if s := c.Stats(); s.EvictedSegments != 0 || n*size < 6<<20 {
+		t.Errorf("no more room after %d blobs, of %d bytes each: %+v", n, size, s)
+	}
+	for range 60 {
+		put(c, n, size)
+		flush(t, c)
+		n++
+	}
+	if s := c.Stats(); s.EvictedSegments == 0 {
+		t.Errorf("there was room for twice as much: %+v", s)
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/aysfs/aysfs/src/offheap"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -48,7 +49,8 @@ func fingerprint(ref *tier.Ref) entry {
 }
 
 // index is a table with open addressing, 12 bytes a place: small enough to
-// have all of it in memory for a disk full of small blobs.
+// have all of it in memory for a disk full of small blobs. It is out of the heap
+// when it is larger than at first.
 type index struct {
 	mu      sync.RWMutex
 	entries []uint64 // atomics under RLock, since readers set usedFlag
@@ -116,7 +118,9 @@ func (x *index) putLocked(e entry, stamp uint32) {
 	at, old := x.place(e & fpMask)
 	if old == 0 {
 		if (x.count+1)*100 > len(x.entries)*indexFullAt {
-			x.grow()
+			if !x.grow() {
+				return // it costs a hit
+			}
 			at, _ = x.place(e & fpMask)
 		}
 		x.count++
@@ -134,7 +138,7 @@ func (x *index) move(e entry, from uint16, stamp uint32) {
 	}
 }
 
-func (x *index) grow() { x.resize(len(x.entries) + len(x.entries)/indexGrowthBy) }
+func (x *index) grow() bool { return x.resize(len(x.entries) + len(x.entries)/indexGrowthBy) }
 
 // expect makes space for n entries. Entries that come in the order of their
 // fingerprints need it: a table that is too small for them gets one long run
@@ -147,15 +151,30 @@ func (x *index) expect(n int64) {
 	}
 }
 
-func (x *index) resize(size int) {
+// resize is false where there is no memory.
+func (x *index) resize(size int) bool {
+	entries, err := offheap.Make[uint64](size)
+	if err != nil {
+		return false
+	}
+	stamps, err := offheap.Make[uint32](size)
+	if err != nil {
+		offheap.Free(entries)
+		return false
+	}
 	oldEntries, oldStamps := x.entries, x.stamps
-	x.entries, x.stamps = make([]uint64, size), make([]uint32, size)
+	x.entries, x.stamps = entries, stamps
 	for i, e := range oldEntries {
 		if e != 0 {
 			at, _ := x.place(entry(e) & fpMask)
 			x.entries[at], x.stamps[at] = e, oldStamps[i]
 		}
 	}
+	if len(oldEntries) > minIndexSize {
+		offheap.Free(oldEntries)
+		offheap.Free(oldStamps)
+	}
+	return true
 }
 
 // setVerified notes that the blob of fp at slot has its digest.

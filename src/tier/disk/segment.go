@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,9 +39,10 @@ const (
 
 // Limits of what is mapped and open at a time, over all segments.
 const (
-	maxMapped32 = 1<<30 - headsMap
-	maxOpen     = 128
-	is32Bit     = ^uint(0)>>32 == 0
+	maxMapped32  = 1<<30 - headsMap - seedMapped32
+	seedMapped32 = 256 << 20
+	maxOpen      = 128
+	is32Bit      = ^uint(0)>>32 == 0
 )
 
 var (
@@ -91,6 +94,18 @@ type segment struct {
 
 func segmentName(id uint32) string { return fmt.Sprintf("seg-%08x.bolt", id) }
 
+var segmentFile = regexp.MustCompile(`^seg-([0-9a-f]{8})\.bolt$`)
+
+// segmentID is the number in the name of a segment's file.
+func segmentID(name string) (uint32, bool) {
+	m := segmentFile.FindStringSubmatch(name)
+	if m == nil {
+		return 0, false
+	}
+	id, err := strconv.ParseUint(m[1], 16, 32)
+	return uint32(id), err == nil
+}
+
 func newSegment(dir string, id uint32) *segment {
 	return &segment{id: id, path: filepath.Join(dir, segmentName(id))}
 }
@@ -125,6 +140,9 @@ type handle struct {
 	refs   atomic.Int64
 	snap   atomic.Pointer[snapshot]
 	old    []*snapshot // replaced ones that readers may still use; the writer's
+
+	warmed atomic.Bool  // the tree is in memory, or will be soon
+	asked  atomic.Int64 // up to where the disk was asked to read ahead
 
 	// base is the map's first byte, known once there is a key to tell it by.
 	base atomic.Pointer[byte]
@@ -183,8 +201,18 @@ func (c *Cache) acquire(s *segment) (*handle, error) {
 		return nil, err
 	}
 	h.refs.Store(2)
+	c.warm(h)
 	s.handle.Store(h)
 	return h, nil
+}
+
+// acquireSoon is acquire that waits for a while for others to be done.
+func (c *Cache) acquireSoon(s *segment) (h *handle, err error) {
+	for start := time.Now(); ; time.Sleep(time.Millisecond) {
+		if h, err = c.acquire(s); !errors.Is(err, errBusy) || time.Since(start) > busyPatience {
+			return h, err
+		}
+	}
 }
 
 // openHandle opens a segment's file, to be written to if write. Its error is
@@ -428,51 +456,6 @@ func (h *handle) borrow() *snapshot {
 	}
 }
 
-// place is where a blob is: in the file at off, or, if it is too small for a
-// page of its own, copied.
-type place struct {
-	off, size int64
-	inline    []byte
-}
-
-var errNotFound = errors.New("not in the segment")
-
-// locate finds a blob. It looks at pages of the tree, but not at the value.
-func (h *handle) locate(domain string, d *digest.Digest) (p place, err error) {
-	snap := h.borrow()
-	defer snap.refs.Add(-1)
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			err = &damage{r}
-		}
-	}()
-	b := snap.domains[domain]
-	if b == nil {
-		return p, errNotFound
-	}
-	b = b.Bucket(d[:])
-	if b == nil {
-		return p, errNotFound
-	}
-	p.size = int64(b.Sequence())
-	root := int64(b.Root())
-	if root == 0 {
-		v := b.Get(valueKey)
-		if int64(len(v)) != p.size {
-			return p, &damage{fmt.Sprintf("value of %d bytes, want %d", len(v), p.size)}
-		}
-		p.inline = append(make([]byte, 0, len(v)), v...)
-		return p, nil
-	}
-	end := snap.tx.Size()
-	p.off = root*pageSize + valueOffset
-	if root < 0 || root >= end/pageSize || p.size <= 0 || p.size > end-p.off {
-		return p, &damage{fmt.Sprintf("value of %d bytes on page %d of %d", p.size, root, end/pageSize)}
-	}
-	return p, nil
-}
-
 // eachKey calls fn for every blob in the segment. It doesn't touch the values.
 func (h *handle) eachKey(fn func(domain string, d *digest.Digest) error) error {
 	snap := h.borrow()
@@ -539,10 +522,10 @@ func evens(vec []byte) []byte {
 	return vec
 }
 
-// eachRef calls fn with the fingerprint of every blob in the segment.
-func (h *handle) eachRef(fn func(fp entry)) error {
+// eachRef calls fn for every blob in the segment.
+func (h *handle) eachRef(fn func(ref tier.Ref)) error {
 	return h.eachKey(func(domain string, d *digest.Digest) error {
-		fn(fingerprint(&tier.Ref{Domain: domain, Digest: *d}))
+		fn(tier.Ref{Domain: domain, Digest: *d})
 		return nil
 	})
 }

@@ -47,7 +47,7 @@ func (c *Cache) Stats() Stats {
 	c.openMu.Lock()
 	s.Disk += c.lingering
 	c.openMu.Unlock()
-	s.Disk += c.heads.size()
+	s.Disk += c.heads.size() + c.profiles.size()
 	c.pendMu.RLock()
 	s.Pending = c.queued
 	c.pendMu.RUnlock()

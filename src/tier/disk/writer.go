@@ -326,6 +326,7 @@ func (c *Cache) openActive(s *segment) error {
 	h, err := c.openHandle(s, true)
 	if err == nil {
 		h.refs.Store(2) // the segment's and the writer's
+		c.warm(h)
 		s.handle.Store(h)
 	}
 	s.mu.Unlock()

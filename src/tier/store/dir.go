@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/profile"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -70,6 +71,14 @@ func (d *Dir) HeadAt(ctx context.Context, tree object.TreeName, serial int64) ([
 	return headAt(serial, func(file string) ([]byte, error) {
 		return d.read(ctx, tree.Dir()+"/"+file, object.MaxHead)
 	})
+}
+
+// Profile reads what programs need of a tree.
+func (d *Dir) Profile(ctx context.Context, tree object.TreeName) ([]byte, error) {
+	if err := checkTree(d.name, tree); err != nil {
+		return nil, err
+	}
+	return d.read(ctx, tree.Dir()+"/"+profile.File, profile.MaxBytes)
 }
 
 // Trees looks for heads below md.

@@ -8,6 +8,7 @@
 //	md/<ays.id>/<platform or any>/head         heads of template trees
 //	md/<repoid>/<ays.id>/<platform or any>/head
 //	head.<serial> beside each head             the heads before it, those that were kept
+//	profile beside each head                   what programs need of the tree first, if that was recorded
 //	md/trees                                   the trees there are, one a line, for servers that can't list
 //
 // How answers are understood:

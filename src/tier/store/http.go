@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/profile"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -29,6 +30,7 @@ type HTTP struct {
 	agent         string
 	limits        limits
 	client        *http.Client
+	pipeline      *pipeline         // nil: without
 	asking        func(http.Header) // may be nil
 	answered      func(http.Header) // may be nil
 	maxTrees      int64             // bytes
@@ -83,6 +85,9 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 		return nil, err
 	}
 	h.client = &http.Client{Transport: tr, CheckRedirect: checkRedirect}
+	if cfg.Pipeline && h.base.Scheme == "http" && isPlain(h.base.Host) {
+		h.pipeline = newPipeline(h.ctx, newDialer(h.ctx, h.limits), h)
+	}
 	return h, nil
 }
 
@@ -93,6 +98,9 @@ func (h *HTTP) Name() string { return h.name }
 func (h *HTTP) Close() error {
 	h.close()
 	h.client.CloseIdleConnections()
+	if h.pipeline != nil {
+		h.pipeline.close()
+	}
 	return nil
 }
 
@@ -108,7 +116,7 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	if ref.Here {
 		query = "fetch=0"
 	}
-	a, err := h.get(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max(), nil)
+	a, err := h.getBlob(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max())
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +128,33 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	return a.data, nil
 }
 
+// getBlob asks for a blob by the pipeline, and where that won't do in the ordinary
+// way.
+func (h *HTTP) getBlob(ctx context.Context, path, query string, limit int64) (*answer, error) {
+	if h.pipeline == nil || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
+		return h.get(ctx, path, query, limit, nil)
+	}
+	full := path
+	if q := strings.Trim(h.base.RawQuery+"&"+query, "&"); q != "" {
+		full += "?" + q
+	}
+	data, contentType, err := h.pipeline.get(ctx, full, limit)
+	switch {
+	case err == nil:
+		return &answer{data: data, contentType: contentType}, nil
+	case errors.Is(err, errOrdinary):
+		return h.get(ctx, path, query, limit, nil)
+	case ctx.Err() != nil:
+		err = tier.Unavailable(err)
+	}
+	return nil, fmt.Errorf("%s: GET %s/%s: %w", h.name, bare(&h.base), path, err)
+}
+
+// isPlain tells whether a host can be said in a header as it is.
+func isPlain(host string) bool {
+	return !strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
 func isHTML(contentType string) bool {
 	return strings.HasPrefix(strings.ToLower(contentType), "text/html")
 }
@@ -128,6 +163,9 @@ func isHTML(contentType string) bool {
 func (h *HTTP) Head(ctx context.Context, tree object.TreeName, since []byte) ([]byte, error) {
 	if err := checkTree(h.name, tree); err != nil {
 		return nil, err
+	}
+	if h.pipeline != nil {
+		h.pipeline.warm()
 	}
 	header := http.Header{"Cache-Control": {"no-cache"}} // whoever is in between shall look, too
 	h.mu.Lock()
@@ -187,6 +225,18 @@ func (h *HTTP) HeadAt(ctx context.Context, tree object.TreeName, serial int64) (
 		}
 		return a.data, nil
 	})
+}
+
+// Profile fetches what programs need of a tree.
+func (h *HTTP) Profile(ctx context.Context, tree object.TreeName) ([]byte, error) {
+	if err := checkTree(h.name, tree); err != nil {
+		return nil, err
+	}
+	a, err := h.get(ctx, tree.URLPath()+"/"+profile.File, "", profile.MaxBytes, http.Header{"Cache-Control": {"no-cache"}})
+	if err != nil {
+		return nil, err
+	}
+	return a.data, nil
 }
 
 // Trees reads the list of trees that publishing keeps.

@@ -21,6 +21,9 @@ type Store interface {
 	// HeadAt returns the note of the head that a tree had, or has, at a serial,
 	// or tier.ErrAbsent.
 	HeadAt(ctx context.Context, tree object.TreeName, serial int64) ([]byte, error)
+	// Profile returns what programs need of a tree, as its publisher recorded it, or
+	// tier.ErrAbsent. It is not signed, and not looked at: see profile.Parse.
+	Profile(ctx context.Context, tree object.TreeName) ([]byte, error)
 	// Trees returns the trees that the store has, sorted by TreeName.Dir.
 	Trees(ctx context.Context) ([]object.TreeName, error)
 	// Close drops the connections. Calls still under way fail.
@@ -42,6 +45,9 @@ type Config struct {
 	Patience time.Duration
 	Version  string // of this program, for User-Agent
 
+	// Pipeline asks for many blobs at once over few connections, where the server
+	// can do that: for who wants many.
+	Pipeline bool
 	// Kind is what it is called before its name; empty means store.
 	Kind string
 	// Asking, if not nil, is called with the header of every request over HTTP,

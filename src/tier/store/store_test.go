@@ -59,10 +59,10 @@ func caFile(t *testing.T, o *tiertest.Origin) string {
 	return file
 }
 
-func overHTTP(h2 bool) func(*testing.T) tiertest.Harness {
+func overHTTP(h2, pipeline bool) func(*testing.T) tiertest.Harness {
 	return func(t *testing.T) tiertest.Harness {
 		o := tiertest.NewOrigin(t, h2)
-		cfg := store.Config{URL: mustURL(t, o.URL+"/files"), Version: "test"}
+		cfg := store.Config{URL: mustURL(t, o.URL+"/files"), Version: "test", Pipeline: pipeline}
 		if h2 {
 			cfg.CA = caFile(t, o)
 		}
@@ -76,8 +76,9 @@ func overHTTP(h2 bool) func(*testing.T) tiertest.Harness {
 	}
 }
 
-func TestConformsHTTP1(t *testing.T) { tiertest.Run(t, overHTTP(false)) }
-func TestConformsHTTP2(t *testing.T) { tiertest.Run(t, overHTTP(true)) }
+func TestConformsHTTP1(t *testing.T)    { tiertest.Run(t, overHTTP(false, false)) }
+func TestConformsHTTP2(t *testing.T)    { tiertest.Run(t, overHTTP(true, false)) }
+func TestConformsPipeline(t *testing.T) { tiertest.Run(t, overHTTP(false, true)) }
 
 func TestConformsDir(t *testing.T) {
 	tiertest.Run(t, func(t *testing.T) tiertest.Harness {

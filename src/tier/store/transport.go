@@ -21,6 +21,26 @@ const (
 	maxRedirects = 5
 )
 
+// dialFunc makes a connection.
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// newDialer returns a dialFunc whose dials also end with life.
+func newDialer(life context.Context, lim limits) dialFunc {
+	dialer := &net.Dialer{
+		Timeout:         lim.dial,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
+		Control: func(_, _ string, c syscall.RawConn) error {
+			return setUserTimeout(c, lim.header)
+		},
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(life, cancel)()
+		return dialer.DialContext(ctx, network, addr)
+	}
+}
+
 // newTransport returns a transport for one store. Nothing of it comes from the
 // environment: what a daemon talks to is for its config to say. Dials end with
 // ctx.
@@ -29,20 +49,8 @@ func newTransport(ctx context.Context, cfg Config, lim limits) (*http.Transport,
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", cfg.Name, err)
 	}
-	dialer := &net.Dialer{
-		Timeout:         lim.dial,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
-		Control: func(_, _ string, c syscall.RawConn) error {
-			return setUserTimeout(c, lim.header)
-		},
-	}
 	return &http.Transport{
-		DialContext: func(dctx context.Context, network, addr string) (net.Conn, error) {
-			dctx, cancel := context.WithCancel(dctx)
-			defer cancel()
-			defer context.AfterFunc(ctx, cancel)()
-			return dialer.DialContext(dctx, network, addr)
-		},
+		DialContext:            newDialer(ctx, lim),
 		TLSClientConfig:        &tls.Config{RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(maxConns)},
 		TLSHandshakeTimeout:    lim.dial,
 		ResponseHeaderTimeout:  cmp.Or(cfg.Patience, lim.header),

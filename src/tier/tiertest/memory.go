@@ -141,6 +141,18 @@ func (c *Cache) Range(ref tier.Ref, off, n int64) (tier.Blob, error) {
 	return b, nil
 }
 
+// Ready is Range.
+func (c *Cache) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
+	b, err := c.Range(ref, off, n)
+	if err != nil {
+		return b, tier.Unknown
+	}
+	return b, tier.InMemory
+}
+
+// WillNeed has nothing to do.
+func (c *Cache) WillNeed(tier.Ref) bool { return false }
+
 // Copy returns what Put was given, in memory of the caller's.
 func (c *Cache) Copy(ref tier.Ref) ([]byte, error) {
 	b, err := c.Get(ref)

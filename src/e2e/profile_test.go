@@ -1,0 +1,474 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/profile"
+)
+
+const profileID = "e2e|program(1)"
+
+// program is a tree, and what reads some of it, in an order that no walk has.
+type program struct {
+	tree  string
+	reads []string
+	files map[string]node
+}
+
+// newProgram is a program in a tree of 400 files, of which it reads 60, and two
+// pieces of one large one.
+func newProgram(t *testing.T) *program {
+	t.Helper()
+	p := &program{tree: shortDir(t), files: make(map[string]node)}
+	var all []string
+	for i := range 400 {
+		name := fmt.Sprintf("lib/d%02d/f%03d", i%20, i)
+		p.files[name] = node{mode: 0o644, data: noise(2000+i, byte(i))}
+		all = append(all, name)
+	}
+	p.files["large"] = node{mode: 0o644, data: noise(9<<20, 1)}
+	write(t, p.tree, p.files)
+	for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(len(all))[:60] {
+		p.reads = append(p.reads, all[i])
+	}
+	return p
+}
+
+// run is what the program does on a mount.
+func (p *program) run(t *testing.T, mount string) {
+	t.Helper()
+	for _, name := range p.reads {
+		wantContent(t, time.Minute, filepath.Join(mount, name), p.files[name].data)
+	}
+	large, err := os.Open(filepath.Join(mount, "large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer large.Close()
+	for _, off := range []int64{7 << 20, 100} {
+		b := make([]byte, 4096)
+		if _, err := large.ReadAt(b, off); err != nil || !bytes.Equal(b, p.files["large"].data[off:off+4096]) {
+			t.Errorf("large at %d: %v", off, err)
+		}
+	}
+}
+
+// recorded runs a program on a new machine until its needs are known, and where
+// they are to go.
+func (p *program) recorded(t *testing.T, c *client, mount string) {
+	t.Helper()
+	c.start()
+	p.run(t, mount)
+	if r := c.status().Mounts[0].Profile; r == nil || !r.Recording {
+		t.Errorf("nothing is recorded: %+v", r)
+	}
+	c.stop() // which ends the recording
+}
+
+// fetchedAhead waits until a mount's profile was fetched, and returns what is
+// known of it.
+func fetchedAhead(t *testing.T, c *client) *control.Mount {
+	t.Helper()
+	var m control.Mount
+	eventually(t, time.Minute, "the profile was fetched ahead", func() bool {
+		m = c.status().Mounts[0]
+		return m.PrefetchProfile != nil && !m.PrefetchProfile.Running
+	})
+	c.settled()
+	return &m
+}
+
+// misses is how often something had to wait for a fetch.
+func misses(c *client) int64 { return c.status().Stores[0].Tier.Near.Misses }
+
+// wantNoMisses runs the program, which is to find all that it needs.
+func (p *program) wantNoMisses(t *testing.T, c *client, mount string) {
+	t.Helper()
+	m := fetchedAhead(t, c)
+	// Six listings at the most, in one catalog, and as many blobs as files.
+	if n := m.PrefetchProfile.Objects; n < int64(len(p.reads)) || m.PrefetchProfile.Failed > 0 {
+		t.Errorf("fetched ahead: %+v", m.PrefetchProfile)
+	}
+	if n, all := c.status().Cache.Blobs, int64(len(p.files)); n > all/2 {
+		t.Errorf("%d blobs of a tree of %d files: that is more than the program needs", n, all)
+	}
+	before := misses(c)
+	p.run(t, mount)
+	if n := misses(c) - before; n > 0 {
+		t.Errorf("%d reads had to wait for the network", n)
+	}
+}
+
+func TestProfileGoesThroughTheGrid(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	grid := newGridCache(t)
+	grid.stor = "refresh = \"1s\""
+	grid.start()
+	machine := func() (*client, string) {
+		c := newClient(t, store.url())
+		c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
+		return c, c.mount(profileID)
+	}
+	first, mount := machine()
+	p.recorded(t, first, mount)
+
+	second, mount := machine()
+	second.start()
+	p.wantNoMisses(t, second, mount)
+	if m := second.status().Mounts[0].Profile; m == nil || !strings.HasPrefix(m.From, "grid ") || m.Runs != 1 {
+		t.Errorf("profile: %+v", m)
+	}
+	out, _ := runCommand(t, ays, "status", "-socket", second.socket())
+	for _, want := range []string{"needs from 1 runs", "profile 6", "metadata 2 of 2"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("ays status does not tell %q:\n%s", want, out)
+		}
+	}
+	second.stop()
+	if n := store.profiles.Load(); n != 1 {
+		t.Errorf("the store was asked for a profile %d times, want once for all", n)
+	}
+
+	// The next version: some files have another content, some are gone, the large one
+	// has grown in front.
+	changed := p.reads[3]
+	p.files[changed] = node{mode: 0o644, data: noise(5000, 99)}
+	p.files["large"] = node{mode: 0o644, data: append(noise(100, 3), p.files["large"].data...)}
+	write(t, p.tree, map[string]node{changed: p.files[changed], "large": p.files["large"]})
+	if err := os.Remove(filepath.Join(p.tree, p.reads[7])); err != nil {
+		t.Fatal(err)
+	}
+	p.reads = append(p.reads[:7], p.reads[8:]...)
+	publish(t, store.dir, profileID, p.tree)
+	note, err := os.ReadFile(filepath.Join(store.dir, "md", profileID, "any/head"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 30*time.Second, "the cache has the new head", func() bool {
+		return run(t, time.Minute, "curl", "-s", grid.url+"/md/e2e%7Cprogram(1)/any/head?stor=s") == string(note)
+	})
+	third, mount := machine()
+	third.start()
+	p.wantNoMisses(t, third, mount)
+	third.stop()
+}
+
+func TestProfileOfThisMachine(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	c := newClient(t, store.url())
+	mount := c.mount(profileID)
+	p.recorded(t, c, mount)
+	asked := store.profiles.Load()
+	// All blobs are gone, for want of room say.
+	for _, pattern := range []string{"seg-*", "clean"} {
+		files, err := filepath.Glob(filepath.Join(c.cacheDir(), pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatal(pattern, err)
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.start()
+	p.wantNoMisses(t, c, mount)
+	if m := c.status().Mounts[0].Profile; m == nil || m.From != "this machine" {
+		t.Errorf("profile: %+v", m)
+	}
+	c.stop()
+	if n := store.profiles.Load(); n != asked {
+		t.Errorf("the store was asked for a profile %d times more", n-asked)
+	}
+	// What a run needs is seen whatever was fetched ahead of it.
+	c.start()
+	if m := c.status().Mounts[0].Profile; m == nil || m.Runs != 2 || m.Needs < len(p.reads) {
+		t.Errorf("after two runs: %+v", m)
+	}
+	c.stop()
+}
+
+// TestProfileIsToldWhenAProgramHasStarted: a grid has it while the machine runs.
+func TestProfileIsToldWhenAProgramHasStarted(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	grid := startGridCache(t)
+	c := newClient(t, store.url())
+	c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
+	mount := c.mount(profileID)
+	c.start()
+	run(t, time.Minute, "ls", "-l", mount) // is nobody's start
+	p.run(t, mount)
+	eventually(t, time.Minute, "the cache has a profile", func() bool {
+		_, err := runCommand(t, "curl", "-sf", "-o", filepath.Join(c.dir, "profile"), grid.url+"/ays/profile/e2e/m0")
+		return err == nil
+	})
+	out := run(t, time.Minute, ays, "profile", "show", "-file", filepath.Join(c.dir, "profile"))
+	if !strings.Contains(out, p.reads[0]) || !strings.Contains(out, "1 runs") {
+		t.Errorf("the profile shows\n%s", out)
+	}
+	if m := c.status().Mounts[0].Profile; m.Recording {
+		t.Errorf("still recording: %+v", m)
+	}
+	c.stop()
+}
+
+// A program that starts at once finds most of what it needs on its way: it waits
+// for less than it would without a profile, and for nothing twice.
+func TestProfileRunsAheadOfTheProgram(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	c := newClient(t, store.url())
+	mount := c.mount(profileID)
+	p.recorded(t, c, mount)
+	kept, err := filepath.Glob(filepath.Join(c.cacheDir(), "profile-*"))
+	if err != nil || len(kept) != 1 {
+		t.Fatal(kept, err)
+	}
+	b, err := os.ReadFile(kept[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(store.dir, "md", profileID, "any", "profile"), b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	store.delay.Store(int64(20 * time.Millisecond))
+	waits := func(prefetch int) int64 {
+		c := newClient(t, store.url())
+		mount := c.mount(profileID, fmt.Sprintf("prefetch = %d", prefetch))
+		c.start()
+		before := store.blobs.Load()
+		p.run(t, mount)
+		n := misses(c)
+		if prefetch > 0 {
+			fetchedAhead(t, c)
+			if got := store.blobs.Load() - before; got > int64(len(p.reads))+100 { // the large file's chunks, and metadata
+				t.Errorf("%d requests for %d files", got, len(p.reads))
+			}
+		}
+		c.stop()
+		return n
+	}
+	with, without := waits(1), waits(0)
+	t.Logf("waited for %d blobs with a profile, %d without", with, without)
+	if with > without*3/4 {
+		t.Errorf("waited for %d blobs with a profile, %d without", with, without)
+	}
+}
+
+func TestProfileRecordAndShow(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	script := filepath.Join(shortDir(t), "program")
+	var text strings.Builder
+	fmt.Fprintf(&text, "#!/bin/sh\nset -e\ncd \"$1\"\n")
+	for _, name := range p.reads {
+		fmt.Fprintf(&text, "cat %s >/dev/null\n", name)
+	}
+	fmt.Fprintf(&text, "dd if=large of=/dev/null bs=4k count=1 skip=1792 status=none\ndd if=large of=/dev/null bs=4k count=1 status=none\n")
+	if err := os.WriteFile(script, []byte(text.String()), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := runCommand(t, ays, "profile", "show", "-store", store.dir, "-id", profileID); err == nil || !strings.Contains(out, "has no profile") {
+		t.Errorf("show before there is one: %v\n%s", err, out)
+	}
+	out := run(t, time.Minute, ays, "profile", "record", "-store", store.dir, "-id", profileID, "--", script, "{}")
+	if !strings.Contains(out, "recorded ") {
+		t.Errorf("record says %s", out)
+	}
+	out = run(t, time.Minute, ays, "profile", "show", "-store", store.url(), "-id", profileID)
+	at := 0
+	for _, name := range append(p.reads, "large") {
+		i := strings.Index(out, " /"+name+"\n")
+		if i < at {
+			t.Fatalf("%s is not there, or not in order:\n%s", name, out)
+		}
+		at = i
+	}
+	if !strings.Contains(out, "1 runs") {
+		t.Errorf("no totals:\n%s", out)
+	}
+	// What fails leaves the profile as it is.
+	for _, args := range [][]string{{"false"}, {"true"}, {"/no/such/program"}} {
+		args := append([]string{"profile", "record", "-store", store.dir, "-id", profileID, "--"}, args...)
+		if out, err := runCommand(t, ays, args...); err == nil {
+			t.Errorf("%q: %s", args, out)
+		}
+	}
+	// It goes along with the tree.
+	mirror := filepath.Join(shortDir(t), "mirror")
+	run(t, time.Minute, ays, "copy", "-from", store.url(), "-to", mirror)
+	run(t, time.Minute, ays, "gc", "-store", mirror)
+	run(t, time.Minute, ays, "verify", "-store", mirror)
+	if again := run(t, time.Minute, ays, "profile", "show", "-store", mirror, "-id", profileID); again != out {
+		t.Errorf("a mirror shows\n%s", again)
+	}
+	run(t, time.Minute, ays, "profile", "record", "-for", "200ms", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cat {}/lib/d00/* >/dev/null; exec sleep 100")
+	if out := run(t, time.Minute, ays, "profile", "show", "-store", mirror, "-id", profileID); !strings.Contains(out, "2 runs") {
+		t.Errorf("merged:\n%s", out)
+	}
+
+	c := newClient(t, store.url())
+	mount := c.mount(profileID)
+	c.start()
+	p.wantNoMisses(t, c, mount)
+	if m := c.status().Mounts[0].Profile; m == nil || !strings.HasPrefix(m.From, "store ") {
+		t.Errorf("profile: %+v", m)
+	}
+	c.stop()
+}
+
+// Whatever a store, or a cache, has for a profile: files have their content, soon.
+func TestHostileProfiles(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	everything := profile.NewRecording()
+	for i := range profile.MaxNeeds {
+		everything.File(fmt.Sprintf("lib/../../etc/%d", i), 1)
+		everything.File(fmt.Sprintf("lib/no/such/file/%d", i), 1<<20)
+		everything.Chunk(p.reads[0], int64(i)<<30, 1<<30, 1<<50)
+		everything.Listing(fmt.Sprintf("large/%d", i))
+	}
+	hostile, err := profile.Merge(nil, everything.Profile()).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, fault := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"garbage": func(w http.ResponseWriter, r *http.Request) bool { w.Write(noise(1000, 1)); return true },
+		"html": func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("Content-Type", "text/html")
+			io.WriteString(w, "<html>log in, please</html>")
+			return true
+		},
+		"endless":   func(w http.ResponseWriter, r *http.Request) bool { io.Copy(w, zeros{}); return true },
+		"cut off":   func(w http.ResponseWriter, r *http.Request) bool { w.Write(hostile[:len(hostile)/2]); return true },
+		"hostile":   func(w http.ResponseWriter, r *http.Request) bool { w.Write(hostile); return true },
+		"forbidden": func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(http.StatusForbidden); return true },
+		"broken":    func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(http.StatusBadGateway); return true },
+		"stalled":   stall,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			mine := serveStore(t, store.dir)
+			mine.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+				return strings.HasSuffix(r.URL.Path, "/profile") && fault(w, r)
+			})
+			c := newClient(t, mine.url())
+			mount := c.mount(profileID)
+			c.start()
+			within(t, time.Minute, "run", func() { p.run(t, mount) })
+			if s := c.status(); len(s.Mounts) != 1 || s.Mounts[0].Error != "" {
+				t.Errorf("%+v", s.Mounts)
+			}
+			c.stop()
+		})
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
+
+// TestProfileOfPrivateStore: a cache gives what programs need to those who may
+// read the tree.
+func TestProfileOfPrivateStore(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	store.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if login, secret, _ := r.BasicAuth(); login == "me" && secret == "word" {
+			return false
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	})
+	grid := startGridCache(t)
+	machine := func() (*client, string) {
+		c := newClient(t, store.url())
+		c.stor = "login = \"me\"\nsecret = \"word\""
+		c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
+		return c, c.mount(profileID)
+	}
+	first, mount := machine()
+	p.recorded(t, first, mount)
+	second, mount := machine()
+	second.start()
+	p.wantNoMisses(t, second, mount)
+	if m := second.status().Mounts[0].Profile; m == nil || !strings.HasPrefix(m.From, "grid ") {
+		t.Errorf("profile: %+v", m)
+	}
+	second.stop()
+	for _, login := range []string{"", "me:wrong"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, grid.url+"/ays/profile/e2e/m0", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if user, secret, ok := strings.Cut(login, ":"); ok {
+			req.SetBasicAuth(user, secret)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusNotFound || len(b) > 0 {
+			t.Errorf("login %q: status %d, %d bytes", login, resp.StatusCode, len(b))
+		}
+	}
+}
+
+// TestPrefetchOfTheWholeTree: it comes in the background, and ays status tells how
+// far it is.
+func TestPrefetchOfTheWholeTree(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	c := newClient(t, store.url())
+	mount := c.mount(profileID, "prefetch = 2")
+	c.start()
+	var m control.Mount
+	eventually(t, time.Minute, "the whole tree is here", func() bool {
+		m = c.status().Mounts[0]
+		return m.PrefetchTree != nil && !m.PrefetchTree.Running
+	})
+	if b := m.PrefetchTree; b.Bytes != m.Bytes || b.OfBytes != m.Bytes || b.Error != "" || b.Failed > 0 {
+		t.Errorf("%+v of %d bytes", b, m.Bytes)
+	}
+	out, _ := runCommand(t, ays, "status", "-socket", c.socket())
+	if !strings.Contains(out, "tree 4") {
+		t.Errorf("ays status:\n%s", out)
+	}
+	c.settled()
+	store.down()
+	sameTree(t, p.tree, mount)
+	c.stop()
+}
+
+// runCommand is run for a program that may fail.
+func runCommand(t *testing.T, name string, args ...string) (string, error) {
+	t.Helper()
+	return try(t, time.Minute, exec.Command(name, args...))
+}

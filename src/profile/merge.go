@@ -1,0 +1,69 @@
+package profile
+
+// Weights. A run counts for a quarter of all that came before it, so that what each
+// run needs comes near 255, and what no run needs any more has left after
+// five runs if one needed it, and after eleven if all did.
+const (
+	oneRun      = 64 // what a run adds
+	leastWeight = 16 // what is below is left out
+)
+
+func faded(w uint8) int { return int(w) * 3 / 4 }
+
+// alike is how many times as many needs a profile may have as a run that says what
+// is not needed any more: one that did next to nothing doesn't.
+const alike = 8
+
+// Merge returns what is known after a run: old, which may be nil, and what the
+// run needed, whose own weights are of no matter. What at least half as many runs
+// need as what most need comes first, then the rest; in both what the run
+// needed, in its order, comes before what older ones did, in theirs.
+func Merge(old, run *Profile) *Profile {
+	if old == nil {
+		old = &Profile{}
+	}
+	m := &Profile{Time: run.Time, Runs: old.Runs + 1}
+	if old.Time.After(run.Time) {
+		m.Time = old.Time
+	}
+	before := make(map[key]uint8, len(old.Needs))
+	for i := range old.Needs {
+		before[keyOf(&old.Needs[i])] = old.Needs[i].Weight
+	}
+	fades := len(run.Needs)*alike >= len(old.Needs)
+	all := make([]Need, 0, max(len(old.Needs), len(run.Needs)))
+	most := 0
+	for _, n := range run.Needs {
+		w := min(faded(before[keyOf(&n)])+oneRun, 255)
+		if !fades {
+			w = max(w, int(before[keyOf(&n)]))
+		}
+		n.Weight = uint8(w)
+		delete(before, keyOf(&n))
+		most = max(most, w)
+		all = append(all, n)
+	}
+	for _, n := range old.Needs {
+		if _, left := before[keyOf(&n)]; !left {
+			continue
+		}
+		if fades {
+			n.Weight = uint8(faded(n.Weight))
+		}
+		if n.Weight < leastWeight {
+			continue
+		}
+		most = max(most, int(n.Weight))
+		all = append(all, n)
+	}
+	often := func(n *Need) bool { return 2*int(n.Weight) >= most }
+	m.Needs = make([]Need, 0, min(len(all), MaxNeeds))
+	for _, first := range []bool{true, false} {
+		for i := range all {
+			if often(&all[i]) == first && len(m.Needs) < MaxNeeds {
+				m.Needs = append(m.Needs, all[i])
+			}
+		}
+	}
+	return m
+}

@@ -1,0 +1,326 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/profile"
+	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/store"
+)
+
+const (
+	// maxProfiles is how many trees' profiles are kept, profileLife how long from when
+	// one was last asked for or put.
+	maxProfiles = 1000
+	profileLife = 30 * 24 * time.Hour
+	// mergeEvery is how often a run of a tree is taken. Machines that start at the
+	// same time say the same.
+	mergeEvery = time.Second
+	// publishedEvery is how often a store is asked for the profile that was published
+	// with a tree, and publishedWait how long it may take.
+	publishedEvery = 10 * time.Minute
+	publishedWait  = 3 * time.Second
+)
+
+// profiles is what programs need of the stores' trees.
+type profiles struct {
+	server *Server
+
+	mu    sync.Mutex
+	known map[string]*profileState // GUARDED_BY(mu); at most maxProfiles, by heads.keptKey
+}
+
+// profileState is what is known of a tree's profile. The profile is in the data.
+type profileState struct {
+	used time.Time // GUARDED_BY(profiles.mu)
+	kept bool      // GUARDED_BY(profiles.mu); there is a row of it in profileTimes
+
+	turn   sync.Mutex // held by who changes the profile, and while the store is asked
+	merged time.Time  // GUARDED_BY(turn); when a run was last taken
+	asked  time.Time  // GUARDED_BY(turn); when the store was last asked
+}
+
+// load reads which profiles there are.
+func (p *profiles) load(ctx context.Context) error {
+	rows, err := p.server.opts.Data.Values(ctx, profileTimes)
+	if err != nil {
+		return fmt.Errorf("read which profiles there are: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.known = make(map[string]*profileState, len(rows))
+	for key, row := range rows {
+		seconds, _ := strconv.ParseInt(string(row), 10, 64)
+		p.known[key] = &profileState{used: time.Unix(seconds, 0), kept: true}
+	}
+	return nil
+}
+
+// state returns what is known of a profile, which counts as asked for.
+func (p *profiles) state(ctx context.Context, key string) *profileState {
+	p.mu.Lock()
+	st, ok := p.known[key]
+	if !ok {
+		st = &profileState{}
+		p.known[key] = st
+	}
+	now := time.Now()
+	stale := st.kept && now.Sub(st.used) > profileLife/30
+	st.used = now
+	gone := ""
+	if len(p.known) > maxProfiles {
+		for k, s := range p.known {
+			if k != key && (gone == "" || s.used.Before(p.known[gone].used)) {
+				gone = k
+			}
+		}
+		delete(p.known, gone)
+	}
+	p.mu.Unlock()
+	if gone != "" {
+		p.drop(ctx, gone)
+	}
+	if stale {
+		p.note(ctx, key, now)
+	}
+	return st
+}
+
+// note remembers when a profile was last asked for.
+func (p *profiles) note(ctx context.Context, key string, at time.Time) {
+	if err := p.server.opts.Data.PutValue(ctx, profileTimes, key, strconv.AppendInt(nil, at.Unix(), 10)); err != nil && ctx.Err() == nil {
+		p.server.log.Warn("can't remember when a profile was asked for", "op", "profile", "err", err)
+	}
+}
+
+// drop removes a profile from the data.
+func (p *profiles) drop(ctx context.Context, key string) {
+	data := p.server.opts.Data
+	if err := errors.Join(data.DeleteValue(ctx, profilesTable, key), data.DeleteValue(ctx, profileTimes, key)); err != nil && ctx.Err() == nil {
+		p.server.log.Warn("can't forget a profile", "op", "profile", "err", err)
+	}
+}
+
+// expire forgets the profiles that were last asked for before a time.
+func (p *profiles) expire(ctx context.Context, before time.Time) {
+	var gone []string
+	p.mu.Lock()
+	for key, st := range p.known {
+		if st.used.Before(before) {
+			gone = append(gone, key)
+			delete(p.known, key)
+		}
+	}
+	p.mu.Unlock()
+	for _, key := range gone {
+		p.drop(ctx, key)
+	}
+}
+
+// here returns the profile that is in the data, or tier.ErrAbsent.
+func (p *profiles) here(ctx context.Context, key string) (*profile.Profile, []byte, error) {
+	b, err := p.server.opts.Data.Value(ctx, profilesTable, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read a profile: %w", err)
+	}
+	prof, err := profile.Parse(b)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read a profile: %w: %w", tier.ErrAbsent, err)
+	}
+	return prof, b, nil
+}
+
+// put keeps a profile. The state's turn is held.
+func (p *profiles) put(ctx context.Context, key string, st *profileState, prof *profile.Profile) ([]byte, error) {
+	b, err := prof.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.server.opts.Data.PutValue(ctx, profilesTable, key, b); err != nil {
+		return nil, fmt.Errorf("keep a profile: %w", err)
+	}
+	p.note(ctx, key, time.Now())
+	p.mu.Lock()
+	st.kept = true
+	p.mu.Unlock()
+	return b, nil
+}
+
+// get returns the profile of a store's tree. Unless it is fetchNever the store is
+// asked for the one that it has, now and then.
+func (p *profiles) get(ctx context.Context, from *stor, tree object.TreeName, mode fetchMode, via string) ([]byte, error) {
+	key := from.heads.keptKey(tree)
+	st := p.state(ctx, key)
+	prof, b, err := p.here(ctx, key)
+	if err != nil && !errors.Is(err, tier.ErrAbsent) || mode == fetchNever {
+		return b, err
+	}
+	if prof != nil {
+		p.server.later(behindKey{"profile " + key, via}, func(ctx context.Context) {
+			_, _ = p.published(ctx, from, tree, via, key, st)
+		})
+		return b, nil
+	}
+	return p.published(ctx, from, tree, via, key, st)
+}
+
+// published asks a store for the profile of its tree, unless it was asked not long
+// ago, and returns what is here then.
+func (p *profiles) published(ctx context.Context, from *stor, tree object.TreeName, via, key string, st *profileState) ([]byte, error) {
+	st.turn.Lock()
+	defer st.turn.Unlock()
+	prof, b, hereErr := p.here(ctx, key)
+	if time.Since(st.asked) < publishedEvery && from.name != object.PublishedStore {
+		return b, hereErr
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishedWait)
+	defer cancel()
+	theirs, err := from.source.profile(ctx, tree, via)
+	if err == nil || errors.Is(err, tier.ErrAbsent) || errors.Is(err, store.ErrLoop) {
+		st.asked = time.Now()
+	}
+	if err != nil {
+		if prof != nil {
+			return b, nil
+		}
+		return nil, worst(err)
+	}
+	other, err := profile.Parse(theirs)
+	switch {
+	case err != nil:
+		p.server.log.Warn("a store has something else for a profile", "op", "profile", "store", from.name, "tree", tree.String(), "err", err)
+		return b, hereErr
+	case prof != nil && !other.Time.After(prof.Time):
+		return b, nil
+	case prof != nil:
+		other = profile.Merge(prof, other)
+	}
+	return p.put(ctx, key, st, other)
+}
+
+// take merges a run into the profile of a store's tree; taken is false if another one
+// was only just taken.
+func (p *profiles) take(ctx context.Context, from *stor, tree object.TreeName, run *profile.Profile) (taken bool, err error) {
+	key := from.heads.keptKey(tree)
+	st := p.state(ctx, key)
+	st.turn.Lock()
+	defer st.turn.Unlock()
+	if time.Since(st.merged) < mergeEvery {
+		return false, nil
+	}
+	prof, _, err := p.here(ctx, key)
+	if err != nil && !errors.Is(err, tier.ErrAbsent) {
+		return false, err
+	}
+	if now := time.Now(); run.Time.After(now) { // it would keep newer ones of the publisher's out
+		run.Time = now.UTC().Truncate(time.Second)
+	}
+	if _, err := p.put(ctx, key, st, profile.Merge(prof, run)); err != nil {
+		return false, err
+	}
+	st.merged = time.Now()
+	return true, nil
+}
+
+// profileOf finds the tree that a request about a mount's profile is about, for who may read
+// its store.
+func (s *Server) profileOf(c *call) (*stor, object.TreeName, error) {
+	m, ok := s.announced.mount(c.r.Context(), c.client, c.mount)
+	st := s.stores.now.Load().byName[m.Store]
+	if !ok || st == nil || !c.asker.may(st) {
+		return nil, m.Tree, tier.ErrAbsent
+	}
+	s.announced.seen(c.client)
+	ctx, cancel := context.WithTimeout(c.r.Context(), s.opts.Config.Stor.Timeout)
+	defer cancel()
+	mode := c.fetch
+	if mode == fetchBehind {
+		mode = fetchNever
+	}
+	v, err := st.heads.newest(ctx, m.Tree, mode, s.opts.Config.Stor.Refresh)
+	if err != nil {
+		return nil, m.Tree, err
+	}
+	return st, v.head.Tree, nil
+}
+
+// getProfile answers GET /ays/profile/<client>/<mount>.
+func (s *Server) getProfile(c *call) {
+	st, tree, err := s.profileOf(c)
+	if err != nil {
+		c.nothing(err)
+		return
+	}
+	mode := c.fetch
+	if mode == fetchBehind {
+		mode = fetchNever
+	}
+	b, err := s.profiles.get(c.r.Context(), st, tree, mode, c.via)
+	if err != nil {
+		c.nothing(err)
+		return
+	}
+	s.sendProfile(c, b)
+}
+
+func (s *Server) sendProfile(c *call, b []byte) {
+	h := c.w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("Vary", tokenHeader)
+	c.send(b, `"`+digest.Of(b).String()+`"`)
+}
+
+// postProfile answers POST /ays/profile/<client>/<mount>: what one run needed.
+func (s *Server) postProfile(c *call) {
+	b, ok := c.body()
+	if !ok {
+		return
+	}
+	st, tree, err := s.profileOf(c)
+	if err != nil {
+		c.nothing(err)
+		return
+	}
+	run, err := profile.Parse(b)
+	if err != nil {
+		c.wrong(http.StatusBadRequest, err.Error())
+		return
+	}
+	taken, err := s.profiles.take(c.r.Context(), st, tree, run)
+	if err != nil {
+		s.forgot(c, err)
+		return
+	}
+	c.reply(map[string]any{"tree": tree.String(), "needs": len(run.Needs), "taken": taken})
+}
+
+// getTreeProfile answers GET /md/<tree>/profile.
+func (s *Server) getTreeProfile(c *call) {
+	err := fmt.Errorf("profile of %v: %w", c.tree, tier.ErrAbsent)
+	for _, st := range s.stores.now.Load().ordered {
+		if !c.asker.may(st) || !st.is(c.hint) {
+			continue
+		}
+		if _, err := st.heads.exact(c.r.Context(), c.tree, fetchNever, c.via, 0); err != nil && st.name != object.PublishedStore {
+			continue // nobody who may read it asked for such a tree
+		}
+		b, e := s.profiles.get(c.r.Context(), st, c.tree, c.fetch, c.via)
+		if e == nil {
+			s.sendProfile(c, b)
+			return
+		}
+		if !errors.Is(e, tier.ErrAbsent) {
+			err = e
+		}
+	}
+	c.nothing(err)
+}

@@ -1,0 +1,399 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/aysfs/aysfs/src/tier"
+)
+
+// pipe is one connection of a pipeline. One goroutine reads; what is to be sent is
+// sent by whoever asks for what somebody waits for, else by another goroutine, which
+// comes when several have asked.
+type pipe struct {
+	p     *pipeline
+	conn  net.Conn
+	wake  chan struct{} // holds one; there is something to send
+	ended chan struct{} // closed when nothing more is read
+
+	asks     []*ask // GUARDED_BY(p.mu); on their way, in order
+	load     int64  // GUARDED_BY(p.mu); about how many bytes they are
+	out      []byte // GUARDED_BY(p.mu); requests to be sent
+	spare    []byte // GUARDED_BY(p.mu); out, when it was sent last
+	sending  bool   // GUARDED_BY(p.mu)
+	dead     bool   // GUARDED_BY(p.mu)
+	answered int    // GUARDED_BY(p.mu)
+
+	until time.Time // the deadline of reading, as it was last set; the reader's
+}
+
+const (
+	pipeBuffer = 32 << 10 // bytes that are read at once
+	mostHeader = 16 << 10 // bytes of an answer's header
+	pipeIdle   = 90 * time.Second
+)
+
+// push puts a at the end of what is on its way. p.mu is held.
+func (c *pipe) push(a *ask) {
+	c.out = c.p.appendRequest(c.out, a)
+	c.asks = append(c.asks, a)
+	c.load += a.weight
+	a.tries++
+	if len(c.asks) == 1 {
+		// The reader is waiting for anything at all.
+		_ = c.conn.SetReadDeadline(time.Now().Add(c.p.limits.header))
+	}
+}
+
+// appendRequest writes a request.
+func (p *pipeline) appendRequest(b []byte, a *ask) []byte {
+	b = append(b, "GET "...)
+	b = append(b, p.base...)
+	b = append(b, '/')
+	b = append(b, a.path...)
+	b = append(b, " HTTP/1.1\r\n"...)
+	b = append(b, p.fixed...)
+	if p.asking != nil {
+		h := make(http.Header, 2)
+		p.asking(h)
+		buf := bytes.NewBuffer(b)
+		_ = h.Write(buf) // to memory
+		b = buf.Bytes()
+	}
+	return append(b, "\r\n"...)
+}
+
+// send has what waits sent: now, or with what else comes soon.
+func (c *pipe) send(later bool) {
+	if !later {
+		c.flush()
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write sends what nobody waits for.
+func (c *pipe) write() {
+	for {
+		select {
+		case <-c.wake:
+			c.flush()
+		case <-c.ended:
+			return
+		}
+	}
+}
+
+// flush sends what is to be sent, unless that is being done.
+func (c *pipe) flush() {
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	if c.sending {
+		return
+	}
+	c.sending = true
+	for len(c.out) > 0 && !c.dead {
+		b := c.out
+		c.out = c.spare[:0]
+		c.p.mu.Unlock()
+		_ = c.conn.SetWriteDeadline(time.Now().Add(c.p.limits.stall))
+		_, err := c.conn.Write(b)
+		c.p.mu.Lock()
+		c.spare = b
+		if err != nil {
+			c.conn.Close() // the reader sees to the rest
+			break
+		}
+	}
+	c.sending = false
+}
+
+// errEnds says that a server ends a connection in good order.
+var errEnds = errors.New("the server ends the connection")
+
+// read reads answers until the connection ends.
+func (c *pipe) read() {
+	defer close(c.ended)
+	br := bufio.NewReaderSize(c.conn, pipeBuffer)
+	var err error
+	for err == nil {
+		err = c.answer(br)
+	}
+	c.conn.Close()
+	c.end(err)
+}
+
+// head is what is of interest in the header of an answer.
+type head struct {
+	status      int
+	length      int64 // -1: not said
+	plain       bool  // the bytes are the object's
+	ends        bool  // the connection ends with it
+	contentType string
+}
+
+// between wraps what came instead of another answer.
+type between struct{ error }
+
+func (b between) Unwrap() error { return b.error }
+
+// answer reads one answer.
+func (c *pipe) answer(br *bufio.Reader) error {
+	var gap time.Duration
+	if br.Buffered() == 0 {
+		since := time.Now()
+		if _, err := br.Peek(1); err != nil {
+			return between{err}
+		}
+		gap = time.Since(since)
+	}
+	h, err := readHead(br)
+	if err != nil {
+		return err
+	}
+	c.p.mu.Lock()
+	if len(c.asks) == 0 {
+		c.p.mu.Unlock()
+		return fmt.Errorf("an answer to no request, with status %d", h.status)
+	}
+	a := c.asks[0]
+	left := a.left
+	if a.behind {
+		c.p.followed(gap)
+	}
+	if h.length < 0 || h.ends && c.answered == 0 {
+		// Its end could only be told by that of the connection, or of chunks;
+		// or no connection has more than one answer.
+		c.p.unfit()
+	}
+	c.p.mu.Unlock()
+	if h.length < 0 {
+		c.finish(a, nil, "", errOrdinary)
+		return errEnds
+	}
+	var data []byte
+	switch {
+	case h.status == http.StatusOK && h.plain && h.length <= a.limit && !left:
+		data = make([]byte, h.length)
+		if err := c.body(br, data); err != nil {
+			return err
+		}
+		c.finish(a, data, h.contentType, nil)
+	case h.length > a.limit && h.length > mostHeader:
+		return fmt.Errorf("status %d with %d bytes", h.status, h.length)
+	default:
+		if err := c.discard(br, h.length); err != nil {
+			return err
+		}
+		err := errOrdinary
+		if h.status == http.StatusNotFound || h.status == http.StatusGone {
+			err = tier.ErrAbsent
+		}
+		c.finish(a, nil, "", err)
+	}
+	if h.ends {
+		return errEnds
+	}
+	return nil
+}
+
+// finish takes the first request off, with its answer, and has what waits take
+// its place.
+func (c *pipe) finish(a *ask, data []byte, contentType string, err error) {
+	c.p.mu.Lock()
+	c.asks[0] = nil
+	c.asks = c.asks[1:]
+	c.load -= a.weight
+	c.answered++
+	if err == nil {
+		c.p.troubles = 0
+	}
+	if len(c.asks) > 0 {
+		c.asks[0].behind = true
+	}
+	if len(c.p.queue) > 0 {
+		c.p.take(c, 1)
+	}
+	idle, waits := len(c.asks) == 0, len(c.out) > 0
+	c.p.mu.Unlock()
+	a.data, a.contentType, a.err = data, contentType, err
+	close(a.done)
+	if waits {
+		c.send(true)
+	}
+	wait := c.p.limits.header
+	if idle {
+		wait = pipeIdle
+	}
+	c.expect(wait, idle)
+}
+
+// expect sets the deadline of what is read next, if it differs by much.
+func (c *pipe) expect(wait time.Duration, idle bool) {
+	until := time.Now().Add(wait)
+	if d := until.Sub(c.until); !idle && d >= 0 && d < wait/8 {
+		return
+	}
+	c.until = until
+	c.p.mu.Lock()
+	if !idle || len(c.asks) == 0 {
+		_ = c.conn.SetReadDeadline(until)
+	}
+	c.p.mu.Unlock()
+}
+
+// body reads into all of b, which must come at minSpeed.
+func (c *pipe) body(br *bufio.Reader, b []byte) error {
+	quota := max(1, int(c.p.limits.stall.Seconds()*minSpeed))
+	for got, mark := 0, 0; got < len(b); {
+		n, err := br.Read(b[got:])
+		if got += n; got-mark >= quota {
+			mark = got
+			c.expect(c.p.limits.stall, false)
+		}
+		if err != nil {
+			return fmt.Errorf("after %d bytes of %d: %w", got, len(b), unexpected(err))
+		}
+	}
+	return nil
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// discard reads over what is of no use.
+func (c *pipe) discard(br *bufio.Reader, n int64) error {
+	for n > 0 {
+		m, err := br.Discard(int(min(n, pipeBuffer)))
+		if n -= int64(m); err != nil {
+			return unexpected(err)
+		}
+		c.expect(c.p.limits.stall, false)
+	}
+	return nil
+}
+
+// end takes the connection out of the pipeline. Requests that were not answered go
+// to another one, where this one ended in good order, else the ordinary way.
+func (c *pipe) end(why error) {
+	p := c.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.dead = true
+	for i, o := range p.pipes {
+		if o == c {
+			p.pipes = append(p.pipes[:i:i], p.pipes[i+1:]...)
+			break
+		}
+	}
+	// A server may end a connection between answers at any time; then it has not
+	// looked at what was sent since.
+	_, isBetween := errors.AsType[between](why)
+	fair := errors.Is(why, errEnds) || isBetween && (len(c.asks) == 0 || c.answered > 0 && !errors.Is(why, os.ErrDeadlineExceeded))
+	if !fair && p.ctx.Err() == nil {
+		p.troubled()
+	}
+	for _, a := range c.asks {
+		switch {
+		case a.left:
+			close(a.done)
+		case fair && a.tries < mostTries && p.ctx.Err() == nil && !time.Now().Before(p.off):
+			if to := p.choose(a); to != nil {
+				to.send(true)
+			}
+		default:
+			p.refuse([]*ask{a})
+		}
+	}
+	c.asks = nil
+	if len(p.pipes)+p.dialing == 0 && len(p.queue) > 0 {
+		if p.ctx.Err() != nil {
+			p.refuse(p.queue)
+			p.queue, p.urgent = nil, 0
+			return
+		}
+		p.dialing++
+		p.tasks.Go(p.connect)
+	}
+}
+
+// readHead reads the header of an answer.
+func readHead(br *bufio.Reader) (head, error) {
+	h := head{length: -1, plain: true}
+	line, err := br.ReadSlice('\n')
+	if err != nil {
+		return h, unexpected(err)
+	}
+	proto, rest, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(" "))
+	code, _, _ := bytes.Cut(rest, []byte(" "))
+	h.status, err = strconv.Atoi(string(code))
+	if err != nil || h.status < 200 || h.status > 999 {
+		return h, fmt.Errorf("status line %.80q", line)
+	}
+	switch string(proto) {
+	case "HTTP/1.1":
+	case "HTTP/1.0":
+		h.ends = true
+	default:
+		return h, fmt.Errorf("status line %.80q", line)
+	}
+	size, chunked := len(line), false
+	for {
+		line, err := br.ReadSlice('\n')
+		if err != nil {
+			return h, unexpected(err)
+		}
+		if size += len(line); size > mostHeader {
+			return h, fmt.Errorf("a header of more than %d bytes", mostHeader)
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 {
+			break
+		}
+		name, value, ok := bytes.Cut(line, []byte(":"))
+		if !ok {
+			return h, fmt.Errorf("header line %.80q", line)
+		}
+		value = bytes.TrimSpace(value)
+		switch {
+		case is(name, "Content-Length"):
+			n, err := strconv.ParseInt(string(value), 10, 64)
+			if err != nil || n < 0 || h.length >= 0 && h.length != n {
+				return h, fmt.Errorf("content length %.80q", value)
+			}
+			h.length = n
+		case is(name, "Content-Encoding"):
+			h.plain = is(value, "zstd") || is(value, "identity")
+		case is(name, "Content-Type"):
+			h.contentType = string(value)
+		case is(name, "Transfer-Encoding"):
+			chunked = true
+		case is(name, "Connection"):
+			h.ends = h.ends || bytes.Contains(bytes.ToLower(value), []byte("close"))
+		}
+	}
+	switch {
+	case chunked:
+		h.length = -1
+	case h.status == http.StatusNoContent || h.status == http.StatusNotModified:
+		h.length = 0
+	}
+	return h, nil
+}
+
+func is(b []byte, name string) bool { return len(b) == len(name) && bytes.EqualFold(b, []byte(name)) }

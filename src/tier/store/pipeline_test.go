@@ -1,0 +1,258 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/store"
+	"github.com/aysfs/aysfs/src/tier/tiertest"
+)
+
+// blobServer has n blobs of up to size bytes, counts what it is asked, and lets before
+// have a look at each request.
+type blobServer struct {
+	*httptest.Server
+
+	refs            []tier.Ref
+	blobs           map[string][]byte
+	requests, conns atomic.Int64
+	before          func(n int64, w http.ResponseWriter, r *http.Request)
+}
+
+func serveBlobs(t *testing.T, n, size int, before func(n int64, w http.ResponseWriter, r *http.Request)) *blobServer {
+	t.Helper()
+	s := &blobServer{blobs: make(map[string][]byte), before: before}
+	for i := range n {
+		b := tiertest.Random(uint64(i), 1+i*7919%size)
+		s.refs = append(s.refs, tiertest.RefOf(b))
+		s.blobs[s.refs[i].Digest.String()] = b
+	}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		k := s.requests.Add(1)
+		if s.before != nil {
+			s.before(k, w, r)
+		}
+		b, ok := s.blobs[path.Base(r.URL.Path)]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(b)))
+		_, _ = w.Write(b)
+	}))
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.conns.Add(1)
+		}
+	}
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *blobServer) open(t *testing.T) store.Store {
+	return open(t, store.Config{URL: mustURL(t, s.URL), Login: "me", Secret: "secret", Timeout: 20 * time.Second, Pipeline: true})
+}
+
+// getAll gets all blobs, many at a time, and checks them.
+func (s *blobServer) getAll(t *testing.T, src tier.Source, atOnce int) {
+	t.Helper()
+	next := make(chan tier.Ref)
+	var all sync.WaitGroup
+	ctx := tier.InBackground(t.Context())
+	for range atOnce {
+		all.Go(func() {
+			for ref := range next {
+				b, err := src.Get(ctx, ref)
+				if err != nil {
+					t.Error(err)
+				} else if !bytes.Equal(b, s.blobs[ref.Digest.String()]) {
+					t.Errorf("%v: %d other bytes", ref, len(b))
+				}
+			}
+		})
+	}
+	for _, ref := range s.refs {
+		next <- ref
+	}
+	close(next)
+	all.Wait()
+}
+
+func TestPipelineManyOverFewConnections(t *testing.T) {
+	tiertest.NoLeaks(t)
+	var unauthorised atomic.Int64
+	s := serveBlobs(t, 3000, 5_000, func(_ int64, _ http.ResponseWriter, r *http.Request) {
+		if login, secret, _ := r.BasicAuth(); login != "me" || secret != "secret" || r.UserAgent() == "" || r.Header.Get("Accept-Encoding") != "zstd" {
+			unauthorised.Add(1)
+		}
+	})
+	s.getAll(t, s.open(t), 300)
+	if r, c := s.requests.Load(), s.conns.Load(); r != 3000 || c > 8 {
+		t.Errorf("%d requests over %d connections, want 3000 over 8 at most", r, c)
+	}
+	if n := unauthorised.Load(); n > 0 {
+		t.Errorf("%d requests lacked something", n)
+	}
+}
+
+// A server ends a connection after some requests, and with it those behind.
+func TestPipelineGoesOnWhereConnectionsEnd(t *testing.T) {
+	for name, end := range map[string]func(w http.ResponseWriter){
+		"in good order": func(w http.ResponseWriter) { w.Header().Set("Connection", "close") },
+		"between answers": func(w http.ResponseWriter) {
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				c.Close()
+			}
+			panic(http.ErrAbortHandler)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serveBlobs(t, 1000, 5000, func(n int64, w http.ResponseWriter, _ *http.Request) {
+				if n%100 == 0 {
+					end(w)
+				}
+			})
+			s.getAll(t, s.open(t), 50)
+			if r := s.requests.Load(); r < 1000 || r > 1100 {
+				t.Errorf("%d requests for 1000 blobs", r)
+			}
+		})
+	}
+}
+
+// A server that thinks of one request at a time, for long, gets many connections.
+func TestPipelineSlowServer(t *testing.T) {
+	s := serveBlobs(t, 3000, 500, func(int64, http.ResponseWriter, *http.Request) { time.Sleep(10 * time.Millisecond) })
+	began := time.Now()
+	s.getAll(t, s.open(t), 200)
+	if c := s.conns.Load(); c < 40 {
+		t.Errorf("%d connections, in %v", c, time.Since(began))
+	}
+}
+
+// What somebody waits for doesn't stand behind what nobody waits for, nor behind
+// what somebody no longer waits for.
+func TestPipelineDemandFirst(t *testing.T) {
+	open := make(chan struct{})
+	var slow sync.Map
+	s := serveBlobs(t, 2000, 20_000, func(_ int64, _ http.ResponseWriter, r *http.Request) {
+		if _, ok := slow.Load(path.Base(r.URL.Path)); ok {
+			<-open
+		}
+	})
+	t.Cleanup(func() { close(open) })
+	src := s.open(t)
+	ctx, cancel := context.WithCancel(tier.InBackground(t.Context()))
+	defer cancel()
+	for _, ref := range s.refs[100:] {
+		slow.Store(ref.Digest.String(), true)
+	}
+	var all sync.WaitGroup
+	for _, ref := range s.refs[100:] {
+		all.Go(func() { _, _ = src.Get(ctx, ref) })
+	}
+	for s.requests.Load() < 6 { // until each of their connections has one
+		time.Sleep(time.Millisecond)
+	}
+	urgent, stop := context.WithTimeout(t.Context(), 3*time.Second)
+	defer stop()
+	for _, ref := range s.refs[:100] {
+		if _, err := src.Get(urgent, ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	all.Wait() // they return at once
+}
+
+// What isn't a plain answer is asked for in the ordinary way, which says what it is.
+func TestPipelineLeavesTheRestToTheOrdinaryWay(t *testing.T) {
+	blob := []byte("the blob")
+	ref := tiertest.RefOf(blob)
+	for name, c := range map[string]struct {
+		answer string
+		err    error // nil: the second answer is right
+		most   int   // requests
+	}{
+		"absent":             {"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone", tier.ErrAbsent, 1},
+		"gone":               {"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n", tier.ErrAbsent, 1},
+		"denied":             {"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", nil, 2},
+		"busy":               {"HTTP/1.1 503 Busy\r\nContent-Length: 3\r\n\r\nnow", nil, 2},
+		"chunked":            {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nthe blob\r\n0\r\n\r\n", nil, 2},
+		"until the end":      {"HTTP/1.0 200 OK\r\n\r\nthe blob", nil, 2},
+		"gzip":               {"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 8\r\n\r\nthe blob", nil, 2},
+		"broken off":         {"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nthe", nil, 2},
+		"too large":          {"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nthe blob!", nil, 2},
+		"huge":               {"HTTP/1.1 200 OK\r\nContent-Length: 9999999999\r\n\r\nthe blob!", nil, 2},
+		"two lengths":        {"HTTP/1.1 200 OK\r\nContent-Length: 8\r\nContent-Length: 9\r\n\r\nthe blob", nil, 2},
+		"negative":           {"HTTP/1.1 200 OK\r\nContent-Length: -8\r\n\r\nthe blob", nil, 2},
+		"no HTTP":            {"SSH-2.0-OpenSSH_9.2\r\n", nil, 2},
+		"another HTTP":       {"HTTP/3.0 200 OK\r\nContent-Length: 8\r\n\r\nthe blob", nil, 2},
+		"nothing":            {"", nil, 2},
+		"an endless header":  {"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: "+strings.Repeat("x", 1000)+"\r\n", 1000), nil, 2},
+		"an endless line":    {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20), nil, 2},
+		"more than asked":    {"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nthe blobHTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nthe blob", nil, 1},
+		"bare line feeds":    {"HTTP/1.1 200 OK\nContent-Length: 8\n\nthe blob", nil, 1},
+		"odd case and space": {"HTTP/1.1 200\r\ncontent-LENGTH:8 \r\ncontent-encoding:  IDENTITY\r\n\r\nthe blob", nil, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tiertest.NoLeaks(t)
+			s := play(t, func(n int, conn *net.TCPConn, r *http.Request) bool {
+				if n > 0 {
+					fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nthe blob")
+					return true
+				}
+				fmt.Fprint(conn, c.answer)
+				return false
+			})
+			src := open(t, store.Config{URL: mustURL(t, "http://"+s.addr), Timeout: 20 * time.Second, Pipeline: true})
+			b, err := src.Get(t.Context(), ref)
+			if !errors.Is(err, c.err) || err == nil && digest.Of(b) != ref.Digest {
+				t.Errorf("%q, %v", b, err)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.reqs) > c.most {
+				t.Errorf("%d requests", len(s.reqs))
+			}
+		})
+	}
+}
+
+// A connection that nobody answers on any more costs a part of the time that a read
+// has.
+func TestPipelineSilence(t *testing.T) {
+	var silent atomic.Bool
+	s := serveBlobs(t, 20, 1000, func(n int64, _ http.ResponseWriter, r *http.Request) {
+		if silent.Load() && n == 11 {
+			<-r.Context().Done()
+		}
+	})
+	src := open(t, store.Config{URL: mustURL(t, s.URL), Timeout: 3 * time.Second, Pipeline: true})
+	for _, ref := range s.refs[:10] {
+		if _, err := src.Get(t.Context(), ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	silent.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if _, err := src.Get(ctx, s.refs[10]); err != nil {
+		t.Error(err)
+	}
+}
