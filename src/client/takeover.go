@@ -306,7 +306,7 @@ func (c *Client) unsent() bool {
 	mounts := c.mounts
 	c.mu.Unlock()
 	for _, m := range mounts {
-		if f, _ := m.showing(); f != nil && f.Layer() != nil && f.Layer().Status().Unsent > 0 {
+		if f, _ := m.showing(); f != nil && f.Writing() {
 			return true
 		}
 	}

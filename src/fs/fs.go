@@ -178,6 +178,18 @@ func (f *FS) closeDebug() {
 	}
 }
 
+// Writing tells whether something is being written that the kernel or this process
+// alone may have.
+func (f *FS) Writing() bool {
+	if f.debug == nil {
+		return false
+	}
+	f.debug.writingMu.Lock()
+	n := len(f.debug.writing)
+	f.debug.writingMu.Unlock()
+	return n > 0 || f.debug.layer.Status().Unsent > 0
+}
+
 // Layer is what can be changed over the tree; nil on a mount without debug.
 func (f *FS) Layer() *overlay.Layer {
 	if f.debug == nil {
