@@ -264,7 +264,7 @@ func (m *machine) said() string {
 }
 
 // trouble is what no console may show.
-var trouble = regexp.MustCompile(`(?i)kernel panic|\boops\b|BUG:|segfault|call trace|\[FAILED\].*(ays|mount)|hung task|out of memory`)
+var trouble = regexp.MustCompile(`(?i:kernel panic|\boops\b|segfault|call trace|hung task|out of memory)|\bBUG: |\[FAILED\].*(ays|mount)`)
 
 // powerOff has the guest end as it does when its power button is pressed, all
 // services stopped.
