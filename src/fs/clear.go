@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -12,11 +13,11 @@ import (
 // it has open. Nothing mounted there is no error.
 func Clear(path string) error {
 	for range maxStale {
-		mounted, err := mountedHere(path)
+		device, err := mountedHere(path)
 		if err != nil {
 			return err
 		}
-		if !mounted {
+		if device == "" {
 			return nil
 		}
 		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
@@ -24,4 +25,25 @@ func Clear(path string) error {
 		}
 	}
 	return fmt.Errorf("%s: %w: mounts keep coming back", path, ErrMountPoint)
+}
+
+// ClearKept takes a kept mount away from its path if it is still there. Who uses it
+// may go on.
+func ClearKept(k Kept) error {
+	var s state
+	if err := json.Unmarshal(k.State, &s); err != nil {
+		return fmt.Errorf("read what is kept of the mount at %s: %w", k.Path, err)
+	}
+	path, ok := DetachedFrom(k)
+	if !ok {
+		path = k.Path
+	}
+	device, err := mountedHere(path)
+	if err != nil || device == "" || device != s.Device {
+		return err
+	}
+	if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("take away the mount at %s: %w", path, err)
+	}
+	return nil
 }

@@ -80,4 +80,14 @@
 // follows from its parent's id, its name and its content; the table that
 // resolves ids lies in a memory file that another process can map; there are no
 // file handles, and those of directories say nothing.
+//
+// So a Keeper can hold the mount while no process serves it (kept.go), and the
+// next one resumes: it takes the table as the last one left it (adopt.go), has the
+// library begin on a connection that has long begun, and the kernel repeat what was
+// read and not answered (wire.go). The order of what is written makes that safe at
+// any moment: a record's id comes last and goes first; a move is noted before it
+// changes anything, and as done when the kernel knows of it, and a successor makes it
+// again from the start. What a process had counted, and not said, is counted
+// twice: at most the answers under way then, whose inodes stay until the mount ends.
+// That somebody is in the middle of a directory from before a move is forgotten.
 package fs

@@ -78,6 +78,7 @@ type server struct {
 // ServeOps implements fuse.Server. It returns when the connection has ended and
 // every request was answered.
 func (f *FS) ServeOps(conn *fuse.Connection) {
+	<-f.wire.ready
 	s := &server{fs: f, conn: conn, servers: 1, coming: newComing(conn)}
 	s.wake = sync.NewCond(&s.mu)
 	f.mover.serving.Store(true)
