@@ -52,7 +52,7 @@ unit:
 
 # The tests named TestAppliance, which only the tag builds.
 test-appliance: deps deps-appliance
-	go test -p 1 -tags appliance -run '^TestAppliance' -count=1 -timeout 12m $(TESTFLAGS) $(APPLIANCE)
+	go test -p 1 -tags appliance -run '^TestAppliance' -count=1 -timeout 40m $(TESTFLAGS) $(APPLIANCE)
 
 # Packages in which 32 bits, another page size or another order of memory may matter,
 # and the programs themselves. Left out is what starts itself anew, for this kernel
