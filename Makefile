@@ -48,7 +48,7 @@ cross:
 # The race detector needs a C compiler. -count=1: the end-to-end tests build
 # programs, which go test does not see when it looks for cached results.
 unit:
-	go test -race -count=1 -timeout 12m $(TESTFLAGS) ./src/...
+	go test -race -count=1 -timeout 25m $(TESTFLAGS) ./src/...
 
 # The tests named TestAppliance, which only the tag builds.
 test-appliance: deps deps-appliance
