@@ -16,3 +16,5 @@ COPY --from=release /aysfs_*/rootfs/ /
 COPY --from=release --chown=65534:65534 /aysfs_*/LICENSE /var/lib/ays_cache/
 HEALTHCHECK --interval=30s --timeout=15s --start-period=1m CMD ["/usr/bin/ays", "health"]
 ENTRYPOINT ["/usr/sbin/aysfs"]
+# What serves may die, and the mounts go on.
+CMD ["supervise"]

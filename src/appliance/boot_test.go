@@ -87,6 +87,7 @@ prefetch = 2
 func TestApplianceBoots(t *testing.T) {
 	for _, kind := range []string{"busybox", "sysvinit", "openrc", "systemd"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			url := newStore(t)
 			g := guest{kind: kind, lay: appliance(t, kind, url), network: true}
 			if kind != "busybox" {
@@ -102,19 +103,15 @@ func TestApplianceBoots(t *testing.T) {
 				}
 				return "/etc/init.d/" + daemon + " " + word
 			}
-			works := func() {
-				t.Helper()
-				m.run("cd /opt/tools && sha256sum -c SUMS")
-				if out := m.run("/opt/tools/bin/greet"); !strings.Contains(out, "hello from greet") {
-					t.Errorf("the program in the tree prints %q", out)
-				}
-			}
 			// All of it was started at boot.
 			m.run(service("aysfs", "status"))
 			m.run(service("ays_cache", "status"))
-			works()
-			t.Log(m.run("ays status"))
+			works(m)
+			if kind == "systemd" {
+				checkUnits(m)
+			}
 
+			comesBack(m)
 			m.run(service("aysfs", "stop"))
 			if out, _ := m.try("grep /opt/tools /proc/mounts; pidof aysfs"); strings.TrimSpace(out) != "" {
 				t.Errorf("stop leaves %q", out)
@@ -123,10 +120,11 @@ func TestApplianceBoots(t *testing.T) {
 				t.Errorf("status of what is stopped exits with %d", code)
 			}
 			m.run(service("aysfs", "start"))
-			works()
+			works(m)
 			m.run(service("aysfs", "reload"))
+			m.run(service("ays_cache", "reload"))
 			m.run(service("aysfs", "restart"))
-			works()
+			works(m)
 			m.powerOff()
 			if g.disk == "" {
 				return
@@ -135,8 +133,77 @@ func TestApplianceBoots(t *testing.T) {
 			// What is cached serves without a network, and the boot does not wait for one.
 			g.laid, g.network = true, false
 			m = boot(t, g)
-			works()
+			works(m)
 			m.powerOff()
 		})
 	}
+}
+
+// works reads all of the tree and runs a program from it.
+func works(m *machine) {
+	m.t.Helper()
+	m.run("cd /opt/tools && sha256sum -c SUMS")
+	if out := m.run("/opt/tools/bin/greet"); !strings.Contains(out, "hello from greet") {
+		m.t.Errorf("the program in the tree prints %q", out)
+	}
+}
+
+// comesBack kills the process that serves. What the kernel still has is no
+// proof that there is another: it must say itself that all is mounted.
+func comesBack(m *machine) {
+	m.t.Helper()
+	const server = `ays status -json | sed -n 's/^ *"pid": \([0-9]*\),*$/\1/p'`
+	old := strings.TrimSpace(m.run(server))
+	m.run("kill -9 " + old)
+	began := time.Now()
+	m.run(`n=0; until ays status >/dev/null 2>&1 && [ "$(` + server + `)" != ` + old + ` ]; do n=$((n+1)); [ $n -lt 300 ] || exit 1; sleep 0.1; done`)
+	m.t.Logf("killed, another one serves after %.1f s", time.Since(began).Seconds())
+	works(m)
+}
+
+// checkUnits has systemd judge its units.
+func checkUnits(m *machine) {
+	m.t.Helper()
+	out := m.run("systemd-analyze verify aysfs.service ays_cache.service 2>&1")
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "ays") {
+			m.t.Errorf("systemd-analyze verify: %s", line)
+		}
+	}
+	// From 0, sealed, to 10, anything goes. What mounts for all can't be sealed.
+	m.run("systemd-analyze security --no-pager --threshold=60 ays_cache.service >/tmp/security || { cat /tmp/security; exit 1; }")
+	m.t.Log(m.run("tail -n 1 /tmp/security"))
+	if out := m.run("cat /proc/$(pidof -s aysfs)/oom_score_adj"); strings.TrimSpace(out) != "-900" {
+		m.t.Errorf("aysfs has the OOM score %s", out)
+	}
+}
+
+// TestApplianceBootsLate has a machine whose network comes after its boot: that
+// does not hang, start says what is not there, and it appears when it can.
+func TestApplianceBootsLate(t *testing.T) {
+	t.Parallel()
+	m := boot(t, guest{kind: "busybox", lay: appliance(t, "busybox", newStore(t)), network: true, late: true})
+	if said := m.said(); !strings.Contains(said, "aysfs: /opt/tools: no tree yet") || !strings.Contains(said, "aysfs: start exits with 0") {
+		t.Errorf("the console does not say that there is no tree")
+	}
+	if out, code := m.try("cat /opt/tools/SUMS"); code == 0 || !strings.Contains(out, "Input/output error") {
+		t.Errorf("without a network the tree has %q", out)
+	}
+	m.run("network")
+	m.run("n=0; until [ -e /opt/tools/SUMS ]; do n=$((n+1)); [ $n -lt 600 ] || exit 1; sleep 0.1; done")
+	works(m)
+	m.powerOff()
+}
+
+// TestApplianceBootsWithoutFuse has a kernel that can't do it.
+func TestApplianceBootsWithoutFuse(t *testing.T) {
+	t.Parallel()
+	m := boot(t, guest{kind: "busybox", lay: appliance(t, "busybox", newStore(t)), network: true, noFuse: true})
+	if !strings.Contains(m.said(), "aysfs: start exits with 1") {
+		t.Error("start does not fail")
+	}
+	if out, code := m.try("/etc/init.d/aysfs start"); code != 1 || !strings.Contains(out, "modprobe fuse") {
+		t.Errorf("start exits with %d: %s", code, out)
+	}
+	m.powerOff()
 }

@@ -71,6 +71,7 @@ type guest struct {
 	disk    string // image, which is written to; none for busybox
 	laid    bool   // the disk has run before
 	network bool
+	late    bool // the network is not brought up at boot; for busybox
 	noFuse  bool // the kernel has no such module; for busybox
 }
 
@@ -105,6 +106,7 @@ func (g guest) initramfs(t *testing.T, kernel string) string {
 		shift 3
 		mkdir -p "$to/bin" "$to/lib/modules"
 		cp "$kernel/bin/busybox" "$to/bin"
+		ln -s busybox "$to/bin/sh"
 		cp testdata/initramfs.sh "$to/init"
 		cp -a "$lay" "$to/lay"
 		cp -a testdata/guest/. "$to/lay"
@@ -155,6 +157,9 @@ func boot(t *testing.T, g guest) *machine {
 	}
 	if g.laid {
 		words += " laid=1"
+	}
+	if g.late {
+		words += " late=1"
 	}
 	if g.network {
 		args = append(args, "-nic", "user,model=virtio-net-pci")
@@ -259,7 +264,7 @@ func (m *machine) said() string {
 }
 
 // trouble is what no console may show.
-var trouble = regexp.MustCompile(`(?i)kernel panic|\boops\b|BUG:|segfault|call trace|\[FAILED\]|hung task|out of memory`)
+var trouble = regexp.MustCompile(`(?i:kernel panic|\boops\b|segfault|call trace|hung task|out of memory)|\bBUG: |\[FAILED\].*(ays|mount)`)
 
 // powerOff has the guest end as it does when its power button is pressed, all
 // services stopped.

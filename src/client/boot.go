@@ -37,6 +37,14 @@ func (c *Client) begin(m *mount) {
 	})
 }
 
+// goOn is begin for a mount that is there already.
+func (c *Client) goOn(m *mount) {
+	c.work.Go(func() {
+		defer close(m.ended)
+		c.prefetchAll(m)
+	})
+}
+
 // keep makes a mount, however often that takes. It is false if the mount is to
 // go before.
 func (c *Client) keep(m *mount) bool {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/fs"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tier/disk"
@@ -27,6 +28,8 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Level   *slog.LevelVar // of Log
+
+	Predecessor *Predecessor // nil: nothing outlives this process
 }
 
 // Client is a running client.
@@ -36,6 +39,7 @@ type Client struct {
 	log     *slog.Logger
 	level   *slog.LevelVar
 	since   time.Time
+	left    *Predecessor // nil: nothing outlives this process
 
 	cache    *disk.Cache // nil: without
 	noCache  string      // why without, if it should be with
@@ -57,6 +61,8 @@ type Client struct {
 	origins map[string]*origin // GUARDED_BY(mu); by name of the store
 	front   front              // GUARDED_BY(mu)
 	mounts  []*mount           // GUARDED_BY(mu); outer ones before those in them
+
+	detached []*fs.FS // GUARDED_BY(mu); taken away from their paths, and still in use
 
 	life context.Context // ends when the client stops
 	end  context.CancelFunc
@@ -83,7 +89,7 @@ const (
 func New(opts Options) (*Client, error) {
 	cfg := opts.Config
 	c := &Client{
-		cfg: cfg, loaded: loaded{at: time.Now()}, file: opts.File, version: opts.Version, log: opts.Log, level: opts.Level, since: time.Now(),
+		cfg: cfg, loaded: loaded{at: time.Now()}, file: opts.File, version: opts.Version, log: opts.Log, level: opts.Level, since: time.Now(), left: opts.Predecessor,
 		heads: &keptHeads{}, looks: make(chan struct{}, 1), origins: make(map[string]*origin),
 	}
 	c.life, c.end = context.WithCancel(context.Background())
@@ -176,18 +182,24 @@ func diskLimits(cfg *config.Client) disk.Limits {
 // tried again in the background. The error is that of the first round if no mount
 // came up and waiting won't help.
 func (c *Client) Start(ctx context.Context, reload <-chan os.Signal) error {
+	c.takeOver(ctx)
 	srv, err := control.Listen(c.cfg.Main.Control, c.Status, c.Explain, c.log)
 	if err != nil {
 		c.log.Warn("going on without the control socket", "op", "start", "err", err)
 	} else {
 		c.control = srv
 	}
+	c.serving()
 	c.introduceAll(ctx)
 	var errs []error
 	up := 0
 	first := slices.Clone(c.mounts)
 	for _, m := range first {
-		c.begin(m)
+		if m.resumed() {
+			c.goOn(m)
+		} else {
+			c.begin(m)
+		}
 	}
 	c.work.Go(func() { c.follow(reload) })
 	c.work.Go(c.refresh)

@@ -176,18 +176,30 @@ func (c *Client) mountWith(m *mount, cfg config.Mount, view *tree.View) (f *fs.F
 	if f, _ := m.showing(); f != nil {
 		return f, false, nil
 	}
-	main := c.config().Main
-	f, err = fs.New(fs.Config{
-		Path: cfg.Path, Name: cfg.Name, IOTimeout: main.IOTimeout, Xattr: main.Xattr,
-		Window: share(main.Memory, windowShare), Nested: m.outer != nil, Debug: c.layer(cfg, main), Log: c.log,
-	}, view, m.origin)
-	if err != nil {
+	if f, err = fs.New(c.fsConfig(m, cfg, time.Now()), view, m.origin); err != nil {
 		return nil, false, fmt.Errorf("mount %s: %w", cfg.Path, err)
 	}
 	if err := f.Mount(); err != nil {
 		f.Abandon()
 		return nil, false, err
 	}
+	c.mounted(m, cfg, f)
+	return f, true, nil
+}
+
+// fsConfig is what the config says of a mount that is there since then.
+func (c *Client) fsConfig(m *mount, cfg config.Mount, since time.Time) fs.Config {
+	main := c.config().Main
+	f := fs.Config{
+		Path: cfg.Path, Name: cfg.Name, IOTimeout: main.IOTimeout, Xattr: main.Xattr,
+		Window: share(main.Memory, windowShare), Nested: m.outer != nil, Debug: c.layer(cfg, main), Log: c.log,
+	}
+	c.keeping(m, cfg, since, &f)
+	return f
+}
+
+// mounted takes note of what serves a mount.
+func (c *Client) mounted(m *mount, cfg config.Mount, f *fs.FS) {
 	m.origin.mounts.Add(1)
 	go func() {
 		<-f.Done()
@@ -196,7 +208,6 @@ func (c *Client) mountWith(m *mount, cfg config.Mount, view *tree.View) (f *fs.F
 	m.mu.Lock()
 	m.fs, m.filter = f, cfg.DebugFilter
 	m.mu.Unlock()
-	return f, true, nil
 }
 
 // sideBySide is how many objects of a new tree are fetched at once.
@@ -301,6 +312,7 @@ func (c *Client) detach(m *mount, op string) bool {
 		return false
 	case lazy:
 		c.log.Warn("unmounted lazily: files are open or somebody works in it", "op", op, "mount", m.path)
+		c.remember(f)
 		return false
 	}
 	return true

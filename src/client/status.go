@@ -23,6 +23,10 @@ func (c *Client) Status() control.Status {
 			Resident: resident(), Routines: runtime.NumGoroutine(),
 		},
 	}
+	if c.left != nil {
+		k := c.left.News
+		s.Keeper = &k
+	}
 	if err := c.loaded.err; err != nil {
 		s.ConfigError = err.Error()
 	}

@@ -19,6 +19,13 @@ func writeMetrics(w io.Writer, s Status) {
 	m.head("aysfs_start_time_seconds", gauge, "When the client started, since 1970.")
 	m.value("aysfs_start_time_seconds", s.Since.Unix())
 
+	if k := s.Keeper; k != nil {
+		m.head("aysfs_restarts_total", counter, "Times that the serving process died and another one went on.")
+		m.value("aysfs_restarts_total", k.Restarts)
+		m.head("aysfs_upgrades_total", counter, "Times that the serving process was replaced.")
+		m.value("aysfs_upgrades_total", k.Upgrades)
+	}
+
 	usable := 1
 	if s.ConfigError != "" {
 		usable = 0

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/aysfs/aysfs/src/keeper"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -20,12 +21,13 @@ type Status struct {
 	ConfigError string   `json:"config_error,omitempty"`
 	NeedRestart []string `json:"need_restart,omitempty"` // keys that the file has changed in vain
 
-	PID    int     `json:"pid"`
-	Mounts []Mount `json:"mounts"`
-	Cache  Cache   `json:"cache"`
-	Seed   *Seed   `json:"seed,omitempty"` // nil: nothing came with the machine
-	Stores []Store `json:"stores"`
-	Memory Memory  `json:"memory"`
+	PID    int          `json:"pid"`
+	Keeper *keeper.News `json:"keeper,omitempty"` // nil: the mounts end with the process
+	Mounts []Mount      `json:"mounts"`
+	Cache  Cache        `json:"cache"`
+	Seed   *Seed        `json:"seed,omitempty"` // nil: nothing came with the machine
+	Stores []Store      `json:"stores"`
+	Memory Memory       `json:"memory"`
 }
 
 // healthy tells which of the mounts don't show a tree. One that can't be asked for

@@ -15,6 +15,7 @@ const childEnv = "AYSFS_E2E_CHILD"
 
 var children = map[string]func(args []string) int{
 	"read under signals": readUnderSignals,
+	"work in a mount":    workInAMount,
 	"kill at a step":     traceAndKill,
 }
 

@@ -148,6 +148,7 @@ type client struct {
 	t       *testing.T
 	dir     string
 	program string
+	word    string // after the config: what it is run as
 	// More lines for the tables of the config.
 	main, disk, stor string
 	storeURL         string
@@ -230,6 +231,9 @@ func (c *client) begin(env ...string) *process {
 	}
 	defer logFile.Close()
 	cmd := exec.Command(c.program, "-config", c.writeConfig())
+	if c.word != "" {
+		cmd.Args = append(cmd.Args, c.word)
+	}
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	c.proc = startIn(c.t, c.namespace, cmd)

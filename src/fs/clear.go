@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,11 +14,11 @@ import (
 // it has open. Nothing mounted there is no error.
 func Clear(path string) error {
 	for range maxStale {
-		mounted, err := mountedHere(path)
+		device, err := mountedHere(path)
 		if err != nil {
 			return err
 		}
-		if !mounted {
+		if device == "" {
 			return nil
 		}
 		if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
@@ -48,9 +49,30 @@ func StateOf(path string) (State, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return Stuck, nil
 	}
-	mounted, err := mountedHere(path)
-	if err != nil || !mounted {
+	device, err := mountedHere(path)
+	if err != nil || device == "" {
 		return Free, err
 	}
 	return Alive, nil
+}
+
+// ClearKept takes a kept mount away from its path if it is still there. Who uses it
+// may go on.
+func ClearKept(k Kept) error {
+	var s state
+	if err := json.Unmarshal(k.State, &s); err != nil {
+		return fmt.Errorf("read what is kept of the mount at %s: %w", k.Path, err)
+	}
+	path, ok := DetachedFrom(k)
+	if !ok {
+		path = k.Path
+	}
+	device, err := mountedHere(path)
+	if err != nil || device == "" || device != s.Device {
+		return err
+	}
+	if err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("take away the mount at %s: %w", path, err)
+	}
+	return nil
 }

@@ -12,23 +12,31 @@ import (
 )
 
 // coming are the small reads that the disk has begun, in that order. The reader
-// answers them itself when the kernel has no other request for it: it costs less
-// than a thread that waits for each, and the disk works on all of them meanwhile.
-// While the disk is slow it takes none, so that what is in memory need not wait for
-// the disk: then they are lent goroutines as other requests are.
+// answers them itself, between other requests: a thread that waits for each costs
+// more than the read, and the disk works on all of them meanwhile. It never waits for the
+// disk: a read that is late gets a goroutine as others do, and for a while so do all.
 type coming struct {
 	device int32 // 0: unknown
-	queue  []request
+	queue  []begun
 	first  int       // the oldest in queue
 	rest   time.Time // none until then
 }
 
+// begun is a read, and when it was.
+type begun struct {
+	request
+	at time.Time
+}
+
 const (
 	maxComing = 64
-	// slowDisk is when a read that was begun counts as slow, and diskRest how long
-	// none is then waited for.
-	slowDisk = 5 * time.Millisecond
-	diskRest = time.Second
+	// lookOut is how long the reader waits for a request before it looks whether a
+	// read has come.
+	lookOut = 20 * time.Microsecond
+	// lateAfter is when it does not wait any more, and lateRest how long it takes none
+	// then.
+	lateAfter = 5 * time.Millisecond
+	lateRest  = time.Second
 )
 
 // newComing takes nothing where the library keeps its device in another way than is
@@ -43,37 +51,46 @@ func newComing(conn *fuse.Connection) coming {
 
 // add takes a read, unless it is better left to somebody else.
 func (c *coming) add(r request) bool {
-	if c.device == 0 || len(c.queue)-c.first >= maxComing || !c.rest.IsZero() && time.Now().Before(c.rest) {
+	if c.device == 0 || len(c.queue)-c.first >= maxComing {
 		return false
 	}
-	c.queue = append(c.queue, r)
+	now := time.Now()
+	if now.Before(c.rest) {
+		return false
+	}
+	c.queue = append(c.queue, begun{r, now})
 	return true
 }
 
-// next tells whether it is time for the oldest: there is one, and the kernel has no
-// request now.
-func (c *coming) next() bool {
-	if c.first == len(c.queue) {
-		return false
-	}
+func (c *coming) some() bool { return c.first < len(c.queue) }
+
+// requested tells whether the kernel has a request, or has one before so long.
+func (c *coming) requested(wait time.Duration) bool {
 	device := unix.PollFd{Fd: c.device, Events: unix.POLLIN}
-	var atOnce [2]int64 // a timespec
-	n, _, _ := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&device)), 1, uintptr(unsafe.Pointer(&atOnce)), 0, 0, 0)
-	return n != 1
+	timeout := unix.NsecToTimespec(int64(wait))
+	n, _, _ := syscall.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&device)), 1, uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
+	return n == 1
 }
 
+// oldest is the read that was begun first. There must be one.
+func (c *coming) oldest() *request { return &c.queue[c.first].request }
+
+// late tells whether the oldest has been coming for too long.
+func (c *coming) late() bool {
+	now := time.Now()
+	if now.Sub(c.queue[c.first].at) < lateAfter {
+		return false
+	}
+	c.rest = now.Add(lateRest)
+	return true
+}
+
+// take takes the oldest out.
 func (c *coming) take() request {
-	r := c.queue[c.first]
-	c.queue[c.first] = request{}
+	r := c.queue[c.first].request
+	c.queue[c.first] = begun{}
 	if c.first++; c.first == len(c.queue) {
 		c.first, c.queue = 0, c.queue[:0]
 	}
 	return r
-}
-
-// took notes how long a read was waited for.
-func (c *coming) took(d time.Duration) {
-	if d > slowDisk {
-		c.rest = time.Now().Add(diskRest)
-	}
 }

@@ -186,7 +186,7 @@ func (w *crowds) round(s *shown, c *crowd, l *object.Listing, kind []byte) {
 	ctx, cancel := context.WithTimeout(s.over, w.fs.timeout())
 	defer cancel()
 	// What doesn't come now does when it is asked for.
-	_ = s.blobs.Bring(ctx, tier.ReadAhead, slices.Values(refs), nil)
+	_ = s.blobs.Bring(ctx, tier.Guess, slices.Values(refs), nil)
 	w.mu.Lock()
 	c.running = false
 	w.mu.Unlock()

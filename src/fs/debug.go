@@ -374,7 +374,7 @@ func (d *layered) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeO
 func (d *layered) enter(out *fuseops.ChildInodeEntry, n *overlay.Node) {
 	out.Child = fuseops.InodeID(n.ID)
 	out.Attributes = nodeAttributes(n)
-	out.AttributesExpiration = time.Now().Add(forever)
+	out.AttributesExpiration = forever
 	out.EntryExpiration = time.Now().Add(brief)
 }
 
@@ -401,7 +401,7 @@ func (d *layered) getAttributes(t *turn, op *fuseops.GetInodeAttributesOp) error
 			return syscall.ESTALE
 		}
 		op.Attributes = nodeAttributes(n)
-		op.AttributesExpiration = time.Now().Add(forever)
+		op.AttributesExpiration = forever
 		return nil
 	}
 	err := d.fs.getAttributes(t, op)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/jacobsa/fuse/fuseops"
 
@@ -187,7 +186,7 @@ func (d *layered) setAttributes(wait context.Context, t *turn, op *fuseops.SetIn
 		nextTick(wait, *op.Mtime)
 	}
 	op.Attributes = nodeAttributes(n)
-	op.AttributesExpiration = time.Now().Add(forever)
+	op.AttributesExpiration = forever
 	return nil
 }
 

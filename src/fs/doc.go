@@ -6,6 +6,32 @@
 // before it is asked for, needs.go what is asked for first, and errno.go what the
 // kernel is told of an error. inode.go is the table of what the kernel holds.
 //
+// # What is answered where
+//
+// One goroutine at a time reads requests, and answers out of memory: lookups and
+// listings from decoded metadata, reads from what the kernel has of the disk cache's
+// files. None of that takes memory from the heap, a lock that is held over more than
+// memory, or another thread. Small reads that the disk must do first are begun there and
+// answered by the same goroutine when they have come, which it looks for between
+// requests and never waits for (coming.go); larger ones, and what takes the network,
+// get a goroutine each. Who reads files in the order of the listings has them read
+// ahead: from the network, or, if they are here, from the disk in stretches of half a
+// MiB (walk.go).
+//
+// Waking a thread is most of what a request costs: on a virtual machine with 2 CPUs
+// some 15 us of processor each time, where an answer takes 0.1 us (a read) to 22 us (a
+// listing of 185 names), and the disk 12 us. Hence the one goroutine. More Ps for Go than
+// there are CPUs make random reads a third quicker and find a third slower, and are not
+// used.
+//
+// What the kernel is asked for, and why: no opens and no opendirs (a file that is read
+// from the kernel's pages costs no request at all: 111,000 instead of 10,000 a second);
+// readdirplus, where the kernel thinks it useful; asynchronous reads (without, a link of
+// 2 ms gives an eighth); requests of up to 1 MiB; 4 MiB of read-ahead (3.4 GB/s, with
+// 128 KiB 1.5); 128 requests in the background, where the library has 12; attributes
+// and names without end, as notices tell of changes. What still takes a request
+// page-warm is an ioctl: Python asks every file that it opens whether it is a terminal.
+//
 // # Moving to another tree
 //
 // Show (show.go) moves a mount. difference.go compares the two views before
@@ -54,4 +80,14 @@
 // follows from its parent's id, its name and its content; the table that
 // resolves ids lies in a memory file that another process can map; there are no
 // file handles, and those of directories say nothing.
+//
+// So a Keeper can hold the mount while no process serves it (kept.go), and the
+// next one resumes: it takes the table as the last one left it (adopt.go), has the
+// library begin on a connection that has long begun, and the kernel repeat what was
+// read and not answered (wire.go). The order of what is written makes that safe at
+// any moment: a record's id comes last and goes first; a move is noted before it
+// changes anything, and as done when the kernel knows of it, and a successor makes it
+// again from the start. What a process had counted, and not said, is counted
+// twice: at most the answers under way then, whose inodes stay until the mount ends.
+// That somebody is in the middle of a directory from before a move is forgotten.
 package fs

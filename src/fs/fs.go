@@ -30,7 +30,12 @@ type Config struct {
 	// Debug lets files be changed, over the tree; nil: nothing can be. Lower
 	// and Changed of it are set here.
 	Debug *overlay.Options
-	Log   *slog.Logger
+	// Keeper gets what a successor of this process needs to go on; nil: there is
+	// none. A mount that can be changed is not given to it. Note is for whoever
+	// decides about Resume then, up to 16 KiB of JSON.
+	Keeper Keeper
+	Note   []byte
+	Log    *slog.Logger
 }
 
 // FS is one mount. Which view it shows changes by Show.
@@ -48,6 +53,8 @@ type FS struct {
 
 	mover      mover
 	notifier   *fuse.Notifier
+	wire       wire
+	kept       *kept // nil: without a keeper
 	walkers    walkers
 	streams    streams
 	walks      walks
@@ -76,22 +83,28 @@ func New(cfg Config, view *tree.View, blobs Blobs) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &FS{cfg: cfg, table: table, done: make(chan struct{}), log: log, notifier: fuse.NewNotifier()}
-	f.plus = f.writeDirentPlus
-	f.SetLimits(cfg.IOTimeout, cfg.Window)
-	f.life, f.end = context.WithCancel(context.Background())
-	s := &shown{view: view, blobs: blobs}
-	s.over, s.end = context.WithCancel(f.life)
-	f.now.Store(s)
-	f.streams.fs = f
-	f.walks.fs, f.walks.ctx, f.crowds.fs = f, f.life, f
+	f := newFS(cfg, table, &shown{view: view, blobs: blobs}, log)
 	if cfg.Debug != nil {
 		if f.debug, err = newLayered(f, *cfg.Debug); err != nil {
 			f.Abandon()
 			return nil, err
 		}
+	} else if cfg.Keeper != nil {
+		f.kept = &kept{by: cfg.Keeper, path: cfg.Path, log: log}
 	}
 	return f, nil
+}
+
+func newFS(cfg Config, table *inodes, s *shown, log *slog.Logger) *FS {
+	f := &FS{cfg: cfg, table: table, done: make(chan struct{}), log: log, notifier: fuse.NewNotifier(), wire: newWire()}
+	f.plus = f.writeDirentPlus
+	f.SetLimits(cfg.IOTimeout, cfg.Window)
+	f.life, f.end = context.WithCancel(context.Background())
+	s.over, s.end = context.WithCancel(f.life)
+	f.now.Store(s)
+	f.streams.fs = f
+	f.walks.fs, f.walks.ctx, f.crowds.fs = f, f.life, f
+	return f
 }
 
 // View is what is shown, nil where there is no tree yet.
@@ -111,6 +124,9 @@ func (f *FS) ended() {
 	f.mover.mu.Unlock()
 	f.background.Wait()
 	f.crowds.end()
+	if !f.wire.close() {
+		f.kept.drop()
+	}
 	f.table.close()
 	f.closeDebug()
 	close(f.done)
@@ -162,6 +178,18 @@ func (f *FS) closeDebug() {
 	if err := f.debug.layer.Close(); err != nil {
 		f.log.Warn("can't remove what was changed on this machine only", "op", "unmount", "err", err)
 	}
+}
+
+// Writing tells whether something is being written that the kernel or this process
+// alone may have.
+func (f *FS) Writing() bool {
+	if f.debug == nil {
+		return false
+	}
+	f.debug.writingMu.Lock()
+	n := len(f.debug.writing)
+	f.debug.writingMu.Unlock()
+	return n > 0 || f.debug.layer.Status().Unsent > 0
 }
 
 // Layer is what can be changed over the tree; nil on a mount without debug.

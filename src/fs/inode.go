@@ -27,7 +27,9 @@ const maxLookups = 1<<32 - 1
 const idBits = 52
 
 // record is what is known of an inode that the kernel holds. It lies in shared
-// memory, outside Go's heap: no pointers.
+// memory, outside Go's heap: no pointers. A process that is killed leaves it to a
+// successor (adopt.go), so at any moment it must be whole: its id is written last,
+// and taken away first.
 type record struct {
 	id      uint64 // 0: there is none in the slot
 	parent  uint64
@@ -319,8 +321,8 @@ func (t *inodes) turn(d *difference, lists map[uint64]digest.Digest) {
 	for i := range d.changes {
 		c := &d.changes[i]
 		if _, r := t.find(c.id); r != nil {
-			if lists != nil && r.digest != c.is.Digest {
-				lists[c.id] = r.digest
+			if lists != nil && c.was.Digest != c.is.Digest {
+				lists[c.id] = c.was.Digest // the record may be half turned, by a process that died of it
 			}
 			r.set(&c.is)
 		}

@@ -32,6 +32,8 @@ type memory struct {
 	gate  chan struct{}          // if not nil, Get waits for it
 	slow  time.Duration          // each Get takes up to this long
 	local int                    // how often a piece of a blob was asked for
+	disk  chan struct{}          // if not nil, nothing is in memory, and Local waits for it
+	begun map[digest.Digest]bool
 
 	cache  *tree.Cache
 	serial int64  // of the last tree published
@@ -42,6 +44,7 @@ type memory struct {
 func newMemory() *memory {
 	return &memory{
 		blobs: make(map[digest.Digest][]byte), far: make(map[digest.Digest]bool), files: make(map[digest.Digest]bool),
+		begun: make(map[digest.Digest]bool),
 		cache: tree.NewCache(16 << 20), domain: "default",
 	}
 }
@@ -120,6 +123,11 @@ func (m *memory) Copy(ctx context.Context, ref tier.Ref) ([]byte, error) {
 }
 
 func (m *memory) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
+	var disk chan struct{}
+	m.change(func() { disk = m.disk })
+	if disk != nil {
+		<-disk
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.local++
@@ -131,21 +139,30 @@ func (m *memory) Local(ref tier.Ref, off, n int64) (tier.Blob, bool) {
 }
 
 // Ready has a third of the local blobs in memory, has the disk begin to read another
-// third, and knows nothing of the rest.
+// third, which is in memory when asked for again, and knows nothing of the rest.
 func (m *memory) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
 	if !m.Has(ref) {
 		return tier.Blob{}, tier.Unknown
 	}
-	switch near := tier.Nearness(ref.Digest[0] % 3); near {
-	case tier.InMemory:
-		b, ok := m.Local(ref, off, n)
-		if !ok {
-			return b, tier.Unknown
+	near := tier.Nearness(ref.Digest[0] % 3)
+	m.change(func() {
+		if m.disk != nil {
+			near = tier.Coming
+		} else if near == tier.Coming {
+			if m.begun[ref.Digest] {
+				near = tier.InMemory
+			}
+			m.begun[ref.Digest] = !m.begun[ref.Digest]
 		}
-		return b, near
-	default:
+	})
+	if near != tier.InMemory {
 		return tier.Blob{}, near
 	}
+	b, ok := m.Local(ref, off, n)
+	if !ok {
+		return b, tier.Unknown
+	}
+	return b, near
 }
 
 func (m *memory) WillNeed(tier.Ref) bool { return false }

@@ -1,10 +1,8 @@
 package fs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jacobsa/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,35 +35,39 @@ func (f *FS) Mount() error {
 	if err := makeMountPoint(path, f.cfg.Nested); err != nil {
 		return err
 	}
-	cfg := &fuse.MountConfig{
-		FSName: f.cfg.Name, Subtype: fsType, ReadOnly: true,
-		Options:                 map[string]string{"allow_other": ""},
-		DisableWritebackCaching: true,
-		EnableSymlinkCaching:    true,
-		EnableNoOpenSupport:     true,
-		EnableNoOpendirSupport:  true,
-		EnableAsyncReads:        true, // not EnableAsyncDIO: nothing could interrupt a direct read then
-		EnableParallelDirOps:    true,
-		EnableReaddirplus:       true,
-		EnableAutoReaddirplus:   true,
-		// The library sizes every request's buffer by MaxWrite.
-		MaxWrite: 4096, MaxPages: 256,
-		ErrorLogger: log.New(debugWriter{f.log}, "", 0),
-	}
-	if f.debug != nil {
-		// What is read-only there says so itself. That the kernel keeps what is written
-		// until the close is what makes it tell of closes: debug_write.go.
-		cfg.ReadOnly, cfg.DisableWritebackCaching, cfg.MaxWrite = false, false, debugWrite
-	}
-	_, err := fuse.Mount(path, fuse.NewServerWithNotifier(f.notifier, f), cfg)
+	dev, err := f.mount()
 	if err != nil {
 		return fmt.Errorf("mount at %s: %w%s", path, err, mountHint())
 	}
-	f.tune()
+	if err := f.wire.connect(dev, f); err != nil {
+		unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		return fmt.Errorf("mount at %s: %w", path, err)
+	}
+	f.kept.give(f, f.tune())
 	if f.debug != nil {
 		f.debug.run()
 	}
 	return nil
+}
+
+// mount is mount(2), and returns the descriptor of the connection.
+func (f *FS) mount() (dev int, err error) {
+	if dev, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return 0, fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	name, flags := f.cfg.Name, uintptr(unix.MS_NODEV|unix.MS_NOSUID)
+	if name == "" {
+		name = fsType
+	}
+	if f.debug == nil {
+		flags |= unix.MS_RDONLY // what is read-only in a debug mount says so itself
+	}
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,allow_other", dev, os.Getuid(), os.Getgid())
+	if err := unix.Mount(name, f.cfg.Path, "fuse."+fsType, flags, options); err != nil {
+		unix.Close(dev)
+		return 0, err
+	}
+	return dev, nil
 }
 
 // mountHint says what is missing where nothing can be mounted at all.
@@ -85,18 +86,15 @@ func mountHint() string {
 	return ""
 }
 
-// debugWriter passes what the library says on: every error that a request was
-// answered with, which is said elsewhere where it matters.
-type debugWriter struct{ log *slog.Logger }
-
-func (w debugWriter) Write(b []byte) (int, error) {
-	w.log.Debug(string(bytes.TrimSpace(b)), "op", "fuse")
-	return len(b), nil
-}
-
 // Unmount takes the file system away from its path, at once where nobody uses
 // it, else as soon as the last user has gone; lazy tells which.
 func (f *FS) Unmount() (lazy bool, err error) {
+	f.kept.detach(f)
+	defer func() {
+		if !lazy {
+			f.kept.drop()
+		}
+	}()
 	err = unix.Unmount(f.cfg.Path, unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {
 		lazy = true
@@ -115,12 +113,12 @@ func (f *FS) Unmount() (lazy bool, err error) {
 
 // tune sets what the library can't: how far the kernel reads ahead, and how many
 // requests of that kind it has under way. Where /sys is read-only this process
-// reads ahead alone.
-func (f *FS) tune() {
+// reads ahead alone. It returns the device, MAJOR:MINOR.
+func (f *FS) tune() string {
 	var st unix.Stat_t
 	if err := unix.Stat(f.cfg.Path, &st); err != nil {
 		f.log.Warn("can't look at the new mount", "op", "mount", "err", err)
-		return
+		return ""
 	}
 	major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
 	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d/", major, minor)
@@ -137,6 +135,7 @@ func (f *FS) tune() {
 			f.log.Debug("kernel setting left as it is", "op", "mount", "err", err)
 		}
 	}
+	return fmt.Sprintf("%d:%d", major, minor)
 }
 
 // statTimeout is how long the path may take to answer before a mount.
@@ -159,11 +158,11 @@ func clearStale(path string, log *slog.Logger) error {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return fmt.Errorf("%s: %w: it does not answer within %v; if a hung file system is mounted there, run: umount -l %s", path, ErrMountPoint, statTimeout, path)
 		}
-		mounted, err := mountedHere(path)
+		device, err := mountedHere(path)
 		if err != nil {
 			return err
 		}
-		if mounted {
+		if device != "" {
 			return fmt.Errorf("%s: %w: another aysfs is mounted there and alive; stop it, or run: umount %s", path, ErrMountPoint, path)
 		}
 		return nil
@@ -188,27 +187,29 @@ func statWithin(path string, d time.Duration) error {
 	}
 }
 
-// mountedHere tells whether the topmost mount at path is of this kind, by
-// proc_pid_mountinfo(5).
-func mountedHere(path string) (bool, error) {
+// mountedHere is the device, MAJOR:MINOR, of the topmost mount at path if that is of
+// this kind, by proc_pid_mountinfo(5); else it is empty.
+func mountedHere(path string) (device string, err error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return false, fmt.Errorf("read the table of mounts: %w", err)
+		return "", fmt.Errorf("read the table of mounts: %w", err)
 	}
-	here := false
 	for line := range strings.Lines(string(b)) {
 		fields := strings.Fields(line)
 		if len(fields) < 7 || unescapeMount(fields[4]) != path {
 			continue
 		}
+		device = ""
 		for i := 6; i+1 < len(fields); i++ {
 			if fields[i] == "-" {
-				here = fields[i+1] == "fuse."+fsType
+				if fields[i+1] == "fuse."+fsType {
+					device = fields[2]
+				}
 				break
 			}
 		}
 	}
-	return here, nil
+	return device, nil
 }
 
 // unescapeMount undoes the octal escapes of mountinfo.

@@ -19,8 +19,9 @@ import (
 )
 
 // forever is when the kernel may stop believing what it was told: a tree that
-// changes says so by notification.
-const forever = 100 * 365 * 24 * time.Hour
+// changes says so by notification. A time of its own for every answer would cost as
+// much as the rest of it.
+var forever = time.Unix(1<<35, 0)
 
 // answer does what op asks for. Where that takes more than memory, and wait is
 // nil, it does nothing and returns errWait.
@@ -151,7 +152,7 @@ func (f *FS) lookUp(wait context.Context, t *turn, op *fuseops.LookUpInodeOp) er
 			return f.lookUp(wait, t, op)
 		}
 	}
-	op.Entry.EntryExpiration = time.Now().Add(forever)
+	op.Entry.EntryExpiration = forever
 	if !ok {
 		// An answer without an inode lets the kernel remember that there is none.
 		return nil
@@ -200,7 +201,7 @@ func (f *FS) lookUpPast(wait context.Context, t *turn, s *shown, dir inode, op *
 			}
 			op.Entry.Child = fuseops.InodeID(id)
 			op.Entry.Attributes = attributes(e.Kind, e.Mode, e.Size, e.Mtime)
-			op.Entry.AttributesExpiration = time.Now().Add(forever)
+			op.Entry.AttributesExpiration = forever
 			return true, nil
 		}
 	}
@@ -215,8 +216,7 @@ func (f *FS) enter(out *fuseops.ChildInodeEntry, parent uint64, pos int, e *obje
 	}
 	out.Child = fuseops.InodeID(id)
 	out.Attributes = attributes(e.Kind, e.Mode, e.Size, e.Mtime)
-	out.AttributesExpiration = time.Now().Add(forever)
-	out.EntryExpiration = out.AttributesExpiration
+	out.AttributesExpiration, out.EntryExpiration = forever, forever
 	return nil
 }
 
@@ -227,12 +227,12 @@ func (f *FS) getAttributes(t *turn, op *fuseops.GetInodeAttributesOp) error {
 		return syscall.ESTALE
 	}
 	op.Attributes = attributes(r.kind, r.mode, r.size, r.mtime)
-	op.AttributesExpiration = time.Now().Add(forever)
+	op.AttributesExpiration = forever
 	return nil
 }
 
 func attributes(kind object.Kind, mode uint16, size, mtime int64) fuseops.InodeAttributes {
-	t := time.Unix(0, mtime)
+	t := time.Unix(0, tellable(mtime))
 	a := fuseops.InodeAttributes{
 		Size: uint64(size), Nlink: 1, Mode: os.FileMode(mode & 0o777),
 		Atime: t, Mtime: t, Ctime: t, Crtime: t,
@@ -272,11 +272,6 @@ func (s *shown) begun(off uint64) uint64 {
 	}
 	return s.number - ago
 }
-
-// direntWriter says one entry of a directory, which is number pos in its listing;
-// "." and ".." are numbers below 0. It returns 0 when that does not fit, and less where
-// the entry is not to be said. e comes by value: a pointer would be garbage for each.
-type direntWriter func(buf []byte, dir uint64, pos int, e object.Entry, d fuseutil.Dirent) (int, error)
 
 // readDir fills op.Dst from op.Offset on by write. Entries of a listing that is no
 // longer shown are said by bare, which the kernel remembers nothing of.
@@ -324,55 +319,6 @@ func (f *FS) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, write
 	}
 }
 
-func writeDirent(buf []byte, dir uint64, pos int, e object.Entry, d fuseutil.Dirent) (int, error) {
-	if pos >= 0 {
-		d.Inode = fuseops.InodeID(idOf(dir, hashName(e.Name), &e))
-	}
-	return fuseutil.WriteDirent(buf, d), nil
-}
-
-// writeDirentPlusBare leaves it to the kernel to look the entry up.
-func writeDirentPlusBare(buf []byte, dir uint64, pos int, e object.Entry, d fuseutil.Dirent) (int, error) {
-	if pos >= 0 {
-		d.Inode = fuseops.InodeID(idOf(dir, hashName(e.Name), &e))
-	}
-	p := fuseutil.DirentPlus{Dirent: d}
-	t := time.Unix(0, 0)
-	p.Entry.Attributes = fuseops.InodeAttributes{Mode: os.ModeDir, Atime: t, Mtime: t, Ctime: t, Crtime: t}
-	return fuseutil.WriteDirentPlus(buf, p), nil
-}
-
-func (f *FS) writeDirentPlus(buf []byte, dir uint64, pos int, e object.Entry, d fuseutil.Dirent) (int, error) {
-	if pos < 0 {
-		return writeDirentPlusBare(buf, dir, pos, e, d)
-	}
-	if len(buf) < direntPlusSize(len(d.Name)) {
-		return 0, nil
-	}
-	p := fuseutil.DirentPlus{Dirent: d}
-	if err := f.enter(&p.Entry, dir, pos, &e); err != nil {
-		return 0, err
-	}
-	p.Dirent.Inode = p.Entry.Child
-	return fuseutil.WriteDirentPlus(buf, p), nil
-}
-
-// direntPlusHeader is the size of fuse_direntplus without its name
-// (include/uapi/linux/fuse.h): fuse_entry_out is 128 bytes, fuse_dirent 24.
-const direntPlusHeader = 128 + 24
-
-func direntPlusSize(name int) int { return (direntPlusHeader + name + 7) &^ 7 }
-
-func direntType(k object.Kind) fuseutil.DirentType {
-	switch k {
-	case object.Dir:
-		return fuseutil.DT_Directory
-	case object.Symlink:
-		return fuseutil.DT_Link
-	}
-	return fuseutil.DT_File
-}
-
 // undo takes back the lookups of an answer that the kernel did not take.
 func (f *FS) undo(op any) {
 	if f.debug != nil {
@@ -386,16 +332,6 @@ func (f *FS) undo(op any) {
 		}
 	case *fuseops.ReadDirPlusOp:
 		undoDirents(op, f.table.forget)
-	}
-}
-
-func undoDirents(op *fuseops.ReadDirPlusOp, forget func(id, n uint64)) {
-	for b := op.Dst[:op.BytesRead]; len(b) >= direntPlusHeader; {
-		if id := *(*uint64)(unsafe.Pointer(&b[0])); id != 0 {
-			forget(id, 1)
-		}
-		name := int(*(*uint32)(unsafe.Pointer(&b[direntPlusHeader-8])))
-		b = b[min(direntPlusSize(name), len(b)):]
 	}
 }
 

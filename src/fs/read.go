@@ -142,7 +142,7 @@ func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) e
 func (f *FS) readPiece(wait context.Context, s *shown, ref tier.Ref, size, off, n int64, out *reply) error {
 	var b tier.Blob
 	var ok bool
-	if wait == noWait {
+	if inMemory(wait) {
 		var near tier.Nearness
 		if b, near = s.blobs.Ready(ref, off, n); near == tier.Coming {
 			return errDisk

@@ -24,13 +24,22 @@ var (
 // noWait is the context of an answer that must not take more.
 var noWait context.Context
 
+// lookWait is noWait for an answer that was tried before.
+var lookWait = context.WithValue(context.Background(), lookKey{}, nil)
+
 // diskWait is that of an answer that takes no more than the disk of this machine.
 var diskWait = context.WithValue(context.Background(), diskKey{}, nil)
 
-type diskKey struct{}
+type (
+	lookKey struct{}
+	diskKey struct{}
+)
+
+// inMemory tells whether an answer must do with what is in memory.
+func inMemory(wait context.Context) bool { return wait == noWait || wait == lookWait }
 
 // isLocal tells whether an answer must do without the network.
-func isLocal(wait context.Context) bool { return wait == noWait || wait == diskWait }
+func isLocal(wait context.Context) bool { return inMemory(wait) || wait == diskWait }
 
 const (
 	// maxServers bounds the goroutines that serve one mount; requests beyond
@@ -69,6 +78,7 @@ type server struct {
 // ServeOps implements fuse.Server. It returns when the connection has ended and
 // every request was answered.
 func (f *FS) ServeOps(conn *fuse.Connection) {
+	<-f.wire.ready
 	s := &server{fs: f, conn: conn, servers: 1, coming: newComing(conn)}
 	s.wake = sync.NewCond(&s.mu)
 	f.mover.serving.Store(true)
@@ -135,8 +145,8 @@ func (s *server) answerUnlocked(r request) {
 // It is false when the connection has ended.
 func (s *server) read() (request, bool) {
 	for {
-		if s.coming.next() {
-			if r, more := s.finish(); more {
+		if s.coming.some() && !s.coming.requested(0) {
+			if r, more := s.settle(); more {
 				return r, true
 			}
 			continue
@@ -163,18 +173,21 @@ func (s *server) read() (request, bool) {
 	}
 }
 
-// finish answers the read that has been coming for longest. It is true with one
-// that takes more than the disk.
-func (s *server) finish() (request, bool) {
-	r := s.coming.take()
-	began := time.Now()
-	err := s.answer(diskWait, &r)
-	s.coming.took(time.Since(began))
-	if err == errWait {
-		return r, true
+// settle answers the oldest of the reads that are coming, or looks out for a request
+// for a moment. It is true with a read that takes more.
+func (s *server) settle() (request, bool) {
+	r := s.coming.oldest()
+	switch err := s.answer(lookWait, r); {
+	case err == errDisk && !s.coming.late():
+		s.coming.requested(lookOut)
+		return request{}, false
+	case err == errDisk || err == errWait:
+		return s.coming.take(), true
+	default:
+		taken := s.coming.take()
+		s.reply(&taken, err)
+		return request{}, false
 	}
-	s.reply(&r, err)
-	return request{}, false
 }
 
 // answer runs the handler; a panic in it costs this request an EIO.

@@ -109,27 +109,10 @@ func (f *FS) Show(ctx context.Context, view *tree.View, blobs Blobs) error {
 		f.now.Store(&next)
 		return nil
 	}
-	d := &difference{fs: f, was: was, view: view}
-	root := view.Root()
-	if was.view == nil {
-		d.roots = []change{{parent: rootID, is: root}}
-	} else if old := was.view.Root(); old.Digest != root.Digest || !sameAttributes(old, root) {
-		d.roots = []change{{parent: rootID, was: old, is: root}}
+	d, told, err := f.move(ctx, was, view, blobs)
+	if err != nil {
+		return err
 	}
-	for {
-		if err := d.walk(ctx); err != nil {
-			if f.life.Err() != nil {
-				err = ErrEnded
-			}
-			return fmt.Errorf("move %s to serial %d of %v: %w", f.cfg.Path, view.Head().Serial, view.Head().Tree, err)
-		}
-		if f.turnTo(d, view, blobs) {
-			break
-		}
-	}
-	was.end()
-
-	told := f.tell(d)
 	select {
 	case <-told:
 	case <-ctx.Done():
@@ -147,6 +130,33 @@ func (f *FS) Show(ctx context.Context, view *tree.View, blobs Blobs) error {
 	f.log.Info("moved to another tree", "op", "move", "tree", view.Head().Tree.String(), "serial", view.Head().Serial,
 		"fetched", moves.Fetched, "notified", moves.Notified, "ms", moves.Took.Milliseconds())
 	return nil
+}
+
+// move compares the trees and turns to the new one. The channel is closed when the
+// kernel was told. f.mover.one is held.
+func (f *FS) move(ctx context.Context, was *shown, view *tree.View, blobs Blobs) (*difference, <-chan struct{}, error) {
+	d := &difference{fs: f, was: was, view: view}
+	root := view.Root()
+	if was.view == nil {
+		d.roots = []change{{parent: rootID, is: root}}
+	} else if old := was.view.Root(); old.Digest != root.Digest || !sameAttributes(old, root) {
+		d.roots = []change{{parent: rootID, was: old, is: root}}
+	}
+	for {
+		if err := d.walk(ctx); err != nil {
+			f.kept.stays(was.number)
+			if f.life.Err() != nil {
+				err = ErrEnded
+			}
+			return nil, nil, fmt.Errorf("move %s to serial %d of %v: %w", f.cfg.Path, view.Head().Serial, view.Head().Tree, err)
+		}
+		f.kept.moves(was.number, view)
+		if f.turnTo(d, view, blobs) {
+			break
+		}
+	}
+	was.end()
+	return d, f.tell(d), nil
 }
 
 // Moves tells of the mount's moves so far.
@@ -210,6 +220,7 @@ func (f *FS) tell(d *difference) <-chan struct{} {
 	// ended waits for this goroutine.
 	if m.ended || !m.serving.Load() {
 		m.told.Store(number)
+		f.kept.told(number)
 		close(told)
 		return told
 	}
@@ -220,19 +231,23 @@ func (f *FS) tell(d *difference) <-chan struct{} {
 		}
 		for _, c := range d.changes {
 			for _, name := range c.names {
-				if f.life.Err() != nil {
+				if f.leaves() {
 					return
 				}
 				f.notice(f.notifier.InvalidateEntry(fuseops.InodeID(c.id), name))
 			}
-			if f.life.Err() != nil {
+			if f.leaves() {
 				return
 			}
 			// Of a directory these are its attributes, and the pages in which
 			// the kernel keeps its listing.
 			f.notice(f.notifier.InvalidateInode(fuseops.InodeID(c.id), 0, 0))
 		}
+		if f.leaves() {
+			return
+		}
 		m.told.Store(number)
+		f.kept.told(number)
 	})
 	return told
 }
@@ -240,7 +255,7 @@ func (f *FS) tell(d *difference) <-chan struct{} {
 // notice looks at what came of a notice. That the kernel does not have what it
 // should drop is as well.
 func (f *FS) notice(err error) {
-	if err != nil && !errors.Is(err, unix.ENOENT) && f.life.Err() == nil {
+	if err != nil && !errors.Is(err, unix.ENOENT) && !f.leaves() {
 		f.log.Warn("the kernel could not be told of a change", "op", "move", "err", err)
 	}
 }

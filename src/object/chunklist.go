@@ -122,7 +122,7 @@ func expectKey(b []byte, key string) ([]byte, error) {
 }
 
 func readDigest(b []byte) (digest.Digest, []byte, error) {
-	raw, b, err := readBytes(b)
+	raw, b, err := ReadBytes(b)
 	if err != nil {
 		return digest.Digest{}, nil, malformed("digest: %v", err)
 	}

@@ -115,7 +115,7 @@ func readEntry(b []byte) (e Entry, rest []byte, err error) {
 	if n != entryFields {
 		return e, b, malformed("entry of %d fields, want %d", n, entryFields)
 	}
-	if e.Name, b, err = readBytes(b); err != nil {
+	if e.Name, b, err = ReadBytes(b); err != nil {
 		return e, b, err
 	}
 	kind, b, err := msgp.ReadUint8Bytes(b)
@@ -132,7 +132,7 @@ func readEntry(b []byte) (e Entry, rest []byte, err error) {
 	if e.Mtime, b, err = msgp.ReadInt64Bytes(b); err != nil {
 		return e, b, err
 	}
-	sum, b, err := readBytes(b)
+	sum, b, err := ReadBytes(b)
 	if err != nil {
 		return e, b, err
 	}
@@ -143,7 +143,7 @@ func readEntry(b []byte) (e Entry, rest []byte, err error) {
 	if e.Chunked, b, err = msgp.ReadBoolBytes(b); err != nil {
 		return e, b, err
 	}
-	e.Target, b, err = readBytes(b)
+	e.Target, b, err = ReadBytes(b)
 	return e, b, err
 }
 
@@ -234,7 +234,7 @@ func (l *Listing) At(i int) Entry {
 // nameAt is At for the name alone.
 func (l *Listing) nameAt(i int) []byte {
 	_, b, _ := msgp.ReadArrayHeaderBytes(l.raw[l.offs[i]:])
-	name, _, _ := readBytes(b)
+	name, _, _ := ReadBytes(b)
 	return name
 }
 

@@ -12,9 +12,9 @@ const (
 	bin32 = 0xc6
 )
 
-// readBytes is msgp.ReadBytesZC for bytes that may come from anyone: where an int
+// ReadBytes is msgp.ReadBytesZC for bytes that may come from anyone: where an int
 // has 32 bits, that takes a length above 2 GiB for a negative one, and panics.
-func readBytes(b []byte) (v, rest []byte, err error) {
+func ReadBytes(b []byte) (v, rest []byte, err error) {
 	if overlong(b, bin32) {
 		return nil, b, msgp.ErrShortBytes
 	}

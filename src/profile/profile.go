@@ -179,7 +179,7 @@ func (p *Profile) read(b []byte, seen map[key]struct{}) ([]byte, error) {
 	if err != nil || n != 4 {
 		return nil, malformed("a need that is no array of 4")
 	}
-	path, b, err := msgp.ReadBytesZC(b)
+	path, b, err := object.ReadBytes(b)
 	if err != nil {
 		return nil, malformed("path: %v", err)
 	}

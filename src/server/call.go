@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -104,6 +105,36 @@ func (w *writer) WriteHeader(status int) {
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// joiner is a connection that can send a header together with what follows it.
+type joiner interface{ Join() }
+
+type joinerKey struct{}
+
+// ConnContext is for http.Server: a connection with a method Join is told when the
+// next two writes belong together. net/http makes two of every answer that does
+// not fit into its buffer.
+func ConnContext(ctx context.Context, conn net.Conn) context.Context {
+	if j, ok := conn.(joiner); ok {
+		return context.WithValue(ctx, joinerKey{}, j)
+	}
+	return ctx
+}
+
+// minJoined is a body that takes net/http more than one write, whatever the
+// header.
+const minJoined = 4 << 10
+
+// join has the header of an answer sent with the body, which is going to be
+// written with one call.
+func (c *call) join(body []byte) {
+	if len(body) < minJoined || c.r.ProtoMajor != 1 {
+		return
+	}
+	if j, ok := c.r.Context().Value(joinerKey{}).(joiner); ok {
+		j.Join()
+	}
 }
 
 // piece is how many bytes must be taken within the stall timeout.

@@ -39,6 +39,7 @@ func (c *call) send(body []byte, etag string) {
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	c.w.WriteHeader(status)
 	if c.r.Method != http.MethodHead {
+		c.join(body)
 		_, _ = c.w.Write(body) // who left has no use for an error
 	}
 }

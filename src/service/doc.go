@@ -8,4 +8,11 @@
 // dies: at once, and after growing pauses when it does not live long. It holds a
 // lock on its pid file as long as it lives, so that two can never be, and a pid
 // file that a power cut left behind misleads nobody.
+//
+// Where the daemon has a Worker word, the supervisor is a keeper, too (package
+// keeper): what workers serve outlives them. Workers that come after one that died
+// run the same binary as that, from a descriptor, whatever is on the disk by
+// then. Only an upgrade (upgrade.go) turns to what is on the disk, and back again if
+// that does not do. Who asks for it does so at the door, a socket beside the pid
+// file.
 package service

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -30,6 +31,9 @@ const (
 // workerMisconfigured is what a daemon exits with when its config is wrong.
 const workerMisconfigured = 2
 
+// LineFD is the descriptor at which a worker with a keeper finds it.
+const LineFD = 4
+
 // How long things may take before harder means, or the end.
 const (
 	stopWait  = 40 * time.Second // after SIGTERM
@@ -38,7 +42,7 @@ const (
 )
 
 // Commands are what Run knows.
-var Commands = []string{"start", "stop", "restart", "reload", "status", "supervise"}
+var Commands = []string{"start", "stop", "restart", "reload", "upgrade", "status", "supervise"}
 
 // IsCommand tells whether a word is one that Run knows.
 func IsCommand(word string) bool { return slices.Contains(Commands, word) }
@@ -53,6 +57,11 @@ type Service struct {
 
 	// Clear takes away what a daemon leaves that had to be killed; may be nil.
 	Clear func() error
+
+	// Worker is the word that makes the program a worker with a keeper (package
+	// keeper) at descriptor LineFD; empty: what it serves ends with it.
+	Worker  string
+	Version string // of this program
 
 	Program        string // path of the daemon's binary; empty: this one
 	Stdout, Stderr io.Writer
@@ -70,7 +79,13 @@ func (s *Service) Run(command string) int {
 		}
 		return exitNotConfigured
 	}
-	var err error
+	// The daemon works in another directory.
+	path, err := filepath.Abs(s.Config)
+	if err != nil {
+		fmt.Fprintf(s.Stderr, "%s: find the config: %v\n", s.Name, err)
+		return exitFailed
+	}
+	s.Config = path
 	code := exitFailed
 	switch command {
 	case "start":
@@ -83,6 +98,8 @@ func (s *Service) Run(command string) int {
 		}
 	case "reload":
 		code, err = s.reload()
+	case "upgrade":
+		code, err = s.upgrade()
 	case "status":
 		code, err = s.status()
 	case "supervise":
@@ -124,6 +141,9 @@ func (s *Service) reload() (int, error) {
 		return exitFailed, err
 	case pid == 0:
 		return exitNotRunning, errors.New("is not running")
+	}
+	if s.Worker != "" {
+		return s.ask("reload")
 	}
 	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
 		return exitFailed, fmt.Errorf("tell process %d to reload: %w", pid, err)

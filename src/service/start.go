@@ -76,14 +76,23 @@ func (s *Service) start() (int, error) {
 
 // command runs the daemon's program with its config.
 func (s *Service) command(words ...string) (*exec.Cmd, error) {
-	program := s.Program
-	if program == "" {
-		var err error
-		if program, err = os.Executable(); err != nil {
-			return nil, fmt.Errorf("find this program: %w", err)
-		}
+	program, err := s.program()
+	if err != nil {
+		return nil, err
 	}
 	return exec.Command(program, append([]string{"-config", s.Config}, words...)...), nil
+}
+
+// program is the path of the daemon's program.
+func (s *Service) program() (string, error) {
+	if s.Program != "" {
+		return s.Program, nil
+	}
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return path, nil
 }
 
 // maxShown is how much of a log a terminal gets.

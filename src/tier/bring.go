@@ -20,11 +20,14 @@ const (
 	// Profile is what programs asked for after earlier mounts. It stands still
 	// while somebody waits for a blob that it would not have brought.
 	Profile
+	// Guess is what a reader may come to, going by what it read. None of it comes
+	// while there is a profile, which knows better.
+	Guess
 	// Whole is whatever else there is. It stands still while anybody reads, and
 	// ends where the cache is full.
 	Whole
 
-	priorities = 3
+	priorities = 4
 )
 
 // Errors of Bring.
@@ -75,6 +78,9 @@ func (c *Chain) Bring(ctx context.Context, p Priority, refs iter.Seq[Ref], each 
 	if each == nil {
 		each = func(Ref, error) {}
 	}
+	if p == Guess && c.profiled() {
+		return nil
+	}
 	j := &job{priority: p, each: each, told: make(chan struct{}, 1)}
 	c.mu.Lock()
 	c.jobs[p] = append(c.jobs[p], j)
@@ -98,6 +104,13 @@ func (c *Chain) Bring(ctx context.Context, p Priority, refs iter.Seq[Ref], each 
 		}
 	}
 	return c.awaitJob(ctx, j, func() bool { return len(j.ready) == 0 && j.flying == 0 })
+}
+
+// profiled tells whether a profile is being brought.
+func (c *Chain) profiled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.jobs[Profile]) > 0
 }
 
 // offer puts a blob at the end of a job's list, once there is room in it.
@@ -185,7 +198,7 @@ func (c *Chain) dispatch() {
 // mayBegin tells whether something of a priority may begin at all, or has
 // dispatch called again later. c.mu is held.
 func (c *Chain) mayBegin(p Priority) bool {
-	if p == ReadAhead {
+	if p == ReadAhead || p == Guess {
 		return true
 	}
 	if c.demands > 0 {
@@ -193,7 +206,7 @@ func (c *Chain) mayBegin(p Priority) bool {
 	}
 	wait := time.Until(c.demanded.Add(c.window.rest()))
 	if p == Whole {
-		if c.flying[ReadAhead]+c.flying[Profile] > 0 {
+		if c.flying[ReadAhead]+c.flying[Profile]+c.flying[Guess] > 0 {
 			return false
 		}
 		if reads := c.reads(); reads != c.seen {

@@ -15,6 +15,7 @@ import (
 type View struct {
 	*Tree
 	prefix string // the directory shown, from the tree's root
+	grafts []string
 	root   object.Entry
 	// grafted holds the listings that differ from the tree's, by digest.
 	grafted map[digest.Digest]*object.Listing
@@ -24,7 +25,7 @@ type View struct {
 // grafts, relative to remote, is shown as a directory, an empty one where the
 // tree has none.
 func NewView(ctx context.Context, t *Tree, remote string, grafts []string) (*View, error) {
-	v := &View{Tree: t, prefix: remote, root: t.Root(), grafted: make(map[digest.Digest]*object.Listing)}
+	v := &View{Tree: t, prefix: remote, grafts: grafts, root: t.Root(), grafted: make(map[digest.Digest]*object.Listing)}
 	dir := ""
 	for name := range strings.SplitSeq(remote, "/") {
 		if name == "" {
@@ -100,6 +101,10 @@ func (v *View) keep(dir object.Entry, entries []object.Entry) (object.Entry, err
 	v.grafted[dir.Digest] = l
 	return dir, nil
 }
+
+// Remote and Grafts are what the view was made with.
+func (v *View) Remote() string   { return v.prefix }
+func (v *View) Grafts() []string { return v.grafts }
 
 // Root is the directory shown.
 func (v *View) Root() object.Entry { return v.root }

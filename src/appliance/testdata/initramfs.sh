@@ -1,11 +1,11 @@
-#!/bin/busybox sh
+#!/bin/sh
 # The first program in the guest. What is in /lay is laid over the guest's root;
 # the kernel's command line says what kind of guest this is:
 #
 #   guest=busybox|sysvinit|openrc|systemd   busybox stays here, others are on the disk
 #   laid=1                                  that was done when the disk ran before
 /bin/busybox mkdir -p /proc /sys /dev /run /tmp /root /sbin /etc /usr/bin /usr/sbin /var/log
-/bin/busybox --install -s /bin
+/bin/busybox --install -s /bin 2>/dev/null
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

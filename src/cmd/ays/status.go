@@ -63,6 +63,13 @@ func showStatus(ctx context.Context, c *call, args []string) int {
 // printStatus writes s for people.
 func printStatus(w io.Writer, s *control.Status, now time.Time) {
 	fmt.Fprintf(w, "%s, aysfs %s, process %d, up %v, config %s\n", s.ID, s.Version, s.PID, now.Sub(s.Since).Round(time.Second), s.Config)
+	if k := s.Keeper; k != nil {
+		fmt.Fprintf(w, "kept by process %d, aysfs %s; restarted %d times after it died, upgraded %d times", k.PID, k.Version, k.Restarts, k.Upgrades)
+		if k.Last != "" {
+			fmt.Fprintf(w, "; the last: %s, %s", k.Last, k.LastAt.Format(time.RFC3339))
+		}
+		fmt.Fprintln(w)
+	}
 	fmt.Fprintf(w, "config in force since %s\n", s.Loaded.Format(time.RFC3339))
 	if s.ConfigError != "" {
 		fmt.Fprintf(w, "\nTHE CONFIG'S FILE CAN'T BE USED: it changes nothing until it is mended\n  %s\n", strings.ReplaceAll(s.ConfigError, "\n", "\n  "))

@@ -12,7 +12,7 @@ import (
 
 // command does what an init script asks for.
 func command(name, file string) int {
-	s := service.Service{Name: "aysfs", Config: file, Stdout: os.Stdout, Stderr: os.Stderr}
+	s := service.Service{Name: "aysfs", Config: file, Worker: workerWord, Version: version, Stdout: os.Stdout, Stderr: os.Stderr}
 	control := config.DefaultControl
 	if cfg, err := config.LoadClient(file); err != nil {
 		s.Problem = err

@@ -61,7 +61,16 @@ want 0 start
 want 0 reload
 want 0 force-reload
 
-# Whatever kills the daemon, it comes back, and what was mounted dead goes.
+# Another program takes over, and who holds a file open reads on.
+exec 5<"$dir/mnt0/file"
+cp "$aysfs" /usr/sbin/aysfs.new
+mv /usr/sbin/aysfs.new /usr/sbin/aysfs
+want 0 upgrade
+says 'is upgraded'
+grep -q hello <&5 || fail "a file that was open is lost in an upgrade"
+exec 5<&-
+
+# Whatever kills the daemon, it comes back.
 supervisor=$(cat "$(dirname "$(sed -n 's/^control = "\(.*\)"/\1/p' "$dir/aysfs.toml")")/control.pid")
 worker=$(pgrep -P "$supervisor")
 kill -9 "$worker"
@@ -79,6 +88,7 @@ want 0 stop
 ! pgrep -x aysfs >/dev/null || fail "stop leaves a process"
 want 3 status
 want 7 reload
+want 7 upgrade
 want 0 try-restart
 
 # Where the network is not there, start says so.

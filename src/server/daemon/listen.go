@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/aysfs/aysfs/src/config"
+	"github.com/aysfs/aysfs/src/server"
 )
 
 // listen opens the port.
@@ -55,6 +56,35 @@ type counted struct {
 	net.Conn
 	once sync.Once
 	open *atomic.Int64
+
+	join bool   // the next write waits for the one after it
+	kept []byte // what was written and waits; its memory is used again
+}
+
+// Join has what is written next go out with what is written after that, in one
+// call of the kernel, where it is short enough. Who calls it makes sure that more
+// is written. It is for the goroutine that writes.
+func (c *counted) Join() { c.join = true }
+
+// maxJoin is the buffer of net/http, from which a header comes with the first
+// bytes of the body.
+const maxJoin = 4 << 10
+
+func (c *counted) Write(b []byte) (int, error) {
+	switch {
+	case len(c.kept) > 0:
+		both := net.Buffers{c.kept, b}
+		before := len(c.kept)
+		c.kept = c.kept[:0]
+		n, err := both.WriteTo(c.Conn)
+		return max(int(n)-before, 0), err
+	case c.join && len(b) <= maxJoin:
+		c.join = false
+		c.kept = append(c.kept, b...)
+		return len(b), nil
+	}
+	c.join = false
+	return c.Conn.Write(b)
 }
 
 // Close makes room for another one.
@@ -74,6 +104,7 @@ func newHTTP(cfg config.HTTP, h http.Handler, certs *certificates, log *slog.Log
 		IdleTimeout:       cfg.IdleTimeout,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // of what strangers send
 		Protocols:         new(http.Protocols),
+		ConnContext:       server.ConnContext,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: 250,
 			SendPingTimeout:      cfg.StallTimeout,

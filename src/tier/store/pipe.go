@@ -26,6 +26,7 @@ type pipe struct {
 
 	asks     []*ask // GUARDED_BY(p.mu); on their way, in order
 	load     int64  // GUARDED_BY(p.mu); about how many bytes they are
+	behind   int    // GUARDED_BY(p.mu); how many of them nobody waits for
 	out      []byte // GUARDED_BY(p.mu); requests to be sent
 	spare    []byte // GUARDED_BY(p.mu); out, when it was sent last
 	sending  bool   // GUARDED_BY(p.mu)
@@ -46,8 +47,13 @@ func (c *pipe) push(a *ask) {
 	c.out = c.p.appendRequest(c.out, a)
 	c.asks = append(c.asks, a)
 	c.load += a.weight
+	if a.background {
+		c.behind++
+	}
 	a.tries++
+	a.sent = time.Time{}
 	if len(c.asks) == 1 {
+		a.sent = time.Now()
 		// The reader is waiting for anything at all.
 		_ = c.conn.SetReadDeadline(time.Now().Add(c.p.limits.header))
 	}
@@ -171,6 +177,8 @@ func (c *pipe) answer(br *bufio.Reader) error {
 	left := a.left
 	if a.behind {
 		c.p.followed(gap)
+	} else if !a.sent.IsZero() {
+		c.p.thought(time.Since(a.sent))
 	}
 	if h.length < 0 || h.ends && c.answered == 0 {
 		// Its end could only be told by that of the connection, or of chunks;
@@ -215,6 +223,9 @@ func (c *pipe) finish(a *ask, data []byte, contentType string, err error) {
 	c.asks[0] = nil
 	c.asks = c.asks[1:]
 	c.load -= a.weight
+	if a.background {
+		c.behind--
+	}
 	c.answered++
 	if err == nil {
 		c.p.troubles = 0
@@ -223,7 +234,7 @@ func (c *pipe) finish(a *ask, data []byte, contentType string, err error) {
 		c.asks[0].behind = true
 	}
 	if len(c.p.queue) > 0 {
-		c.p.take(c, 1)
+		c.p.share(c)
 	}
 	idle, waits := len(c.asks) == 0, len(c.out) > 0
 	c.p.mu.Unlock()

@@ -35,26 +35,39 @@ type pipeline struct {
 	tasks sync.WaitGroup
 
 	mu       sync.Mutex
-	pipes    []*pipe   // GUARDED_BY(mu); those that live, oldest first
-	dialing  int       // GUARDED_BY(mu)
-	queue    []*ask    // GUARDED_BY(mu); have no connection yet; demand comes first
-	urgent   int       // GUARDED_BY(mu); how many of queue are demand
-	gaps     float64   // GUARDED_BY(mu); part of the answers that a server began to think of after the one before
-	measured int       // GUARDED_BY(mu); answers since gaps began
-	shallow  time.Time // GUARDED_BY(mu); until then one request for each connection
-	off      time.Time // GUARDED_BY(mu); until then nothing goes this way
-	troubles int       // GUARDED_BY(mu); connections that ended badly, less good answers
+	pipes    []*pipe       // GUARDED_BY(mu); those that live, oldest first
+	dialing  int           // GUARDED_BY(mu)
+	queue    []*ask        // GUARDED_BY(mu); have no connection yet; demand comes first
+	urgent   int           // GUARDED_BY(mu); how many of queue are demand
+	gaps     float64       // GUARDED_BY(mu); part of the answers that a server began to think of after the one before
+	measured int           // GUARDED_BY(mu); answers since gaps began
+	trip     time.Duration // GUARDED_BY(mu); the shortest that making a connection took: one round trip
+	manner   manner        // GUARDED_BY(mu); how the server is asked
+	quick    int           // GUARDED_BY(mu); answers that came within a round trip and a little, since manner was last looked at
+	slow     int           // GUARDED_BY(mu); and those that did not
+	off      time.Time     // GUARDED_BY(mu); until then nothing goes this way
+	troubles int           // GUARDED_BY(mu); connections that ended badly, less good answers
 }
+
+// manner is how a server is asked.
+type manner int
+
+const (
+	unknown manner = iota // over few connections, one request each, until an answer shows which it is
+	deep                  // over few connections, many requests each
+	shallow               // over many connections, one request each
+)
 
 // ask is one request and its answer.
 type ask struct {
-	path       string // below the store's, escaped, with its query
-	limit      int64  // bytes that the answer may have
-	background bool   // nobody waits for it
-	weight     int64  // about how many bytes it puts on a connection
-	tries      int    // GUARDED_BY(pipeline.mu); connections that it has been sent on
-	left       bool   // GUARDED_BY(pipeline.mu); nobody wants it any more
-	behind     bool   // GUARDED_BY(pipeline.mu); it was on its way when the one before was answered
+	path       string    // below the store's, escaped, with its query
+	limit      int64     // bytes that the answer may have
+	background bool      // nobody waits for it
+	sent       time.Time // GUARDED_BY(pipeline.mu); when it went out, or zero where others were before it
+	weight     int64     // about how many bytes it puts on a connection
+	tries      int       // GUARDED_BY(pipeline.mu); connections that it has been sent on
+	left       bool      // GUARDED_BY(pipeline.mu); nobody wants it any more
+	behind     bool      // GUARDED_BY(pipeline.mu); it was on its way when the one before was answered
 
 	done        chan struct{} // closed once what follows is set
 	data        []byte
@@ -75,12 +88,17 @@ const (
 	// before its answer began, as servers end them after a number of requests.
 	mostTries = 3
 
-	// A server is slow, for shallowFor, if of gapSamples answers this part came
-	// only some time after the one before.
-	gapSamples = 64
+	// A server is slow if of gapSamples answers this part came only some time after
+	// the one before, or if answers to requests with none before them take that much
+	// longer than a round trip: slowFirst of the first ones, slowLater of later ones;
+	// and it is not, if of sampled ones half came sooner.
+	gapSamples = 32
 	gapPart    = 0.75
 	longGap    = 1500 * time.Microsecond
-	shallowFor = time.Minute
+	longThink  = 5 * time.Millisecond
+	slowFirst  = 3
+	slowLater  = 8
+	sampled    = 16
 
 	// After so many troubles nothing goes this way for troubledFor; where the
 	// server is no such server at all, for unfitFor.
@@ -147,10 +165,14 @@ func (p *pipeline) submit(a *ask) bool {
 }
 
 // depth is how many requests may be on their way on one connection, and conns how
-// many connections there may be for a. p.mu is held.
+// many connections there may be, of them spare ones for what somebody waits for. p.mu
+// is held.
 func (p *pipeline) depth() (depth, conns, spare int) {
-	if time.Now().Before(p.shallow) {
+	switch p.manner {
+	case shallow:
 		return 1, maxConns, maxConns / 8
+	case unknown:
+		return 1, deepConns + spareConns, spareConns
 	}
 	return mostOnPipe, deepConns + spareConns, spareConns
 }
@@ -163,12 +185,12 @@ func (p *pipeline) choose(a *ask) *pipe {
 		conns -= spare
 	}
 	var best *pipe
-	for _, c := range p.pipes[:min(len(p.pipes), conns)] {
-		if len(c.asks) < depth && (best == nil || c.load < best.load) {
+	for _, c := range p.pipes {
+		if len(c.asks) < depth && (best == nil || c.load < best.load) && (!a.background || p.mayCarry(c)) {
 			best = c
 		}
 	}
-	busy := best == nil || best.load > lightly
+	busy := best == nil || best.load > lightly || best.behind > 0 && !a.background
 	if (busy || best.load > 0 && !a.background) && len(p.pipes)+p.dialing < conns {
 		p.dialing++
 		p.tasks.Go(p.connect)
@@ -189,10 +211,25 @@ func (p *pipeline) choose(a *ask) *pipe {
 	return nil
 }
 
+// mayCarry tells whether a connection may be given what nobody waits for: some are
+// kept free of it. p.mu is held.
+func (p *pipeline) mayCarry(c *pipe) bool {
+	if c.behind > 0 {
+		return true
+	}
+	_, conns, spare := p.depth()
+	for _, o := range p.pipes {
+		if o.behind > 0 {
+			conns--
+		}
+	}
+	return conns > spare
+}
+
 // take has a connection take what waits, n requests at most. p.mu is held.
 func (p *pipeline) take(c *pipe, n int) {
 	depth, _, _ := p.depth()
-	for n = min(n, len(p.queue), depth-len(c.asks)); n > 0; n-- {
+	for n = min(n, len(p.queue), depth-len(c.asks)); n > 0 && (!p.queue[0].background || p.mayCarry(c)); n-- {
 		c.push(p.queue[0])
 		p.queue[0] = nil
 		p.queue = p.queue[1:]
@@ -212,9 +249,14 @@ func (p *pipeline) warm() {
 
 // connect makes a connection. Those that are being made share what waits.
 func (p *pipeline) connect() {
+	began := time.Now()
 	conn, err := p.dial(p.ctx)
+	took := time.Since(began)
 	p.mu.Lock()
 	p.dialing--
+	if err == nil && (p.trip == 0 || took < p.trip) {
+		p.trip = took
+	}
 	if err != nil || p.ctx.Err() != nil {
 		var c *pipe
 		switch {
@@ -238,7 +280,7 @@ func (p *pipeline) connect() {
 	}
 	c := &pipe{p: p, conn: conn, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	p.pipes = append(p.pipes, c)
-	p.take(c, (len(p.queue)+p.dialing)/(p.dialing+1))
+	p.share(c)
 	p.tasks.Go(c.write)
 	p.tasks.Go(c.read)
 	p.mu.Unlock()
@@ -286,8 +328,50 @@ func (p *pipeline) followed(gap time.Duration) {
 	p.measured++
 	p.gaps += (long - p.gaps) / float64(min(p.measured, gapSamples))
 	if p.measured >= gapSamples && p.gaps > gapPart {
-		p.shallow, p.measured, p.gaps = time.Now().Add(shallowFor), 0, 0
+		p.turn(shallow)
 	}
+}
+
+// thought takes note of how long after its request an answer began that had nothing
+// before it on its connection. p.mu is held.
+func (p *pipeline) thought(d time.Duration) {
+	if d-p.trip > longThink {
+		p.slow++
+	} else {
+		p.quick++
+	}
+	switch {
+	case p.manner == unknown && p.quick > 0:
+		p.turn(deep)
+	case p.manner == unknown && p.slow >= slowFirst, p.manner == deep && p.quick == 0 && p.slow >= slowLater:
+		p.turn(shallow)
+	case p.quick+p.slow < sampled:
+	case p.manner == shallow && 2*p.quick >= sampled:
+		p.turn(deep)
+	default:
+		p.quick, p.slow = 0, 0
+	}
+}
+
+// turn has the server asked in another manner, what waits included. p.mu is held.
+func (p *pipeline) turn(to manner) {
+	p.manner, p.quick, p.slow, p.measured, p.gaps = to, 0, 0, 0, 0
+	for _, c := range p.pipes {
+		if p.share(c); len(c.out) > 0 {
+			c.send(true)
+		}
+	}
+	_, conns, _ := p.depth()
+	for n := min(len(p.queue), conns) - len(p.pipes) - p.dialing; n > 0; n-- {
+		p.dialing++
+		p.tasks.Go(p.connect)
+	}
+}
+
+// share has a connection take its share of what waits. p.mu is held.
+func (p *pipeline) share(c *pipe) {
+	n := len(p.pipes) + p.dialing
+	p.take(c, (len(p.queue)+n-1)/max(n, 1))
 }
 
 // close ends all connections, once ctx is done.
