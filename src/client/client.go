@@ -127,14 +127,14 @@ func (c *Client) config() *config.Client {
 func share(memory int64, percent int64) int64 { return memory * percent / 100 }
 
 // limitMemory has the collector keep the heap to what the config allows and the
-// runtime itself needs. Within that the heap may become two and a half times what
+// runtime itself needs. Within that the heap may become twice what
 // is live: with less a cold walk takes a tenth more of the processor, more saves
 // nothing. What grows with what the kernel holds or the disk has cached is not in the
 // heap: else the collector would run for it all the time.
 func limitMemory(memory int64) {
 	const runtimeNeeds = 12 << 20
 	debug.SetMemoryLimit(memory + runtimeNeeds)
-	debug.SetGCPercent(150)
+	debug.SetGCPercent(100)
 }
 
 // openCache opens the disk cache. Without one the client serves all the same.

@@ -147,7 +147,7 @@ func (f *FS) failed(op any, err error) {
 	if e != syscall.EIO && e != syscall.ESTALE || err == errLost || err == errPending {
 		return
 	}
-	if _, open := op.(*fuseops.OpenFileOp); open && e == syscall.ESTALE {
+	if _, set := op.(*fuseops.SetInodeAttributesOp); set && e == syscall.ESTALE {
 		return // the kernel looks again
 	}
 	c := &f.complaints
