@@ -152,7 +152,7 @@ func works(m *machine) {
 // proof that there is another: it must say itself that all is mounted.
 func comesBack(m *machine) {
 	m.t.Helper()
-	const server = `ays status -json | sed -n 's/^ *"pid": \([0-9]*\),*$/\1/p'`
+	const server = `ays status -json | sed -n 's/^  "pid": \([0-9]*\),*$/\1/p'`
 	old := strings.TrimSpace(m.run(server))
 	m.run("kill -9 " + old)
 	began := time.Now()
