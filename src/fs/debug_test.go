@@ -385,7 +385,6 @@ func TestDebugConcurrent(t *testing.T) {
 		})
 	}
 	has(t, filepath.Join(etc, "plain"), "p")
-	if s := f.Layer().Status(); s.Unsent != 0 {
-		t.Errorf("%d files are not sent", s.Unsent)
-	}
+	// Where nobody tells of closes, what was only made or emptied is sent later.
+	eventually(t, "all is sent", func() bool { return f.Layer().Status().Unsent == 0 })
 }
