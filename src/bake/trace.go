@@ -3,6 +3,7 @@ package bake
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/profile"
 )
 
 // Trace is the paths whose content is wanted, in order. A path is absolute, as the
@@ -27,7 +29,8 @@ const maxTrace = 64 << 20
 
 // ReadTrace reads a list of paths, one a line, or, if there is a NUL in it, with a
 // NUL behind each. A path that ends in a slash stands for all that is below it.
-// Empty lines and those that begin with # are passed over.
+// Empty lines and those that begin with # are passed over. A profile, as `ays profile
+// record` makes one, stands for the files in it, of whatever mount has them.
 func ReadTrace(file string) (Trace, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -41,7 +44,26 @@ func ReadTrace(file string) (Trace, error) {
 	if len(text) > maxTrace {
 		return nil, fmt.Errorf("trace: %s has more than %d MiB: name fewer paths", file, maxTrace>>20)
 	}
+	if p, err := profile.Parse(text); err == nil {
+		return traceOf(p)
+	}
 	return parseTrace(text)
+}
+
+// traceOf is the files of a profile, from the roots of their mounts.
+func traceOf(p *profile.Profile) (Trace, error) {
+	var t Trace
+	seen := make(map[string]bool)
+	for _, n := range p.Needs {
+		if n.Block != profile.Listing && !seen[n.Path] {
+			seen[n.Path] = true
+			t = append(t, Path{Name: n.Path})
+		}
+	}
+	if len(t) == 0 {
+		return nil, errors.New("trace: the profile has no file in it")
+	}
+	return t, nil
 }
 
 func parseTrace(text []byte) (Trace, error) {

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/aysfs/aysfs/src/profile"
 )
 
 func TestReadTrace(t *testing.T) {
@@ -37,5 +39,24 @@ func TestReadTrace(t *testing.T) {
 	f.Close()
 	if _, err := ReadTrace(file); err == nil || !strings.Contains(err.Error(), "name fewer paths") {
 		t.Errorf("a file that is no trace: %v", err)
+	}
+}
+
+func TestReadProfile(t *testing.T) {
+	r := profile.NewRecording()
+	r.Listing("bin")
+	r.File("bin/tool", 100)
+	r.Chunk("lib/big", 0, 200<<10, 3<<20)
+	b, err := r.Profile().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "profile")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := Trace{{Name: "bin/tool"}, {Name: "lib/big"}}
+	if got, err := ReadTrace(file); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v, %v", got, want, err)
 	}
 }

@@ -17,7 +17,7 @@ func bakeImage(ctx context.Context, c *call, args []string) int {
 	fs.StringVar(&o.Root, "rootfs", "", "`directory` that is the root of the image")
 	fs.StringVar(&o.Config, "config", "", "`file` to be the image's config (default: the one that it has, "+bake.ConfigPath+")")
 	withData := fs.Bool("with-data", false, "bake all content that the mounts show, too")
-	trace := fs.String("trace", "", "`file` with paths whose content to bake instead, one a line, in the order in which they are needed; DIRECTORY/ is all below it")
+	trace := fs.String("trace", "", "`file` with paths whose content to bake instead, one a line, in the order in which they are needed; DIRECTORY/ is all below it. Or a profile")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
 	if _, code, ok := c.parse(fs, args); !ok {
 		return code
