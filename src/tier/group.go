@@ -107,7 +107,7 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case err == nil, errors.Is(err, ErrAbsent):
+	case err == nil, errors.Is(err, ErrAbsent), errors.Is(err, ErrBehind):
 		m.pause, m.resume = 0, time.Time{}
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrCorrupt):
 		if !now.Before(m.resume) {

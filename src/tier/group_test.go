@@ -153,6 +153,16 @@ func TestSingleMembers(t *testing.T) {
 		if n := caches[0].asked.Load(); n != 1 {
 			t.Errorf("a cache that is down was asked %d times", n)
 		}
+		// One that only lacks a blob, and its store, has others.
+		time.Sleep(time.Minute)
+		caches[0].asked.Store(0)
+		lacks := fmt.Errorf("status 502: %w: %w", tier.ErrUnavailable, tier.ErrBehind)
+		caches[0].err.Store(&lacks)
+		getAll(t, chain, refs)
+		if n := caches[0].asked.Load(); n != int64(len(refs)) {
+			t.Errorf("a cache whose store is down was asked %d times, for %d blobs", n, len(refs))
+		}
+		caches[0].asked.Store(1)
 		caches[0].err.Store(nil)
 		time.Sleep(time.Minute)
 		getAll(t, chain, refs)

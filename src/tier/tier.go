@@ -44,6 +44,10 @@ var (
 // no use: the source was reached and won't have the request.
 var ErrRefused = errors.New("request refused")
 
+// ErrBehind goes along with ErrUnavailable where a cache answers that what it asks
+// itself doesn't: it may well have other objects.
+var ErrBehind = errors.New("the cache could not get it")
+
 // Unavailable is err as one of the errors above: those that are none of them,
 // such as a deadline that passed, become ErrUnavailable.
 func Unavailable(err error) error {

@@ -501,6 +501,9 @@ func (h *HTTP) refused(resp *http.Response) error {
 		return fmt.Errorf("%w: %w: %w: %s", tier.ErrUnavailable, tier.ErrRefused, ErrLoop, status)
 	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code >= 500:
 		err := fmt.Errorf("%w: %s", tier.ErrUnavailable, status)
+		if code == http.StatusBadGateway {
+			err = fmt.Errorf("%w: %w: %s", tier.ErrUnavailable, tier.ErrBehind, status)
+		}
 		if after, ok := retryAfter(resp.Header); ok {
 			return &tier.BusyError{After: after, Err: err}
 		}
