@@ -118,8 +118,8 @@ func NewChain(cfg ChainConfig) *Chain {
 	if c.memory == nil {
 		c.memory = semaphore.NewWeighted(cfg.Budget)
 	}
-	for i, g := range cfg.Groups {
-		c.groups = append(c.groups, newGroup(g, i == len(cfg.Groups)-1))
+	for _, g := range cfg.Groups {
+		c.groups = append(c.groups, newGroup(g))
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c

@@ -44,11 +44,10 @@ type member struct {
 	resume time.Time
 }
 
-// newGroup makes a group of a chain. The only source of the last one is never left
-// alone: there is no other to ask. Nor is a single one that is filled, which is on this
-// machine: it costs next to nothing to find it down.
-func newGroup(g Group, last bool) *group {
-	w := &group{fill: g.Fill, leaves: len(g.Sources) > 1 || !last && g.Fill == nil}
+// newGroup makes a group of a chain. An only source is never left alone: what it has
+// may be nowhere else within reach.
+func newGroup(g Group) *group {
+	w := &group{fill: g.Fill, leaves: len(g.Sources) > 1}
 	for _, s := range g.Sources {
 		h := fnv.New64a()
 		h.Write([]byte(s.Name()))
