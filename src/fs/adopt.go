@@ -12,7 +12,7 @@ import (
 )
 
 // tableLayout names what a record and a table look like, and what was agreed with
-// the kernel when it was mounted (FS.library), to a successor, which takes no other.
+// the kernel when it was mounted (FS.mountConfig), to a successor, which takes no other.
 const tableLayout = 1<<16 | recordSize
 
 // adoptInodes makes a table of the memory file that another process left, as it

@@ -115,7 +115,7 @@ func resume(ctx context.Context, cfg Config, from Kept, open func(context.Contex
 // fail ends a mount that could not be resumed.
 func (f *FS) fail(err error) (*FS, error) {
 	f.end()
-	if f.wire.library == 0 { // nobody serves it
+	if f.wire.served == 0 { // nobody serves it
 		f.table.close()
 		return nil, err
 	}

@@ -35,14 +35,14 @@ type wire struct {
 
 	mu       sync.Mutex
 	dev      int // 0: there is none
-	library  int // closed by the library, after close; 0: there is none
+	served   int // closed by the library, after close; 0: there is none
 	released bool
 }
 
 func newWire() wire { return wire{ready: make(chan struct{})} }
 
-// library is how the library serves f.
-func (f *FS) library() *fuse.MountConfig {
+// mountConfig is how the library serves f.
+func (f *FS) mountConfig() *fuse.MountConfig {
 	cfg := &fuse.MountConfig{
 		DisableWritebackCaching: true,
 		EnableSymlinkCaching:    true,
@@ -86,7 +86,7 @@ func (w *wire) connect(dev int, f *FS) error {
 		return err
 	}
 	w.mu.Lock()
-	w.dev, w.library = own, dev
+	w.dev, w.served = own, dev
 	w.mu.Unlock()
 	close(w.ready)
 	return nil
@@ -111,7 +111,7 @@ func (w *wire) reconnect(dev int, f *FS) error {
 		return err
 	}
 	w.mu.Lock()
-	w.library = pair[0]
+	w.served = pair[0]
 	w.mu.Unlock()
 	if err := unix.Dup3(dev, pair[0], unix.O_CLOEXEC); err != nil {
 		return fmt.Errorf("put the connection where the library reads: %w", err)
@@ -127,7 +127,7 @@ func (w *wire) reconnect(dev int, f *FS) error {
 
 // mountOn has the library take fd, which it closes, for a connection.
 func (w *wire) mountOn(fd int, f *FS) error {
-	_, err := fuse.Mount(fmt.Sprintf("/dev/fd/%d", fd), fuse.NewServerWithNotifier(f.notifier, f), f.library())
+	_, err := fuse.Mount(fmt.Sprintf("/dev/fd/%d", fd), fuse.NewServerWithNotifier(f.notifier, f), f.mountConfig())
 	return err
 }
 
@@ -170,7 +170,7 @@ func (w *wire) cut() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.released = true
-	if w.library == 0 {
+	if w.served == 0 {
 		return nil
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -179,7 +179,7 @@ func (w *wire) cut() error {
 	}
 	unix.Close(pair[1])
 	defer unix.Close(pair[0])
-	return unix.Dup3(pair[0], w.library, unix.O_CLOEXEC)
+	return unix.Dup3(pair[0], w.served, unix.O_CLOEXEC)
 }
 
 // close follows the last answer. It is true if the connection was cut.
@@ -189,7 +189,7 @@ func (w *wire) close() (released bool) {
 	if w.dev != 0 {
 		unix.Close(w.dev)
 	}
-	w.dev, w.library = 0, 0
+	w.dev, w.served = 0, 0
 	return w.released
 }
 
