@@ -2,6 +2,7 @@
 # make demo     the whole way, with this machine's Go toolchain (root)
 # make test     everything but what takes a machine (root)
 # make test-appliance     virtual machines, containers, packages, releases (root)
+# make test-faults        networks, disks and machines that fail at random, for minutes (root)
 # make test-arm           what small machines run, in an emulator of theirs (root)
 # make bench    measurements (root)
 # make dist     tarballs and packages in dist/
@@ -16,11 +17,12 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 SCRIPTS     := init/aysfs init/ays_cache $(filter-out %.yaml,$(wildcard init/package/*)) src/e2e/testdata/init.sh \
                $(wildcard src/appliance/testdata/*.sh src/appliance/testdata/*/usr/sbin/* src/appliance/testdata/*/etc/init.d/*)
 APPLIANCE   := ./src/appliance ./src/e2e
+FAULTS      := ./src/e2e
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 TESTFLAGS   ?=
 SHELL       := /bin/bash
 
-.PHONY: build demo test test-appliance test-arm lint cross unit bench dist release-snapshot deps deps-appliance deps-arm clean
+.PHONY: build demo test test-appliance test-faults test-arm lint cross unit bench dist release-snapshot deps deps-appliance deps-arm clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./src/cmd/...
@@ -35,7 +37,9 @@ lint:
 	go vet ./src/...
 	go vet -tags appliance $(APPLIANCE)
 	$(STATICCHECK) ./src/...
+	go vet -tags faults $(FAULTS)
 	$(STATICCHECK) -tags appliance $(APPLIANCE)
+	$(STATICCHECK) -tags faults $(FAULTS)
 	shellcheck -s sh $(SCRIPTS)
 	checkbashisms $(SCRIPTS)
 
@@ -53,6 +57,11 @@ unit:
 # The tests named TestAppliance, which only the tag builds.
 test-appliance: deps deps-appliance
 	go test -p 1 -tags appliance -run '^TestAppliance' -count=1 -timeout 40m $(TESTFLAGS) $(APPLIANCE)
+
+# The tests named TestFaults, which only the tag builds. What is random in them
+# comes from a seed that they print.
+test-faults: deps
+	go test -p 1 -tags faults -run '^TestFaults' -count=1 -timeout 20m $(TESTFLAGS) $(FAULTS)
 
 # Packages in which 32 bits, another page size or another order of memory may matter,
 # and the programs themselves. Left out is what starts itself anew, for this kernel
