@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -624,6 +626,36 @@ func TestVault(t *testing.T) {
 	must(t, err)
 	if _, err := other.open(sealed, "this"); err == nil || other.sum("a") == v.sum("a") {
 		t.Error("another vault has the same key")
+	}
+}
+
+// What others may have put there is no key.
+func TestVaultOfOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	for name, spoil := range map[string]func(dir string) error{
+		"a directory for all":      func(dir string) error { return os.Chmod(dir, 0o777) },
+		"a sticky one":             func(dir string) error { return os.Chmod(dir, 0o777|os.ModeSticky) },
+		"a directory of another's": func(dir string) error { return os.Chown(dir, 65534, 65534) },
+		"a key that others read":   func(dir string) error { return os.Chmod(dir+"/key", 0o604) },
+		"a key of another's":       func(dir string) error { return os.Chown(dir+"/key", 65534, 65534) },
+		"a link to one of another's": func(dir string) error {
+			planted := t.TempDir() + "/key"
+			return errors.Join(os.Rename(dir+"/key", planted), os.Chown(planted, 65534, 65534), os.Symlink(planted, dir+"/key"))
+		},
+	} {
+		dir := t.TempDir()
+		if _, err := openVault(dir); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := os.Stat(dir + "/key"); err != nil || st.Mode() != 0o600 {
+			t.Errorf("the key has mode %v, %v", st.Mode(), err)
+		}
+		must(t, spoil(dir))
+		if _, err := openVault(dir); err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "chmod") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
