@@ -186,6 +186,7 @@ func (s *Store) run(ctx context.Context) {
 	defer sync.Stop()
 	save := time.NewTicker(s.opt.SaveEvery)
 	defer save.Stop()
+	failing := 0 // flushes in a row
 	for {
 		select {
 		case <-ctx.Done():
@@ -204,8 +205,15 @@ func (s *Store) run(ctx context.Context) {
 		s.mu.RLock()
 		o := s.active
 		s.mu.RUnlock()
-		if err := s.flush(); err != nil && !o.awaited.Load() {
-			s.log.Error("write to disk", "op", "flush", "err", err)
+		switch err := s.flush(); {
+		case err == nil && failing > 0 && o.ended():
+			s.log.Info("what is kept is written to disk again", "op", "flush", "failed", failing)
+			failing = 0
+		case err != nil && !o.awaited.Load():
+			// A full disk fails each time.
+			if failing++; failing == 1 {
+				s.log.Error("write to disk", "op", "flush", "err", err)
+			}
 		}
 	}
 }
