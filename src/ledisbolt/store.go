@@ -556,7 +556,7 @@ func (s *Store) look(key []byte, fetched bool) ([]byte, *found, error) {
 
 		f := s.lookIn(d, segments, field, fp)
 		s.mu.RLock()
-		moved := s.epoch != epoch
+		moved := s.moved(key, epoch)
 		if f != nil && d.has(f.g) {
 			stamp := uint32(0)
 			if fetched {
@@ -575,6 +575,13 @@ func (s *Store) look(key []byte, fetched bool) ([]byte, *found, error) {
 		}
 	}
 	return nil, nil, fmt.Errorf("look up %q: it moves too often", key)
+}
+
+// moved tells whether a key may be elsewhere than it was at an epoch: the epoch
+// has risen, or a flush is about to have it rise. mu is held.
+func (s *Store) moved(key []byte, epoch uint64) bool {
+	_, pending := s.inMemory(key)
+	return pending || s.epoch != epoch
 }
 
 // inMemory answers from what is not in the files, or need not be looked up

@@ -86,7 +86,7 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 		h.close()
 		return nil, err
 	}
-	h.client = &http.Client{Transport: tr, CheckRedirect: checkRedirect}
+	h.client = &http.Client{Transport: tr, CheckRedirect: h.checkRedirect}
 	if cfg.Pipeline && h.base.Scheme == "http" && isPlain(h.base.Host) {
 		h.pipeline = newPipeline(h.ctx, newDialer(h.ctx, h.limits), h)
 	}
@@ -110,8 +110,14 @@ func (h *HTTP) Close() error {
 	return nil
 }
 
-// Purge leaves the store as it is: it is the publisher's.
-func (h *HTTP) Purge(context.Context, tier.Ref) error { return nil }
+// Purge leaves the store as it is: it is the publisher's. But it may be the
+// connections that are wrong: see pipeline.doubt.
+func (h *HTTP) Purge(context.Context, tier.Ref) error {
+	if h.pipeline != nil {
+		h.pipeline.doubt()
+	}
+	return nil
+}
 
 // Get fetches a blob. Where the answer breaks off, the rest of it is asked for.
 func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
@@ -162,6 +168,14 @@ func (h *HTTP) getBlob(ctx context.Context, path, query string, limit int64) (*a
 		return &answer{data: data, contentType: contentType}, nil
 	case errors.Is(err, errOrdinary):
 		return h.get(ctx, path, query, limit, nil)
+	case errors.Is(err, tier.ErrAbsent) && query == "":
+		// It may have been the answer to another request, which no digest shows.
+		// That something is not there at all is rare enough to ask once more.
+		a, err := h.get(ctx, path, query, limit, nil)
+		if err == nil {
+			h.pipeline.doubt()
+		}
+		return a, err
 	case ctx.Err() != nil:
 		err = tier.Unavailable(err)
 	}

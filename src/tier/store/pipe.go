@@ -383,8 +383,9 @@ func readHead(br *bufio.Reader) (head, error) {
 		value = bytes.TrimSpace(value)
 		switch {
 		case is(name, "Content-Length"):
-			n, err := strconv.ParseInt(string(value), 10, 64)
-			if err != nil || n < 0 || h.length >= 0 && h.length != n {
+			u, err := strconv.ParseUint(string(value), 10, 63) // no sign
+			n := int64(u)
+			if err != nil || h.length >= 0 && h.length != n {
 				return h, fmt.Errorf("content length %.80q", value)
 			}
 			h.length = n
