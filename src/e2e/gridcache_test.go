@@ -28,8 +28,9 @@ import (
 // gridCache is a machine with a cache server: its config and data, and ays_cache
 // when it runs.
 type gridCache struct {
-	t   *testing.T
-	dir string
+	t       *testing.T
+	dir     string
+	program string
 	// More lines for the tables of the config.
 	ledis, stor string
 	addr        string
@@ -41,7 +42,7 @@ type gridCache struct {
 // newGridCache is a cache server that does not run yet.
 func newGridCache(t *testing.T) *gridCache {
 	t.Helper()
-	g := &gridCache{t: t, dir: shortDir(t)}
+	g := &gridCache{t: t, dir: shortDir(t), program: aysCache}
 	g.at(freeAddr(t))
 	t.Cleanup(func() {
 		if g.proc != nil {
@@ -104,7 +105,7 @@ func (g *gridCache) begin(env ...string) *process {
 		g.t.Fatal(err)
 	}
 	defer logFile.Close()
-	cmd := exec.Command(aysCache, "-config", file)
+	cmd := exec.Command(g.program, "-config", file)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	g.proc = startIn(g.t, g.namespace, cmd)
