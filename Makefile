@@ -4,6 +4,7 @@
 # make test-appliance     virtual machines, containers, packages, releases (root)
 # make test-faults        networks, disks and machines that fail at random, for minutes (root)
 # make test-arm           what small machines run, in an emulator of theirs (root)
+# make vuln     known vulnerabilities in what this is built on
 # make bench    measurements (root)
 # make dist     tarballs and packages in dist/
 # make release-snapshot   the same by goreleaser
@@ -19,10 +20,11 @@ SCRIPTS     := init/aysfs init/ays_cache $(filter-out %.yaml,$(wildcard init/pac
 APPLIANCE   := ./src/appliance ./src/e2e
 FAULTS      := ./src/e2e
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 TESTFLAGS   ?=
 SHELL       := /bin/bash
 
-.PHONY: build demo test test-appliance test-faults test-arm lint cross unit bench dist release-snapshot deps deps-appliance deps-arm clean
+.PHONY: build demo test test-appliance test-faults test-arm lint vuln cross unit bench dist release-snapshot deps deps-appliance deps-arm clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./src/cmd/...
@@ -42,6 +44,15 @@ lint:
 	$(STATICCHECK) -tags faults $(FAULTS)
 	shellcheck -s sh $(SCRIPTS)
 	checkbashisms $(SCRIPTS)
+
+# Of code that is reached; it fails if there is any. The database is Go's own.
+VULNDB := https://vuln.go.dev
+vuln:
+	@if curl -fsS -m 20 -o /dev/null $(VULNDB)/index/db.json; then \
+		$(GOVULNCHECK) -db $(VULNDB) ./src/...; \
+	else \
+		echo "vuln: skipped, because the database of vulnerabilities, $(VULNDB), can't be reached"; \
+	fi
 
 # What runs on small machines must at least compile for them, tests included.
 cross:

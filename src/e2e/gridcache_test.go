@@ -28,8 +28,9 @@ import (
 // gridCache is a machine with a cache server: its config and data, and ays_cache
 // when it runs.
 type gridCache struct {
-	t   *testing.T
-	dir string
+	t       *testing.T
+	dir     string
+	program string
 	// More lines for the tables of the config.
 	ledis, stor, http string
 	program           string
