@@ -35,14 +35,15 @@ type powerDisk struct {
 	r       *rand.Rand
 	options string
 
-	promised atomic.Int64 // what must outlive a cut from now on
-	seen     int
-	moments  []powerMoment
+	promised, copied atomic.Int64 // serials that must outlive a cut from now on: in a store, and in its mirror
+
+	seen    int
+	moments []powerMoment
 }
 
 type powerMoment struct {
 	*powercut.Moment
-	promised int64
+	promised, copied int64
 }
 
 func emptyDisk(t *testing.T, mib int64) *powercut.Image {
@@ -72,9 +73,9 @@ func (d *powerDisk) collect(n int, f func()) {
 	d.Watch(func(now func() *powercut.Moment) {
 		d.seen++
 		if at := d.r.IntN(d.seen); len(d.moments) < n {
-			d.moments = append(d.moments, powerMoment{now(), d.promised.Load()})
+			d.moments = append(d.moments, powerMoment{now(), d.promised.Load(), d.copied.Load()})
 		} else if at < n {
-			d.moments[at] = powerMoment{now(), d.promised.Load()}
+			d.moments[at] = powerMoment{now(), d.promised.Load(), d.copied.Load()}
 		}
 	})
 	// Not by this process, which serves the disk: it could not end while it waits for it.
@@ -105,24 +106,32 @@ func (d *powerDisk) cut(m powerMoment) *powerDisk {
 // publishedHeads are the heads of e2e|app(1), by their serials.
 type publishedHeads map[int64][]byte
 
-// serialOf is the newest serial of e2e|app(1).
-func serialOf(t *testing.T, dir string) int64 {
+// newestOf is the newest head of e2e|app(1), as ays tells of it.
+func newestOf(t *testing.T, dir string) (head struct {
+	ID, Root string
+	Serial   int64
+}) {
 	t.Helper()
 	out := run(t, time.Minute, ays, "ls", "-json", "-store", dir)
-	var trees []struct {
-		ID     string
-		Serial int64
-	}
-	if err := json.Unmarshal([]byte(out), &trees); err != nil {
+	all := []*struct {
+		ID, Root string
+		Serial   int64
+	}{}
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		t.Fatalf("%s: %v", out, err)
 	}
-	for _, tree := range trees {
-		if tree.ID == "e2e|app(1)" {
-			return tree.Serial
+	for _, h := range all {
+		if h.ID == "e2e|app(1)" {
+			return *h
 		}
 	}
 	t.Fatalf("not in %s: %s", dir, out)
-	return 0
+	return head
+}
+
+func serialOf(t *testing.T, dir string) int64 {
+	t.Helper()
+	return newestOf(t, dir).Serial
 }
 
 func headFile(dir string) string { return filepath.Join(dir, "md", "e2e|app(1)", "any", "head") }
@@ -174,7 +183,7 @@ func TestFaultsPowerCutPublish(t *testing.T) {
 		for _, options := range ext4Options {
 			d := newPowerDisk(t, r, image, options)
 			tree, heads := shortDir(t), publishedHeads{}
-			store := filepath.Join(d.Path(), "store")
+			store, mirror := filepath.Join(d.Path(), "store"), filepath.Join(d.Path(), "mirror")
 			publishVersion(t, store, tree, 1)
 			d.promised.Store(heads.add(t, store))
 			d.collect(cuts, func() {
@@ -184,10 +193,16 @@ func TestFaultsPowerCutPublish(t *testing.T) {
 					d.promised.Store(heads.add(t, store))
 					if n%2 == 0 {
 						run(t, time.Minute, ays, "gc", "-store", store, "-keep", "2")
+						run(t, time.Minute, ays, "copy", "-from", store, "-to", mirror)
+						d.copied.Store(d.promised.Load())
 					}
 				}
 			})
 			d.close()
+			// What the last version is for who has never published before.
+			fresh := shortDir(t)
+			publish(t, fresh, "e2e|app(1)", tree)
+			root := newestOf(t, fresh).Root
 			for _, m := range d.moments {
 				after := d.cut(m)
 				dir := filepath.Join(after.Path(), "store")
@@ -195,10 +210,25 @@ func TestFaultsPowerCutPublish(t *testing.T) {
 					old++
 				}
 				// What the cut left does not spoil what comes next.
-				publishVersion(t, dir, tree, versions)
+				publish(t, dir, "e2e|app(1)", tree)
+				if got := newestOf(t, dir).Root; got != root {
+					t.Errorf("published again the tree has the root %s, want %s", got, root)
+				}
 				run(t, time.Minute, ays, "verify", "-store", dir)
 				run(t, time.Minute, ays, "gc", "-store", dir)
 				nothingHalf(t, dir)
+				to := filepath.Join(after.Path(), "mirror")
+				if _, err := os.Stat(headFile(to)); err == nil {
+					if s := serialOf(t, to); s < m.copied || !bytes.Equal(mustRead(t, headFile(to)), heads[s]) {
+						t.Errorf("after serial %d was copied, the mirror's head is %d, or another one than that", m.copied, s)
+					}
+					run(t, time.Minute, ays, "verify", "-store", to)
+				} else if m.copied > 0 {
+					t.Errorf("what was copied: %v", err)
+				}
+				run(t, time.Minute, ays, "copy", "-from", dir, "-to", to)
+				run(t, time.Minute, ays, "verify", "-store", to)
+				nothingHalf(t, to)
 				after.close()
 				total, loose = total+1, loose+m.Loose()
 				if t.Failed() {
@@ -207,7 +237,7 @@ func TestFaultsPowerCutPublish(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("promise: %d power cuts in publish and gc, %d writes lost or not: %d stores with the head before, %d with the new one, all whole",
+	t.Logf("promise: %d power cuts in publish, gc and copy, %d writes lost or not: %d stores with the head before, %d with the new one, all whole",
 		total, loose, old, total-old)
 }
 
@@ -368,12 +398,12 @@ func TestFaultsPowerCutClient(t *testing.T) {
 	const versions, cuts = 5, 10
 	total, withoutStore, fromStore := 0, 0, int64(0)
 	for range *faultsRounds {
-		for _, options := range ext4Options[:2] {
+		for i, options := range ext4Options {
 			d := newPowerDisk(t, r, image, options)
 			dir, tree := shortDir(t), shortDir(t)
 			nodes := map[string]node{}
-			for i := range 80 {
-				nodes[fmt.Sprintf("more%d/f%d", i%5, i)] = node{mode: 0o644, data: noise(100_000+i, byte(i))}
+			for f := range 100 {
+				nodes[fmt.Sprintf("more%d/f%d", f%5, f)] = node{mode: 0o644, data: noise(200_000+f, byte(f))}
 			}
 			write(t, tree, nodes)
 			publishVersion(t, dir, tree, 1)
@@ -382,6 +412,9 @@ func TestFaultsPowerCutClient(t *testing.T) {
 				c := newClient(t, store.url())
 				c.main = "refresh = \"1s\"\nio_timeout = \"10s\""
 				c.disk = "max_size = \"40MiB\"\nmin_free = \"0\""
+				if i == 1 { // too little for the tree
+					c.disk = "max_size = \"16MiB\"\nmin_free = \"0\""
+				}
 				c.onDisk(d)
 				return c, c.mount("e2e|app(1)")
 			}
@@ -403,8 +436,8 @@ func TestFaultsPowerCutClient(t *testing.T) {
 						c.settled()
 					}
 					c.stop()
-					if n == versions {
-						clean = append(clean, powerMoment{d.Now(), int64(n)})
+					if n == versions && i != 1 {
+						clean = append(clean, powerMoment{Moment: d.Now()})
 					}
 				}
 			})
