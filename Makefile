@@ -98,8 +98,8 @@ bench: build
 
 # Programs that the tests use, from Debian. Nothing happens where all are there.
 DEPS           := gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano \
-                  patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck checkbashisms:devscripts
-DEPS_APPLIANCE := podman:podman runc:runc qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs
+                  patch:patch busybox:busybox pgrep:procps mke2fs:e2fsprogs shellcheck:shellcheck checkbashisms:devscripts
+DEPS_APPLIANCE := podman:podman runc:runc qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap
 
 DEPS_ARM       := qemu-arm-static:qemu-user-static
 
