@@ -90,7 +90,7 @@ func (k *kept) shard(d digest.Digest) *keptShard { return &k.shards[d[0]%keptSha
 // else is the case, it is tier.ErrAbsent.
 func (k *kept) get(ctx context.Context, domain string, d digest.Digest, may func(storeID) (ok, public bool)) (held, error) {
 	key := blobKey{domain, d}
-	c, err := k.card(ctx, key)
+	c, atHand, err := k.card(ctx, key)
 	if err != nil {
 		return held{}, err
 	}
@@ -100,6 +100,11 @@ func (k *kept) get(ctx context.Context, domain string, d digest.Digest, may func
 		allowed, public = allowed || ok, public || p
 	}
 	if !allowed {
+		if atHand {
+			// What nobody has costs a look at the data. Whether somebody has this must not
+			// be told by the time that one takes.
+			_, _ = k.data.Origin(ctx, domain, d)
+		}
 		return held{}, tier.ErrAbsent
 	}
 	b, err := k.data.Blob(ctx, domain, d)
@@ -120,20 +125,21 @@ func (k *kept) get(ctx context.Context, domain string, d digest.Digest, may func
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// card returns what is known of a blob, from memory or from the data.
-func (k *kept) card(ctx context.Context, key blobKey) (card, error) {
+// card returns what is known of a blob, from memory or from the data; atHand tells
+// whether it was in memory.
+func (k *kept) card(ctx context.Context, key blobKey) (c card, atHand bool, err error) {
 	s := k.shard(key.digest)
 	s.mu.RLock()
-	c, ok := s.cards[key]
+	c, atHand = s.cards[key]
 	s.mu.RUnlock()
-	if ok {
-		return c, nil
+	if atHand {
+		return c, true, nil
 	}
 	row, err := k.data.Origin(ctx, key.domain, key.digest)
 	if err != nil {
-		return c, err
+		return c, false, err
 	}
-	return card{from: parseFrom(row)}, nil
+	return card{from: parseFrom(row)}, false, nil
 }
 
 func (s *keptShard) put(key blobKey, c card) {
@@ -199,7 +205,7 @@ func (k *kept) put(ctx context.Context, domain string, d digest.Digest, stored [
 	s := k.shard(d)
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	old, err := k.card(ctx, key)
+	old, _, err := k.card(ctx, key)
 	if err != nil && !errors.Is(err, tier.ErrAbsent) {
 		return fmt.Errorf("keep %s/%v: %w", domain, d, err)
 	}
