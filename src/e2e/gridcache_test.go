@@ -30,7 +30,6 @@ import (
 type gridCache struct {
 	t       *testing.T
 	dir     string
-	program string
 	// More lines for the tables of the config.
 	ledis, stor, http string
 	program           string
