@@ -14,6 +14,7 @@ const (
 	panelWidth  = 420
 	panelHead   = 34
 	panelFoot   = 34
+	chartFoot   = 34
 	lineHeight  = 20
 	nameWidth   = 104 // to the left of the axis
 	figureWidth = 72  // to the right of it
@@ -107,8 +108,8 @@ func (r *results) chart(w io.Writer) {
 	}
 	height := panelHead + lines*lineHeight + panelFoot
 	rows := (len(panels) + 1) / 2
-	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img">`+"\n", chartWidth, max(rows*height, 40))
-	title := fmt.Sprintf("Cold, over %.0f ms and %.0f Mbit/s: seconds, logarithmic", r.Link.RoundTripMS, r.Link.Mbits)
+	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img">`+"\n", chartWidth, rows*height+chartFoot)
+	title := fmt.Sprintf("Cold, over a link of %.0f ms and %.0f Mbit/s. Each line of the grid is ten times the one before.", r.Link.RoundTripMS, r.Link.Mbits)
 	fmt.Fprintf(w, "<title>%s</title>\n<style>%s\n</style>\n", html.EscapeString(title), chartStyle)
 	if len(panels) == 0 {
 		fmt.Fprintf(w, `<text x="10" y="24">nothing was measured cold</text>`+"\n</svg>\n")
@@ -136,5 +137,5 @@ func (r *results) chart(w io.Writer) {
 		}
 		fmt.Fprintln(w, "</g>")
 	}
-	fmt.Fprintln(w, "</svg>")
+	fmt.Fprintf(w, `<text x="%d" y="%d">%s</text>`+"\n</svg>\n", nameWidth, rows*height+chartFoot-12, html.EscapeString(title))
 }

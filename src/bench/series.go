@@ -14,8 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pageRepeats is how often the quick, warm condition is measured in each run.
-const pageRepeats = 3
+// How often the quick, warm condition is measured in each run: the quicker, the
+// more often.
+const (
+	pageRepeats = 3
+	pageMost    = 12
+	pageTime    = time.Second
+)
 
 // series measures one work on one file system in all conditions. What fails is
 // noted in the sample.
@@ -28,12 +33,12 @@ func (b *bencher) series(ctx context.Context, w work, t *tree, c *contender, run
 		if !wants(page) {
 			return
 		}
-		repeats := pageRepeats
-		if w.long {
-			repeats = 1
-		}
-		for range repeats {
+		began := time.Now()
+		for n := range pageMost {
 			one.measure(page, dir)
+			if w.long || n+1 >= pageRepeats && time.Since(began) > pageTime {
+				break
+			}
 		}
 	}
 	if c.from() != here && !c.slow[w.name+" "+cold] {
@@ -185,7 +190,9 @@ func (s *series) measure(when, dir string) {
 		return
 	}
 	if errors.Is(err, errAbsent) {
-		s.c.slow[key] = true
+		for _, when := range conditions {
+			s.c.slow[s.w.name+" "+when] = true
+		}
 		s.skip(s.w.name+" on "+s.c.name, err.Error())
 		return
 	}

@@ -14,6 +14,7 @@ type section struct {
 	title string
 	rows  [][]string // the first is the head
 	note  string     // below it
+	long  bool       // for who wants to know it exactly
 }
 
 // sections are all tables that have something to show.
@@ -24,8 +25,8 @@ func (r *results) sections() (all []section) {
 		{title: "Cold: an empty cache, times what " + reference + " takes with the kernel's caches dropped. Who fetches a whole image first has that counted", rows: r.times(cold)},
 		{title: "Disk-warm: the kernel's caches dropped, times " + reference + " with the same", rows: r.times(disk)},
 		{title: "Page-warm: everything in the kernel's caches, times " + reference, rows: r.times(page)},
-		{title: "Over the link, cold, from the mount to the end of the work; curl is one download of as many bytes as the tree has", rows: r.network()},
-		{title: "Resident memory of what serves the mount, MiB, cold: after the work, and at its peak; processor seconds since it started", rows: r.clients()},
+		{title: "Over the link, cold, from the mount to the end of the work; curl is one download of as many bytes as the tree has", rows: r.network(), long: true},
+		{title: "Resident memory of what serves the mount, MiB, cold: after the work, and at its peak; processor seconds since it started", rows: r.clients(), long: true},
 		{title: "A walk of very many files, cold: what the client has in memory", rows: r.many()},
 		{title: "Hot blobs from a server on this machine, over connections that stay; times nginx, which has them on disk", rows: r.serving()},
 		{title: "Publishing the Go tree, and times a copy of it", rows: r.publishing()},
@@ -82,7 +83,11 @@ func (r *results) print(w io.Writer) {
 // markdown writes the same for a README.
 func (r *results) markdown(w io.Writer) {
 	for _, s := range r.sections() {
-		fmt.Fprintf(w, "%s:\n\n", s.title)
+		if s.long {
+			fmt.Fprintf(w, "<details><summary>%s</summary>\n\n", s.title)
+		} else {
+			fmt.Fprintf(w, "%s:\n\n", s.title)
+		}
 		for i, row := range s.rows {
 			for len(row) < len(s.rows[0]) {
 				row = append(row, "")
@@ -95,6 +100,9 @@ func (r *results) markdown(w io.Writer) {
 		fmt.Fprintln(w)
 		if s.note != "" {
 			fmt.Fprintf(w, "%s\n\n", s.note)
+		}
+		if s.long {
+			fmt.Fprint(w, "</details>\n\n")
 		}
 	}
 	for _, line := range r.about() {
