@@ -35,6 +35,7 @@ const each = 15 * time.Second
 // minute.
 func Examine(ctx context.Context, file, version string) []Finding {
 	found := []Finding{fuseDevice("/dev/fuse"), descriptors()}
+	found = append(found, idle("/sys")...)
 	cfg, err := config.LoadClient(file)
 	if err != nil {
 		return append(found, Finding{Fail, "config " + file, err.Error(), "mend it; aysfs -check -config " + file + " tells when it is good"})

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -52,5 +54,38 @@ func TestCertificate(t *testing.T) {
 func TestNoDevice(t *testing.T) {
 	if f := fuseDevice(t.TempDir() + "/fuse"); f.Level != Fail || !strings.Contains(f.Do, "modprobe") {
 		t.Errorf("%+v", f)
+	}
+}
+
+func TestIdleProcessors(t *testing.T) {
+	sys := t.TempDir()
+	if f := idle(sys); f != nil {
+		t.Errorf("without cpuidle: %+v", f)
+	}
+	put := func(name, text string) {
+		t.Helper()
+		at := filepath.Join(sys, name)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(at, []byte(text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const driver, ns = "devices/system/cpu/cpuidle/current_driver", "module/haltpoll/parameters/guest_halt_poll_ns"
+	for _, c := range []struct {
+		driver, ns string
+		want       []Level
+	}{
+		{"acpi_idle", "0", nil},
+		{"haltpoll", "200000", []Level{OK}},
+		{"haltpoll", "0", []Level{Warn}},
+	} {
+		put(driver, c.driver)
+		put(ns, c.ns)
+		f := idle(sys)
+		if len(f) != len(c.want) || len(f) == 1 && (f[0].Level != c.want[0] || (f[0].Do == "") != (c.want[0] == OK)) {
+			t.Errorf("%s, %s ns: %+v, want %v", c.driver, c.ns, f, c.want)
+		}
 	}
 }

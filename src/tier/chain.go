@@ -93,6 +93,10 @@ type Chain struct {
 	arrived  atomic.Int64 // when a source last gave a blob, in nanoseconds since 1970
 	unfilled atomic.Int64 // blobs that a nearer group was not given
 
+	complaints sync.Mutex
+	complained time.Time // GUARDED_BY(complaints); when a corrupt blob was last logged
+	omitted    int       // GUARDED_BY(complaints); how many were not since
+
 	cacheHits, cacheBytes, cacheErrors, recentHits, recentBytes, misses atomic.Int64
 
 	copies atomic.Int64 // of these, those that no reader of files made
@@ -452,12 +456,25 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 			return answer{err: Corrupt(s.Name(), ref, err)} // asked for by somebody who didn't know its size
 		}
 		corrupt = Corrupt(s.Name(), ref, err)
-		c.log.Warn("corrupt blob", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "err", err)
+		c.complain(s, ref, err)
 		if err := s.Purge(ctx, ref); err != nil {
 			c.log.Warn("purge a corrupt blob", "op", "purge", "tier", s.Name(), "digest", ref.Digest, "err", err)
 		}
 	}
 	return answer{err: corrupt}
+}
+
+// complain logs a corrupt blob: of those that come within a second the first one,
+// with the number of those before that it left out.
+func (c *Chain) complain(s *Meter, ref Ref, err error) {
+	c.complaints.Lock()
+	defer c.complaints.Unlock()
+	if time.Since(c.complained) < time.Second {
+		c.omitted++
+		return
+	}
+	c.log.Warn("corrupt blob", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "omitted", c.omitted, "err", err)
+	c.complained, c.omitted = time.Now(), 0
 }
 
 // FetchError says what was wrong with each source. It is ErrAbsent only if all
