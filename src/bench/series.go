@@ -33,12 +33,15 @@ func (b *bencher) series(ctx context.Context, w work, t *tree, c *contender, run
 		if !wants(page) {
 			return
 		}
-		began := time.Now()
+		began, before := time.Now(), len(b.res.Samples)
 		for n := range pageMost {
 			one.measure(page, dir)
 			if w.long || n+1 >= pageRepeats && time.Since(began) > pageTime {
 				break
 			}
+		}
+		if done := b.res.Samples[before:]; len(done) > 0 {
+			one.tell(page, medianOf(done, func(s sample) float64 { return s.Seconds }), fmt.Sprintf("in the middle of %d", len(done)))
 		}
 	}
 	if c.from() != here && !c.slow[w.name+" "+cold] {
@@ -225,12 +228,15 @@ func (s *series) measure(when, dir string) {
 	if !slices.Contains(s.whens(s.w), when) {
 		return
 	}
-	note := ""
-	if out.Problem != "" {
-		note = "  " + firstLine(out.Problem)
+	if when != page || out.Problem != "" {
+		s.tell(when, out.Seconds, firstLine(out.Problem))
 	}
-	s.say("%-7s %-5s %-13s run %d  %9s%s", s.w.name, when, s.c.name, s.run, seconds(out.Seconds), note)
 	s.res.Samples = append(s.res.Samples, out)
+}
+
+// tell tells what was measured to who waits.
+func (s *series) tell(when string, took float64, note string) {
+	s.say("%s", strings.TrimRight(fmt.Sprintf("%-7s %-5s %-13s run %d  %9s  %s", s.w.name, when, s.c.name, s.run, seconds(took), note), " "))
 }
 
 // netSince is what went over the link and, to compare, how long one request takes
