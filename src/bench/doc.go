@@ -31,8 +31,8 @@
 // with what is done cold. All others' is told beside it.
 //
 // The work build compiles Go's library. Unless it is asked for, the native file
-// system and the subject alone do it, page-warm, and once. Peers that may be slow
-// do but a few of the works, unless works are asked for.
+// system and the subject alone do it, page-warm, and once. Peers do but a few of
+// the works, unless works are asked for.
 //
 // The works that begin with serve are those of a server: requests for hot blobs of
 // one size from ays_cache, and from an nginx that has the same store on disk.
@@ -41,8 +41,9 @@
 // share their contents: it is about the client's memory, and no other program is asked
 // to do it.
 //
-// Everything is done once. What there is time for is repeated, up to -runs times.
-// What takes longer than the limit, fails or hangs is named, and the rest goes on.
+// Everything is done once. What there is time for is repeated, up to -runs times,
+// the peers' last. What takes longer than the limit, fails or hangs is named, and
+// the rest goes on.
 //
 // It runs in namespaces of its own (mounts, processes, network), which end with
 // it, however it ends: nothing stays mounted, nothing stays running. It needs

@@ -51,7 +51,8 @@ type kind struct {
 	tree string
 	// asked means that it takes part only where it is asked for.
 	asked bool
-	// peer has only the works for peers, unless works are asked for.
+	// peer has only the works for peers, unless works are asked for, and is the
+	// last to be measured again.
 	peer bool
 	// whole means that it fetches all of a tree at the mount, which is therefore
 	// counted with whatever is done cold.
@@ -65,9 +66,9 @@ var drivers = []kind{
 	{name: subject, make: func(s *site) driver { return &aysfs{site: s} }},
 	{name: profiled, make: func(s *site) driver { return &aysfs{site: s, profile: true} }, tree: "python"},
 	{name: "aysfs-debug", make: func(s *site) driver { return &aysfs{site: s, debug: true} }, asked: true},
-	{name: "squashfs", make: func(s *site) driver { return &image{site: s, name: "squashfs"} }, whole: true},
-	{name: "squashfuse", make: func(s *site) driver { return &image{site: s, name: "squashfuse", fuse: true} }, whole: true},
-	{name: "rclone-image", make: func(s *site) driver { return &streamed{image{site: s, name: "rclone-image"}} }, whole: true},
+	{name: "squashfs", make: func(s *site) driver { return &image{site: s, name: "squashfs"} }, peer: true, whole: true},
+	{name: "squashfuse", make: func(s *site) driver { return &image{site: s, name: "squashfuse", fuse: true} }, peer: true, whole: true},
+	{name: "rclone-image", make: func(s *site) driver { return &streamed{image{site: s, name: "rclone-image"}} }, peer: true, whole: true},
 	{name: "desync", make: func(s *site) driver { return &desync{image{site: s, name: "desync"}} }, peer: true},
 	{name: "rclone", make: func(s *site) driver { return &rclone{site: s} }, peer: true},
 	{name: "sshfs", make: func(s *site) driver { return &sshfs{site: s} }, peer: true},

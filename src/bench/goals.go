@@ -30,7 +30,7 @@ func (r *results) goals() (rows [][]string, note string) {
 		goals = append(goals, r.nextToNative(work, disk, 1.5))
 	}
 	goals = append(goals, r.rateOfNative("rand1", 0.5), r.rateOfNative("rand8", 0.5), r.profileKnown(),
-		r.besidePeers("that fetches what is read", func(k kind) bool { return k.peer }),
+		r.besidePeers("that fetches what is read", func(k kind) bool { return k.peer && !k.whole }),
 		r.besidePeers("that fetches all first", func(k kind) bool { return k.whole }),
 		r.besideCurl("tar", "≤ 1.30× curl of as many bytes in one file", 1.3),
 		r.besideCurl("big", "≥ 0.90× the rate of curl", 1/0.9))

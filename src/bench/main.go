@@ -77,7 +77,7 @@ func readFlags(args []string) (*options, error) {
 	list := func(name string, all []string, standard, what string) *string {
 		return fs.String(name, standard, what+", of "+strings.Join(all, ","))
 	}
-	works := list("works", workNames(), "", "what to measure (default all but stat, and of slow peers a few)")
+	works := list("works", workNames(), "", "what to measure (default all but stat, and of peers a few)")
 	drivers := list("drivers", driverNames(), "", "on which file systems (default all that are there but aysfs-debug)")
 	when := list("when", conditions, strings.Join(conditions, ","), "in which conditions")
 	if err := fs.Parse(args); err != nil {
@@ -129,6 +129,9 @@ func bench(o *options, dir string) error {
 	for run := range o.runs {
 		b.runAll(ctx, run)
 	}
+	for run := 1; run < o.runs; run++ {
+		b.attempt(ctx, "works", func() error { return b.measureAll(ctx, run, isPeer) })
+	}
 	b.res.Seconds = time.Since(b.res.Time).Seconds()
 	b.res.Machine.LoadAfter = loadAverage()
 	// What there is, is shown even if it is not all.
@@ -146,37 +149,31 @@ func bench(o *options, dir string) error {
 	return nil
 }
 
-// runAll measures everything once. A part that fails does not keep the others
-// from being measured.
+// runAll measures everything once: at first, and all but the peers again.
 func (b *bencher) runAll(ctx context.Context, run int) {
-	for _, part := range []struct {
-		name string
-		once bool
-		do   func() error
-	}{
-		{"works", false, func() error { return b.measureAll(ctx, run) }},
-		{manyWork, true, func() error { return b.measureMany(ctx) }},
-		{"serve", false, func() error { return b.measureServe(ctx, run) }},
-		{"publish", false, func() error {
-			if !b.o.publish {
-				return nil
-			}
-			return b.measurePublish(ctx, run)
-		}},
-	} {
-		if ctx.Err() != nil || part.once && run > 0 {
-			continue
-		}
-		do := func() {
-			if err := part.do(); err != nil && ctx.Err() == nil {
-				b.skip(part.name, err.Error())
-			}
-		}
-		if part.name == "works" { // each is repeated or not by itself
-			do()
-		} else {
-			b.repeat(part.name, run, do)
-		}
+	b.attempt(ctx, "works", func() error {
+		return b.measureAll(ctx, run, func(c *contender) bool { return run == 0 || !isPeer(c) })
+	})
+	if run == 0 {
+		b.attempt(ctx, manyWork, func() error { return b.measureMany(ctx) })
+	}
+	b.repeat("serve", run, func() {
+		b.attempt(ctx, "serve", func() error { return b.measureServe(ctx, run) })
+	})
+	if b.o.publish {
+		b.repeat("publish", run, func() {
+			b.attempt(ctx, "publish", func() error { return b.measurePublish(ctx, run) })
+		})
+	}
+}
+
+// attempt does a part of all. If that fails, the others are not the worse for it.
+func (b *bencher) attempt(ctx context.Context, part string, do func() error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if err := do(); err != nil && ctx.Err() == nil {
+		b.skip(part, err.Error())
 	}
 }
 

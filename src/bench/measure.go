@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -48,6 +47,7 @@ type bencher struct {
 	site   *site
 	link   *link.Link
 	trees  map[string]*tree
+	broken map[string]error // trees that can't be made
 	works  []work
 	lineup []*contender
 	end    time.Time                // nothing is repeated after it
@@ -67,7 +67,7 @@ type contender struct {
 
 // newBench returns what close must be called for, even with an error.
 func newBench(ctx context.Context, o *options, dir string) (b *bencher, err error) {
-	b = &bencher{o: o, trees: make(map[string]*tree), site: &site{dir: dir},
+	b = &bencher{o: o, trees: make(map[string]*tree), broken: make(map[string]error), site: &site{dir: dir},
 		end: time.Now().Add(o.within), took: make(map[string]time.Duration)}
 	if err := furnish(); err != nil {
 		return b, err
@@ -182,26 +182,27 @@ func (b *bencher) repeat(name string, run int, do func()) {
 	b.took[name] = time.Since(began)
 }
 
-// measureAll does every work on every file system. They take turns, so that what
-// disturbs the machine disturbs all.
-func (b *bencher) measureAll(ctx context.Context, run int) error {
+// isPeer tells others from the reference and the subject.
+func isPeer(c *contender) bool { return c.peer }
+
+// measureAll does every work on those file systems that are chosen. They take
+// turns, so that what disturbs the machine disturbs all.
+func (b *bencher) measureAll(ctx context.Context, run int, chosen func(*contender) bool) error {
 	for _, w := range b.works {
 		if w.long && run > 0 {
 			continue
 		}
 		t, err := b.tree(ctx, w.tree)
-		if errors.Is(err, errAbsent) {
-			if run == 0 {
-				b.skip(w.name, err.Error())
-			}
-			continue
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		if err != nil {
-			return err
+			b.skip(w.name, err.Error())
+			continue
 		}
 		b.warm(w)
 		for _, c := range b.lineup {
-			if !b.does(c, w) || b.prepare(ctx, c, t) != nil {
+			if !chosen(c) || !b.does(c, w) || b.prepare(ctx, c, t) != nil {
 				continue
 			}
 			b.repeat(w.name+" "+c.name, run, func() { b.series(ctx, w, t, c, run+1) })
@@ -215,11 +216,12 @@ func (b *bencher) measureAll(ctx context.Context, run int) error {
 
 // tree makes a tree when it is first needed.
 func (b *bencher) tree(ctx context.Context, name string) (*tree, error) {
-	if t := b.trees[name]; t != nil {
-		return t, nil
+	if t := b.trees[name]; t != nil || b.broken[name] != nil {
+		return t, b.broken[name]
 	}
 	t, err := makeTree(ctx, b.site.path("trees"), name, b.o.quick)
 	if err != nil {
+		b.broken[name] = err
 		return nil, err
 	}
 	b.say("tree %s: %d files, %d directories, %.0f MB", name, t.Files, t.Dirs, float64(t.Bytes)/1e6)

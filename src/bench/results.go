@@ -77,7 +77,7 @@ func newResults(ctx context.Context, o *options, s *site) *results {
 		"restic": {"restic", "version"}, "sshfs": {"sshfs", "--version"}, "sshd": {findSSHD(), "-V"},
 		"curl": {"curl", "--version"},
 	} {
-		if v := version(ctx, name, call); v != "" {
+		if v, _, _ := strings.Cut(version(ctx, name, call), " ("); v != "" {
 			r.Versions[name] = v
 		}
 	}

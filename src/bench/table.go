@@ -42,7 +42,11 @@ func (r *results) sections() (all []section) {
 func (r *results) about() []string {
 	var versions []string
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
-		versions = append(versions, name+": "+r.Versions[name])
+		v := r.Versions[name]
+		if !strings.Contains(strings.ToLower(v), name) {
+			v = name + " " + v
+		}
+		versions = append(versions, v)
 	}
 	var trees []string
 	for _, name := range slices.Sorted(maps.Keys(r.Trees)) {

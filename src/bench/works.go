@@ -32,7 +32,7 @@ type work struct {
 	// programs are what it runs that is not in the tree: they are read before,
 	// so that they don't come from a cold disk.
 	programs []string
-	// peers do it, too, even if they may be slow.
+	// peers do it, too.
 	peers bool
 	// whole means that it reads every byte of the tree.
 	whole bool
