@@ -28,8 +28,8 @@ import (
 // gridCache is a machine with a cache server: its config and data, and ays_cache
 // when it runs.
 type gridCache struct {
-	t       *testing.T
-	dir     string
+	t   *testing.T
+	dir string
 	// More lines for the tables of the config.
 	ledis, stor, http string
 	program           string
