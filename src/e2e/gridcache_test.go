@@ -28,15 +28,15 @@ import (
 // gridCache is a machine with a cache server: its config and data, and ays_cache
 // when it runs.
 type gridCache struct {
-	t       *testing.T
-	dir     string
-	program string
+	t   *testing.T
+	dir string
 	// More lines for the tables of the config.
-	ledis, stor string
-	addr        string
-	url         string
-	namespace   *link.Thread // where it runs; nil: here
-	proc        *process     // the last one
+	ledis, stor, http string
+	program           string
+	addr              string
+	url               string
+	namespace         *link.Thread // where it runs; nil: here
+	proc              *process     // the last one
 }
 
 // newGridCache is a cache server that does not run yet.
@@ -94,8 +94,8 @@ func (g *gridCache) begin(env ...string) *process {
 		g.ledis = `max_size = "1GiB"`
 	}
 	// A [[ledis]] without a port is not served.
-	config := fmt.Sprintf("[main]\ndata = %q\ncontrol = %q\n[http]\nlisten = %q\n[stor]\n%s\n[[ledis]]\n%s\n",
-		g.data(), g.control(), g.addr, g.stor, g.ledis)
+	config := fmt.Sprintf("[main]\ndata = %q\ncontrol = %q\n[http]\nlisten = %q\n%s\n[stor]\n%s\n[[ledis]]\n%s\n",
+		g.data(), g.control(), g.addr, g.http, g.stor, g.ledis)
 	file := filepath.Join(g.dir, "ays_cache.toml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		g.t.Fatal(err)

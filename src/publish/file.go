@@ -48,6 +48,7 @@ func newFilePool(chunks int) *filePool {
 // file reads a file, stores its content and completes its entry. What is wrong
 // with the file goes to the problems, what is wrong with the store is returned.
 func (r *reader) file(ctx context.Context, j fileJob) error {
+	defer j.dir.release()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -66,16 +67,16 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 	path, e := j.path(), j.entry()
 	// What was a file a moment ago may be a pipe by now: don't wait for its
 	// writer.
-	f, err := openBelow(r.top, path, unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, err := r.openIn(j.dir, string(e.Name), unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
 			return errChanged
 		}
 		return err
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	looked := time.Now()
-	before, err := fstat(f)
+	before, err := fstatFD(fd)
 	if err != nil {
 		return err
 	}
@@ -84,14 +85,14 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 	}
 	e.Kind, e.Mode, e.Mtime, e.Size = object.File, r.mode(path, &before), mtime(before.Mtim), before.Size
 	if e.Size <= object.MaxBlob {
-		err = r.readBlob(f, e)
+		err = r.readBlob(bareFile(fd), e)
 	} else {
-		err = r.readChunks(ctx, &sparseReader{f: f}, e)
+		err = r.readChunks(ctx, &sparseReader{fd: fd}, e)
 	}
 	if err != nil {
 		return err
 	}
-	after, err := fstat(f)
+	after, err := fstatFD(fd)
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,9 @@ type kept struct {
 	limit int64 // plain bytes of one
 	log   *slog.Logger
 
+	// What can't be written, or read, costs hits, not answers.
+	putting, getting complaint
+
 	holdings holdings
 	shards   [keptShards]keptShard
 }
@@ -70,7 +73,11 @@ type card struct {
 }
 
 func newKept(data Data, codec *object.Codec, limit int64, log *slog.Logger) *kept {
-	k := &kept{data: data, codec: codec, limit: limit, log: log, holdings: holdings{data: data}}
+	k := &kept{
+		data: data, codec: codec, limit: limit, log: log, holdings: holdings{data: data},
+		putting: complaint{log: log, op: "put", bad: "can't keep blobs for now", good: "blobs are kept again"},
+		getting: complaint{log: log, op: "get", bad: "can't read the data for now: what is asked for is fetched again", good: "the data is read again"},
+	}
 	for i := range k.shards {
 		k.shards[i].cards = make(map[blobKey]card)
 	}
@@ -319,8 +326,8 @@ func (s shelf) Has(ref tier.Ref) bool {
 
 // Put keeps a blob in stored form.
 func (s shelf) Put(ctx context.Context, ref tier.Ref, stored []byte) {
-	if err := s.kept.put(ctx, ref.Domain, ref.Digest, stored, s.id); err != nil && ctx.Err() == nil {
-		s.kept.log.Warn("can't keep a blob", "op", "put", "domain", ref.Domain, "digest", ref.Digest, "err", err)
+	if err := s.kept.put(ctx, ref.Domain, ref.Digest, stored, s.id); err == nil || ctx.Err() == nil {
+		s.kept.putting.note(err, "domain", ref.Domain, "digest", ref.Digest)
 	}
 }
 
