@@ -99,12 +99,12 @@ func TestFaultsFullDisk(t *testing.T) {
 	cache.ledis = "max_size = \"1GiB\"\nmin_free = \"0\""
 	cache.start()
 	c := newClient(t, store.url())
-	bind(t, disk, "cache", c.cacheDir())
-	if err := errors.Join(os.WriteFile(filepath.Join(disk, "log"), nil, 0o644), os.Symlink(filepath.Join(disk, "log"), filepath.Join(c.dir, "log"))); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(disk, "cache"), 0o700), os.Symlink(filepath.Join(disk, "cache"), c.cacheDir()),
+		os.WriteFile(filepath.Join(disk, "log"), nil, 0o644), os.Symlink(filepath.Join(disk, "log"), filepath.Join(c.dir, "log"))); err != nil {
 		t.Fatal(err)
 	}
 	c.main = `io_timeout = "20s"`
-	c.disk = fmt.Sprintf("min_free = \"0\"\n[[cache.grid]]\nurl = %q\n", cache.url)
+	c.disk = fmt.Sprintf("max_size = \"16MiB\"\nmin_free = \"0\"\n[[cache.grid]]\nurl = %q\n", cache.url)
 	mount := c.debugMount(redis, "e2e|app(1)", confOrPython)
 	plain := c.mount("e2e|app(1)", "prefetch = 0")
 	c.start()
@@ -170,7 +170,7 @@ func TestFaultsFullDisk(t *testing.T) {
 		// With room again all goes on.
 		eventually(t, time.Minute, "the client's cache keeps blobs again", func() bool {
 			allRight("with room again", names)
-			return c.status().Cache.Bypassed == "" && c.status().Cache.Blobs > 100
+			return c.status().Cache.Bypassed == "" && c.status().Cache.Blobs > 20
 		})
 		eventually(t, time.Minute, "the cache server keeps blobs again", func() bool {
 			allRight("with room again", names)
