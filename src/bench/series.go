@@ -101,8 +101,13 @@ func (s *series) mounted(keep bool, do func(dir string)) {
 		s.say("%v", err)
 	}
 	s.before = s.net()
+	var m *mounted
+	var err error
 	began := time.Now()
-	m, err := s.c.mount(s.ctx, s.t, keep)
+	if !inTime(mountLimit, func() { m, err = s.c.mount(s.ctx, s.t, keep) }) {
+		s.hang()
+		return
+	}
 	s.mount = time.Since(began)
 	if err != nil {
 		if s.ctx.Err() == nil {
@@ -112,18 +117,22 @@ func (s *series) mounted(keep bool, do func(dir string)) {
 	}
 	s.m = m
 	do(m.dir)
-	if !s.c.hangs {
-		s.c.hangs = !inTime(unmountTime, m.unmount)
-	}
-	if s.c.hangs {
-		s.skip(s.c.name, "it hangs: left out from here on")
+	if s.c.hangs || !inTime(unmountLimit, m.unmount) {
+		s.hang()
 	}
 }
 
-// How long what was given up may take to end, and a client to let go of its mount.
+// hang is for a client that nothing more can be expected of.
+func (s *series) hang() {
+	s.c.hangs = true
+	s.skip(s.c.name, "it hangs: left out from here on")
+}
+
+// How long what was given up may take to end, and what drivers limit by themselves.
 const (
-	hangTime    = 10 * time.Second
-	unmountTime = time.Minute
+	hangTime     = 10 * time.Second
+	mountLimit   = 2 * time.Minute
+	unmountLimit = time.Minute
 )
 
 // inTime tells whether do ends in time; if not, it goes on in the background.
