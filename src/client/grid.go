@@ -46,9 +46,18 @@ type gridCache struct {
 func newGridCache(cfg config.Grid, timeout time.Duration) *gridCache {
 	return &gridCache{
 		cfg: cfg, name: cfg.URL.Host + cfg.URL.Path, again: make(chan struct{}, 1), gone: make(chan struct{}),
-		http:   http.Client{Timeout: min(timeout, 10*time.Second), Transport: &http.Transport{Proxy: nil, IdleConnTimeout: time.Minute}},
+		http: http.Client{
+			Timeout: min(timeout, 10*time.Second), CheckRedirect: notElsewhere,
+			Transport: &http.Transport{Proxy: nil, IdleConnTimeout: time.Minute},
+		},
 		tokens: make(map[string]string),
 	}
+}
+
+// notElsewhere follows no redirect: what a cache is told has the stores' credentials
+// in it, and they go to the cache that the config names alone.
+func notElsewhere(req *http.Request, _ []*http.Request) error {
+	return fmt.Errorf("the cache redirects to %s://%s: set url to where it is", req.URL.Scheme, req.URL.Host)
 }
 
 // source asks the cache for the blobs of one store.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	mounts "github.com/aysfs/aysfs/src/fs"
+	"github.com/aysfs/aysfs/src/tier/disk"
 )
 
 func fuseDevice(path string) Finding {
@@ -81,6 +82,11 @@ func cacheDisk(d *config.Disk) []Finding {
 			return []Finding{{Fail, about, err.Error(), "set [cache.disk] path to a directory that can be used"}}
 		}
 		at = filepath.Dir(at)
+	}
+	if at == d.Path {
+		if err := disk.CheckPrivate(at); err != nil {
+			return []Finding{{Fail, about, err.Error(), "without, nothing is kept: what others put there would be taken for what was fetched"}}
+		}
 	}
 	if err := unix.Access(at, unix.W_OK|unix.X_OK); err != nil {
 		return []Finding{{Fail, about, fmt.Sprintf("%s can't be written to: %v", at, err), "mount it writable, run as root, or set [cache.disk] path to another; without, nothing is kept"}}

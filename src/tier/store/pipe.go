@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aysfs/aysfs/src/tier"
@@ -32,6 +33,7 @@ type pipe struct {
 	sending  bool   // GUARDED_BY(p.mu)
 	dead     bool   // GUARDED_BY(p.mu)
 	answered int    // GUARDED_BY(p.mu)
+	ends     bool   // GUARDED_BY(p.mu); the server has said so
 
 	until time.Time // the deadline of reading, as it was last set; the reader's
 }
@@ -187,7 +189,7 @@ func (c *pipe) answer(br *bufio.Reader) error {
 	}
 	c.p.mu.Unlock()
 	if h.length < 0 {
-		c.finish(a, nil, "", errOrdinary)
+		c.finish(a, true, nil, "", errOrdinary)
 		return errEnds
 	}
 	var data []byte
@@ -197,7 +199,7 @@ func (c *pipe) answer(br *bufio.Reader) error {
 		if err := c.body(br, data); err != nil {
 			return err
 		}
-		c.finish(a, data, h.contentType, nil)
+		c.finish(a, h.ends, data, h.contentType, nil)
 	case h.length > a.limit && h.length > mostHeader:
 		return fmt.Errorf("status %d with %d bytes", h.status, h.length)
 	default:
@@ -208,7 +210,7 @@ func (c *pipe) answer(br *bufio.Reader) error {
 		if h.status == http.StatusNotFound || h.status == http.StatusGone {
 			err = tier.ErrAbsent
 		}
-		c.finish(a, nil, "", err)
+		c.finish(a, h.ends, nil, "", err)
 	}
 	if h.ends {
 		return errEnds
@@ -217,8 +219,8 @@ func (c *pipe) answer(br *bufio.Reader) error {
 }
 
 // finish takes the first request off, with its answer, and has what waits take
-// its place.
-func (c *pipe) finish(a *ask, data []byte, contentType string, err error) {
+// its place; ends says that the connection ends with it.
+func (c *pipe) finish(a *ask, ends bool, data []byte, contentType string, err error) {
 	c.p.mu.Lock()
 	c.asks[0] = nil
 	c.asks = c.asks[1:]
@@ -233,8 +235,12 @@ func (c *pipe) finish(a *ask, data []byte, contentType string, err error) {
 	if len(c.asks) > 0 {
 		c.asks[0].behind = true
 	}
+	if c.ends = ends; !ends {
+		c.p.goesOn(c.answered)
+	}
 	if len(c.p.queue) > 0 {
 		c.p.share(c)
+		c.p.renew()
 	}
 	idle, waits := len(c.asks) == 0, len(c.out) > 0
 	c.p.mu.Unlock()
@@ -319,6 +325,9 @@ func (c *pipe) end(why error) {
 	if !fair && p.ctx.Err() == nil {
 		p.troubled()
 	}
+	if fair && (len(c.asks) > 0 || errors.Is(why, errEnds)) {
+		p.lasted(c.answered)
+	}
 	for _, a := range c.asks {
 		switch {
 		case a.left:
@@ -332,28 +341,23 @@ func (c *pipe) end(why error) {
 		}
 	}
 	c.asks = nil
-	if len(p.pipes)+p.dialing == 0 && len(p.queue) > 0 {
-		if p.ctx.Err() != nil {
-			p.refuse(p.queue)
-			p.queue, p.urgent = nil, 0
-			return
-		}
-		p.dialing++
-		p.tasks.Go(p.connect)
+	if p.ctx.Err() != nil && len(p.pipes)+p.dialing == 0 {
+		p.refuse(p.queue)
+		p.queue, p.urgent = nil, 0
 	}
+	p.renew()
 }
 
 // readHead reads the header of an answer.
 func readHead(br *bufio.Reader) (head, error) {
 	h := head{length: -1, plain: true}
-	line, err := br.ReadSlice('\n')
+	line, err := headLine(br)
 	if err != nil {
-		return h, unexpected(err)
+		return h, err
 	}
-	proto, rest, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(" "))
+	proto, rest, _ := bytes.Cut(line, []byte(" "))
 	code, _, _ := bytes.Cut(rest, []byte(" "))
-	h.status, err = strconv.Atoi(string(code))
-	if err != nil || h.status < 200 || h.status > 999 {
+	if h.status, err = strconv.Atoi(string(code)); err != nil || len(code) != 3 || h.status < 200 {
 		return h, fmt.Errorf("status line %.80q", line)
 	}
 	switch string(proto) {
@@ -365,31 +369,30 @@ func readHead(br *bufio.Reader) (head, error) {
 	}
 	size, chunked := len(line), false
 	for {
-		line, err := br.ReadSlice('\n')
+		line, err := headLine(br)
 		if err != nil {
-			return h, unexpected(err)
+			return h, err
 		}
-		if size += len(line); size > mostHeader {
+		if size += len(line) + 2; size > mostHeader {
 			return h, fmt.Errorf("a header of more than %d bytes", mostHeader)
 		}
-		line = bytes.TrimRight(line, "\r\n")
 		if len(line) == 0 {
 			break
 		}
 		name, value, ok := bytes.Cut(line, []byte(":"))
-		if !ok {
+		if !ok || !isToken(name) {
 			return h, fmt.Errorf("header line %.80q", line)
 		}
 		value = bytes.TrimSpace(value)
 		switch {
 		case is(name, "Content-Length"):
-			n, err := strconv.ParseInt(string(value), 10, 64)
-			if err != nil || n < 0 || h.length >= 0 && h.length != n {
+			n, ok := parseLength(string(value))
+			if !ok || h.length >= 0 && h.length != n {
 				return h, fmt.Errorf("content length %.80q", value)
 			}
 			h.length = n
 		case is(name, "Content-Encoding"):
-			h.plain = is(value, "zstd") || is(value, "identity")
+			h.plain = h.plain && (is(value, "zstd") || is(value, "identity"))
 		case is(name, "Content-Type"):
 			h.contentType = string(value)
 		case is(name, "Transfer-Encoding"):
@@ -405,6 +408,31 @@ func readHead(br *bufio.Reader) (head, error) {
 		h.length = 0
 	}
 	return h, nil
+}
+
+// headLine reads one line of a header. Of control characters it takes only tabs:
+// a carriage return, say, is what others may take for the line's end.
+func headLine(br *bufio.Reader) ([]byte, error) {
+	line, err := br.ReadSlice('\n')
+	if err != nil {
+		return nil, unexpected(err)
+	}
+	line = bytes.TrimSuffix(line[:len(line)-1], []byte("\r"))
+	if bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return nil, fmt.Errorf("header line %.80q", line)
+	}
+	return line, nil
+}
+
+// isToken tells whether a header may have that name (RFC 9110, 5.6.2). A blank
+// before the colon, or at the start of a line, is where readers of headers differ.
+func isToken(name []byte) bool {
+	for _, c := range name {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return len(name) > 0
 }
 
 func is(b []byte, name string) bool { return len(b) == len(name) && bytes.EqualFold(b, []byte(name)) }
