@@ -60,8 +60,8 @@ func (r *results) about() []string {
 	return []string{
 		fmt.Sprintf("%d × %s, Linux %s, %s; load %s before and %s after; %.1f minutes", r.Machine.CPUs, r.Machine.Model, r.Machine.Kernel,
 			r.Machine.FS, firstWord(r.Machine.LoadBefore), firstWord(r.Machine.LoadAfter), r.Seconds/60),
-		fmt.Sprintf("link: %.0f ms round trip, %.0f Mbit/s, %s; medians of up to %d runs", r.Link.RoundTripMS, r.Link.Mbits, r.Link.Protocol, runs),
-		"trees: " + strings.Join(trees, "; "),
+		fmt.Sprintf("Link: %.0f ms round trip, %.0f Mbit/s, %s; medians of up to %d runs", r.Link.RoundTripMS, r.Link.Mbits, r.Link.Protocol, runs),
+		"Trees: " + strings.Join(trees, "; "),
 		strings.Join(versions, "; "),
 	}
 }
