@@ -166,6 +166,11 @@ func TestSecretsAreNotTold(t *testing.T) {
 	if !strings.Contains(c.log(), "goroutine ") {
 		t.Error("no stacks")
 	}
+	for _, m := range mountsUnder(c.dir) {
+		if err := unix.Unmount(m, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}
 	hushed.in(t, "the client's log", []byte(c.log()))
 	hushed.in(t, "the cache's log", []byte(g.log()))
 	hushed.inFiles(t, c.dir)
@@ -236,9 +241,6 @@ func TestOthersCantWrite(t *testing.T) {
 	}
 	if n < 20 {
 		t.Errorf("only %d files were looked at", n)
-	}
-	if err := os.Chmod(filepath.Dir(ays), 0o755); err != nil {
-		t.Fatal(err)
 	}
 	for _, socket := range []string{c.socket(), g.control()} {
 		cmd := exec.Command("curl", "-sS", "--unix-socket", socket, "http://x/metrics")
