@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -65,9 +64,7 @@ func newPowerDisk(t *testing.T, r *rand.Rand, image *powercut.Image, options str
 	return &powerDisk{Disk: d, t: t, r: r, options: options}
 }
 
-// collect keeps n of the moments of f. Meanwhile somebody else syncs this and that
-// on the same disk, which has ext4 write down the names and sizes of all, and
-// the bytes of none but its own.
+// collect keeps n of the moments of f. Meanwhile the disk is synced here and there.
 func (d *powerDisk) collect(n int, f func()) {
 	d.t.Helper()
 	d.Watch(func(now func() *powercut.Moment) {
@@ -79,8 +76,7 @@ func (d *powerDisk) collect(n int, f func()) {
 		}
 	})
 	// Not by this process, which serves the disk: it could not end while it waits for it.
-	other := startProcess(d.t, exec.Command("sh", "-c", `while echo other >"$1" && sync "$1"; do sleep 0.00$((i = (i + 3) % 10)); done`,
-		"sh", filepath.Join(d.Path(), "other")))
+	other := startProcess(d.t, child(d.t, "sync at random", d.Path()))
 	f()
 	other.Process.Kill()
 	if !other.endsWithin(10 * time.Second) {
