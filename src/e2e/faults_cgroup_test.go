@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -114,45 +115,59 @@ func TestFaultsMemoryLimit(t *testing.T) {
 	c.start()
 	id := mountID(t, mount)
 
+	// With half of it all is well.
 	busy := startThreads(t, mount, tree, 64, r.Uint64(), time.Minute)
 	began := time.Now()
-	for time.Since(began) < time.Duration(*faultsRounds)*12*time.Second {
+	for time.Since(began) < time.Duration(*faultsRounds)*8*time.Second {
 		busy.working()
 		time.Sleep(100 * time.Millisecond)
 	}
-	atHalf := group.kills()
-	own := anonymous(t, c.soon().PID)
-	peak := group.get(group.name("peak"))
+	calls, failed, slowest := busy.end()
+	atHalf, own, peak := group.kills(), anonymous(t, c.soon().PID), group.get(group.name("peak"))
 
-	// So little that it can't live on. The kernel may not get there at once.
-	tight := 0
-	for limit := 32 << 20; limit >= 12<<20 && group.kills() == atHalf; limit -= 2 << 20 {
-		if group.set(group.name("limit"), strconv.Itoa(limit)) == nil {
-			tight = limit
+	// The keeper is not what goes first.
+	adjusted := func(pid int) (n int) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+		if _, err2 := fmt.Sscan(string(b), &n); err != nil || err2 != nil {
+			t.Fatal(err, err2)
 		}
-		for end := time.Now().Add(time.Second); time.Now().Before(end) && group.kills() == atHalf; time.Sleep(10 * time.Millisecond) {
+		return n
+	}
+	if s := c.soon(); adjusted(s.PID) <= adjusted(s.Keeper.PID) {
+		t.Errorf("the kernel would kill the keeper, with %d, as soon as what serves, with %d", adjusted(s.Keeper.PID), adjusted(s.PID))
+	}
+
+	// Then somebody else takes what is left, and the kernel kills what takes most.
+	busy = startThreads(t, mount, tree, 32, r.Uint64(), time.Minute)
+	for range 3 {
+		hog := exec.Command("sh", "-c", "echo -1000 >/proc/self/oom_score_adj && echo $$ >"+group.dir+"/cgroup.procs && { head -c 32m /dev/zero; sleep 0.5; } | tail -c 32m >/dev/null")
+		before := group.kills()
+		p := startProcess(t, hog)
+		for !p.endsWithin(10*time.Millisecond) && group.kills() == before {
 			busy.working()
 		}
-	}
-	if err := group.set(group.name("limit"), strconv.Itoa(half)); err != nil {
-		t.Fatal(err)
+		p.endsWithin(20 * time.Second)
+		answers(t, mount)
+		time.Sleep(1200 * time.Millisecond)
+		if group.kills() > atHalf {
+			break
+		}
 	}
 	killed := group.kills() - atHalf
-	answers(t, mount)
-	calls, failed, slowest := busy.end()
+	calls2, failed2, slowest2 := busy.end()
 	s := c.soon()
-	if killed == 0 {
-		t.Errorf("it was not killed, with %d MiB", tight>>20)
+	if killed == 0 || s.Keeper.Restarts == 0 {
+		t.Errorf("killed %d times, started again %d times", killed, s.Keeper.Restarts)
 	}
-	if failed > 0 {
-		t.Errorf("%d calls failed", failed)
+	if failed+failed2 > 0 {
+		t.Errorf("%d calls failed, and %d with what serves killed", failed, failed2)
 	}
 	if now := mountID(t, mount); now != id {
 		t.Errorf("it was mount %s, and is %s", id, now)
 	}
 	sameTree(t, tree, mount)
-	t.Logf("promise: with %d MiB in all, 64 threads at work: killed %d times (%.1f MiB of its own, %s bytes at most, pages included); with %d MiB killed %d times and started again %d times; %d calls, %d failed, the slowest took %v",
-		half>>20, atHalf, float64(own)/(1<<20), peak, tight>>20, killed, s.Keeper.Restarts, calls, failed, slowest)
+	t.Logf("promise: with %d MiB in all, 64 threads at work: killed %d times (%.1f MiB of its own; %s bytes at most, pages included), %d calls, %d failed, the slowest took %v; killed %d times for want of memory and started again %d times under %d calls: %d failed, the slowest took %v",
+		half>>20, atHalf, float64(own)/(1<<20), peak, calls, failed, slowest, killed, s.Keeper.Restarts, calls2, failed2, slowest2)
 	c.stop()
 }
 

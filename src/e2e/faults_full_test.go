@@ -72,8 +72,8 @@ func fillDisk(t *testing.T, disk string) (free func()) {
 	}
 }
 
-// lines counts the warnings and errors in a log.
-func lines(log string) (n int) {
+// complaints counts the warnings and errors in a log.
+func complaints(log string) int {
 	return strings.Count(log, "level=WARN") + strings.Count(log, "level=ERROR")
 }
 
@@ -99,12 +99,12 @@ func TestFaultsFullDisk(t *testing.T) {
 	cache.ledis = "max_size = \"1GiB\"\nmin_free = \"0\""
 	cache.start()
 	c := newClient(t, store.url())
-	bind(t, disk, "cache", c.cacheDir())
-	if err := errors.Join(os.WriteFile(filepath.Join(disk, "log"), nil, 0o644), os.Symlink(filepath.Join(disk, "log"), filepath.Join(c.dir, "log"))); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(disk, "cache"), 0o700), os.Symlink(filepath.Join(disk, "cache"), c.cacheDir()),
+		os.WriteFile(filepath.Join(disk, "log"), nil, 0o644), os.Symlink(filepath.Join(disk, "log"), filepath.Join(c.dir, "log"))); err != nil {
 		t.Fatal(err)
 	}
 	c.main = `io_timeout = "20s"`
-	c.disk = fmt.Sprintf("min_free = \"0\"\n[[cache.grid]]\nurl = %q\n", cache.url)
+	c.disk = fmt.Sprintf("max_size = \"16MiB\"\nmin_free = \"0\"\n[[cache.grid]]\nurl = %q\n", cache.url)
 	mount := c.debugMount(redis, "e2e|app(1)", confOrPython)
 	plain := c.mount("e2e|app(1)", "prefetch = 0")
 	c.start()
@@ -124,7 +124,7 @@ func TestFaultsFullDisk(t *testing.T) {
 	refused := 0
 	for round := range 2 * *faultsRounds {
 		free := fillDisk(t, disk)
-		before := lines(cache.log())
+		before := complaints(cache.log())
 		allRight("on a full disk", names)
 		check.begin(plain)
 		check.goOn(200)
@@ -160,7 +160,7 @@ func TestFaultsFullDisk(t *testing.T) {
 			t.Errorf("redis has %d bytes of what could not be written", len(got))
 		}
 		wantContent(t, 10*time.Second, conf, was)
-		told = append(told, lines(cache.log())-before)
+		told = append(told, complaints(cache.log())-before)
 		free()
 		check.goOn(100)
 		if n := check.halt(); n > 0 {
@@ -170,7 +170,7 @@ func TestFaultsFullDisk(t *testing.T) {
 		// With room again all goes on.
 		eventually(t, time.Minute, "the client's cache keeps blobs again", func() bool {
 			allRight("with room again", names)
-			return c.status().Cache.Bypassed == "" && c.status().Cache.Blobs > 100
+			return c.status().Cache.Bypassed == "" && c.status().Cache.Blobs > 20
 		})
 		eventually(t, time.Minute, "the cache server keeps blobs again", func() bool {
 			allRight("with room again", names)
@@ -183,7 +183,7 @@ func TestFaultsFullDisk(t *testing.T) {
 		}
 		publish(t, published, "e2e|app(1)", filepath.Join(tree, fmt.Sprint("d", round%4+1)))
 		run(t, time.Minute, ays, "verify", "-store", published)
-		tolds = append(tolds, lines(c.log()))
+		tolds = append(tolds, complaints(c.log()))
 	}
 	if !strings.Contains(c.log(), "keeps blobs again") {
 		t.Error("the log on that disk does not go on")

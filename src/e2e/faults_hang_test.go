@@ -33,8 +33,17 @@ type stuck struct {
 	mount  string
 	names  []string // of files that nobody has read
 	broken func()   // has it stand still
-	heals  bool     // reads go on: something else can answer
+	reads  reads    // what becomes of reads then
 }
+
+// reads is what becomes of reads while something stands still.
+type reads int
+
+const (
+	wait reads = iota // until io_timeout
+	fail              // maybe sooner
+	goOn              // something else can answer
+)
 
 // few files, and the first of them is read while all is well.
 func newStuck(t *testing.T, config func(*stuck)) *stuck {
@@ -101,7 +110,7 @@ func (s *stuck) goes(name string, sig syscall.Signal) {
 	s.t.Helper()
 	cat := startProcess(s.t, exec.Command("cat", filepath.Join(s.mount, name)))
 	if cat.endsWithin(300 * time.Millisecond) {
-		if !s.heals {
+		if s.reads == wait {
 			s.t.Errorf("cat does not wait: %v", cat.err)
 		}
 		return
@@ -124,16 +133,14 @@ func (s *stuck) all() {
 	s.soon("ls", s.mount)
 	s.soon("stat", s.mount)
 	s.soon(ays, "status", "-json", "-socket", s.socket())
-	if !s.heals {
-		if wait, ok := s.waits(); !ok {
-			s.t.Errorf("nobody waits: %s", wait)
-		}
+	if s.reads == wait {
+		eventually(s.t, 2*time.Second, "something is being fetched", func() bool { return len(s.status().Stores[0].Tier.Fetching) > 0 })
 	}
 	reading.Wait()
 	for i, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGINT, syscall.SIGTERM} {
 		s.goes(s.names[40+i], sig)
 	}
-	if s.heals {
+	if s.reads == goOn {
 		file := s.names[50]
 		want := filepath.Join(shortDir(s.t), "want")
 		if err := os.WriteFile(want, s.content(file)[0], 0o644); err != nil {
@@ -158,17 +165,6 @@ func (s *stuck) all() {
 	s.t.Logf("reload %v, stop %v", reloaded, stopped)
 }
 
-// waits tells whether something is being fetched.
-func (s *stuck) waits() (string, bool) {
-	for range 100 {
-		if f := s.status().Stores[0].Tier.Fetching; len(f) > 0 {
-			return "", true
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	return "nothing is being fetched", false
-}
-
 // TestFaultsHangs has one thing after the other stand still. What needs none of it
 // works at once, reads end in time, and who waits can be ended.
 func TestFaultsHangs(t *testing.T) {
@@ -179,31 +175,32 @@ func TestFaultsHangs(t *testing.T) {
 		return front
 	}
 	tmpfs := func(s *stuck, size string) {
-		if err := os.Mkdir(s.cacheDir(), 0o700); err != nil {
+		dir := shortDir(s.t)
+		if err := unix.Mount("none", dir, "tmpfs", 0, "size="+size); err != nil {
 			s.t.Fatal(err)
 		}
-		if err := unix.Mount("none", s.cacheDir(), "tmpfs", 0, "size="+size); err != nil {
+		s.t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+		if err := os.Symlink(dir, s.cacheDir()); err != nil {
 			s.t.Fatal(err)
 		}
-		s.t.Cleanup(func() { unix.Unmount(s.cacheDir(), unix.MNT_DETACH) })
 	}
 	states := map[string]func(*stuck){
 		"store silent":    func(*stuck) {},
 		"store drips":     func(s *stuck) { s.broken = func() { s.front.Set(1, faults.Drip, faults.LowSpeed, faults.Loris) } },
-		"store refuses":   func(s *stuck) { s.broken = func() { s.front.Close() }; s.heals = true },
-		"store late":      func(s *stuck) { s.broken = func() { s.front.Set(1, faults.Late) }; s.heals = true },
-		"store redirects": func(s *stuck) { s.broken = func() { s.front.Set(1, faults.Redirect) }; s.heals = true },
+		"store refuses":   func(s *stuck) { s.broken = func() { s.front.Close() }; s.reads = fail },
+		"store late":      func(s *stuck) { s.broken = func() { s.front.Set(1, faults.Late) }; s.reads = goOn },
+		"store redirects": func(s *stuck) { s.broken = func() { s.front.Set(1, faults.Redirect) }; s.reads = fail },
 		"store hints": func(s *stuck) {
 			s.broken = func() { s.front.Set(1, faults.Hints, faults.Endless, faults.Stall) }
-			s.heals = true
+			s.reads = goOn
 		},
 		"cache silent": func(s *stuck) {
 			front := grid(s, faults.Silent)
-			s.broken, s.heals = func() { front.Set(1, faults.Silent) }, true
+			s.broken, s.reads = func() { front.Set(1, faults.Silent) }, goOn
 		},
 		"cache drips": func(s *stuck) {
 			front := grid(s, faults.Silent)
-			s.broken, s.heals = func() { front.Set(1, faults.Drip, faults.LowSpeed) }, true
+			s.broken, s.reads = func() { front.Set(1, faults.Drip, faults.LowSpeed) }, goOn
 		},
 		"cache and store silent": func(s *stuck) {
 			front := grid(s, faults.Silent)
@@ -217,7 +214,7 @@ func TestFaultsHangs(t *testing.T) {
 		},
 		"disk full": func(s *stuck) {
 			tmpfs(s, "24m")
-			s.heals = true
+			s.reads = goOn
 			s.broken = func() {
 				if err := os.WriteFile(filepath.Join(s.cacheDir(), "filler"), make([]byte, 32<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 					s.t.Errorf("the disk does not become full: %v", err)
@@ -226,10 +223,10 @@ func TestFaultsHangs(t *testing.T) {
 		},
 		"disk read-only": func(s *stuck) {
 			tmpfs(s, "100m")
-			s.heals = true
+			s.reads = goOn
 			s.broken = func() {
 				// As the kernel does where a disk fails: no matter who writes.
-				if err := unix.Mount("none", s.cacheDir(), "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+				if err := unix.Mount("none", s.cacheDir()+"/.", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 					s.t.Error(err)
 				}
 			}
@@ -237,7 +234,7 @@ func TestFaultsHangs(t *testing.T) {
 		"redis silent": func(s *stuck) {
 			r := redistest.Start(s.t, debugPasswd)
 			s.mount = s.debugMount(r, "e2e|app(1)", `none/.*`)
-			s.broken, s.heals = func() { r.Freeze() }, true
+			s.broken, s.reads = func() { r.Freeze() }, goOn
 			s.t.Cleanup(r.Thaw)
 		},
 		"redis and store silent": func(s *stuck) {
@@ -323,6 +320,7 @@ func TestFaultsManyWait(t *testing.T) {
 
 // TestFaultsNames has the name server fail, in each of the ways that it can.
 func TestFaultsNames(t *testing.T) {
+	t.Parallel()
 	const addr = "127.0.0.77"
 	resolver, err := faults.NewResolver(addr + ":53")
 	if err != nil {

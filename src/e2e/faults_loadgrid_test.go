@@ -259,7 +259,9 @@ func TestFaultsLoadGrid(t *testing.T) {
 	if more > failed {
 		t.Errorf("the store was asked %d times for what it had given, up to %d times for one blob, after %d failures of the cache", more, most, failed)
 	}
-	// What the crowd took is given back.
+	// What the crowd took is given back. Connections to the store are kept for the next
+	// fetch.
+	store.down()
 	var rest taken
 	eventually(t, time.Minute, "the cache gives back what 64 clients took", func() bool {
 		rest = takes(t, cache.proc.Process.Pid)
@@ -497,7 +499,7 @@ func TestFaultsLoadPaused(t *testing.T) {
 				all = append(all, startGridCache(t))
 			}
 			c, mount := behind(t, store, all...)
-			c.main = `io_timeout = "6s"`
+			c.main = "" // all as by default
 			c.disk = "max_size = \"0\"\n" + c.disk
 			c.start()
 			sameTree(t, tree, mount)

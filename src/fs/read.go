@@ -301,8 +301,11 @@ func (f *FS) note(ctx context.Context, id uint64, off, n int64, err error) {
 	if err == nil || err == errWait || err == errDisk || errors.Is(err, context.Canceled) {
 		return
 	}
-	end, ok := ctx.Deadline()
-	slow := ok && errors.Is(err, context.DeadlineExceeded) && f.now.Load().blobs.Arrived(end.Add(-f.timeout()))
+	slow := false
+	if errors.Is(err, context.DeadlineExceeded) { // and so there is a context
+		end, ok := ctx.Deadline()
+		slow = ok && f.now.Load().blobs.Arrived(end.Add(-f.timeout()))
+	}
 	f.losses.add(id, off, n, slow)
 }
 

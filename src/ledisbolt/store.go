@@ -112,8 +112,8 @@ type Store struct {
 
 	wake  chan struct{} // a flush is wanted
 	wrote chan struct{} // see Wrote
-	stop context.CancelFunc
-	done chan struct{} // the flusher has ended
+	stop  context.CancelFunc
+	done  chan struct{} // the flusher has ended
 
 	dropped atomic.Int64
 	corrupt atomic.Int64

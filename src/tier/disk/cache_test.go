@@ -578,7 +578,7 @@ func TestMapsDoNotFillMemory(t *testing.T) {
 			b.Release()
 		}
 	}
-	const most = 80 << 20
+	const most = 48 << 20
 	for end := time.Now().Add(5 * time.Second); mappedMemory(t)-before > most; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%d MiB of maps in memory after reading %d MiB", (mappedMemory(t)-before)>>20, 2*n*size>>20)

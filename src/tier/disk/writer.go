@@ -408,6 +408,7 @@ func (c *Cache) commit(batch []*item) (again []*item, err error) {
 		return nil, err
 	}
 	s.bytes.Add(plain)
+	c.viewed(min(int64(len(batch))*aroundFault, size)) // where bolt looked for their places
 	c.markDirty(s)
 	c.enter(s, batch, again)
 	return again, nil

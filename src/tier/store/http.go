@@ -153,9 +153,9 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 }
 
 // getBlob asks for a blob by the pipeline, and where that won't do in the ordinary
-// way.
+// way; as with a query: what a cache has it tells at once, not behind what it fetches.
 func (h *HTTP) getBlob(ctx context.Context, path, query string, limit int64) (*answer, error) {
-	if h.pipeline == nil || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
+	if h.pipeline == nil || query != "" || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
 		return h.get(ctx, path, query, limit, nil)
 	}
 	full := path

@@ -33,6 +33,7 @@ type pipe struct {
 	sending  bool   // GUARDED_BY(p.mu)
 	dead     bool   // GUARDED_BY(p.mu)
 	answered int    // GUARDED_BY(p.mu)
+	ends     bool   // GUARDED_BY(p.mu); the server has said so
 
 	until time.Time // the deadline of reading, as it was last set; the reader's
 }
@@ -188,7 +189,7 @@ func (c *pipe) answer(br *bufio.Reader) error {
 	}
 	c.p.mu.Unlock()
 	if h.length < 0 {
-		c.finish(a, nil, "", errOrdinary)
+		c.finish(a, true, nil, "", errOrdinary)
 		return errEnds
 	}
 	var data []byte
@@ -198,7 +199,7 @@ func (c *pipe) answer(br *bufio.Reader) error {
 		if err := c.body(br, data); err != nil {
 			return err
 		}
-		c.finish(a, data, h.contentType, nil)
+		c.finish(a, h.ends, data, h.contentType, nil)
 	case h.length > a.limit && h.length > mostHeader:
 		return fmt.Errorf("status %d with %d bytes", h.status, h.length)
 	default:
@@ -209,7 +210,7 @@ func (c *pipe) answer(br *bufio.Reader) error {
 		if h.status == http.StatusNotFound || h.status == http.StatusGone {
 			err = tier.ErrAbsent
 		}
-		c.finish(a, nil, "", err)
+		c.finish(a, h.ends, nil, "", err)
 	}
 	if h.ends {
 		return errEnds
@@ -218,8 +219,8 @@ func (c *pipe) answer(br *bufio.Reader) error {
 }
 
 // finish takes the first request off, with its answer, and has what waits take
-// its place.
-func (c *pipe) finish(a *ask, data []byte, contentType string, err error) {
+// its place; ends says that the connection ends with it.
+func (c *pipe) finish(a *ask, ends bool, data []byte, contentType string, err error) {
 	c.p.mu.Lock()
 	c.asks[0] = nil
 	c.asks = c.asks[1:]
@@ -234,8 +235,12 @@ func (c *pipe) finish(a *ask, data []byte, contentType string, err error) {
 	if len(c.asks) > 0 {
 		c.asks[0].behind = true
 	}
+	if c.ends = ends; !ends {
+		c.p.goesOn(c.answered)
+	}
 	if len(c.p.queue) > 0 {
 		c.p.share(c)
+		c.p.renew()
 	}
 	idle, waits := len(c.asks) == 0, len(c.out) > 0
 	c.p.mu.Unlock()
@@ -320,6 +325,9 @@ func (c *pipe) end(why error) {
 	if !fair && p.ctx.Err() == nil {
 		p.troubled()
 	}
+	if fair && (len(c.asks) > 0 || errors.Is(why, errEnds)) {
+		p.lasted(c.answered)
+	}
 	for _, a := range c.asks {
 		switch {
 		case a.left:
@@ -333,15 +341,11 @@ func (c *pipe) end(why error) {
 		}
 	}
 	c.asks = nil
-	if len(p.pipes)+p.dialing == 0 && len(p.queue) > 0 {
-		if p.ctx.Err() != nil {
-			p.refuse(p.queue)
-			p.queue, p.urgent = nil, 0
-			return
-		}
-		p.dialing++
-		p.tasks.Go(p.connect)
+	if p.ctx.Err() != nil && len(p.pipes)+p.dialing == 0 {
+		p.refuse(p.queue)
+		p.queue, p.urgent = nil, 0
 	}
+	p.renew()
 }
 
 // readHead reads the header of an answer.

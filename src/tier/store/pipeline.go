@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -47,6 +48,8 @@ type pipeline struct {
 	slow     int           // GUARDED_BY(mu); and those that did not
 	off      time.Time     // GUARDED_BY(mu); until then nothing goes this way
 	troubles int           // GUARDED_BY(mu); connections that ended badly, less good answers
+	most     int           // GUARDED_BY(mu); answers that the server gives on one connection
+	endedAt  int           // GUARDED_BY(mu); how many it gave on the last one that it ended
 }
 
 // manner is how a server is asked.
@@ -88,6 +91,14 @@ const (
 	// before its answer began, as servers end them after a number of requests.
 	mostTries = 3
 
+	// usualMost is how many answers a server is thought to give on one connection
+	// until it is known: the default of nginx. What is asked for beyond that has to be
+	// asked for again, so another connection is made when no more than soon are left.
+	// Ends after less than leastMost are taken for chance.
+	usualMost = 1000
+	leastMost = 16
+	soon      = 32
+
 	// A server is slow if of gapSamples answers this part came only some time after
 	// the one before, or if answers to requests with none before them take that much
 	// longer than a round trip: slowFirst of the first ones, slowLater of later ones;
@@ -126,7 +137,7 @@ func newPipeline(ctx context.Context, dialer dialFunc, h *HTTP) *pipeline {
 	}
 	return &pipeline{
 		dial:   func(ctx context.Context) (net.Conn, error) { return dialer(ctx, "tcp", addr) },
-		limits: h.limits, base: h.base.EscapedPath(), fixed: fixed.String(), asking: h.asking, ctx: ctx,
+		limits: h.limits, base: h.base.EscapedPath(), fixed: fixed.String(), asking: h.asking, ctx: ctx, most: usualMost,
 	}
 }
 
@@ -186,12 +197,12 @@ func (p *pipeline) choose(a *ask) *pipe {
 	}
 	var best *pipe
 	for _, c := range p.pipes {
-		if len(c.asks) < depth && (best == nil || c.load < best.load) && (!a.background || p.mayCarry(c)) {
+		if len(c.asks) < depth && p.room(c) > 0 && (best == nil || c.load < best.load) && (!a.background || p.mayCarry(c)) {
 			best = c
 		}
 	}
 	busy := best == nil || best.load > lightly || best.behind > 0 && !a.background
-	if (busy || best.load > 0 && !a.background) && len(p.pipes)+p.dialing < conns {
+	if (busy || best.load > 0 && !a.background) && p.lasting()+p.dialing < conns {
 		p.dialing++
 		p.tasks.Go(p.connect)
 		if busy && !a.background {
@@ -219,7 +230,7 @@ func (p *pipeline) mayCarry(c *pipe) bool {
 	}
 	_, conns, spare := p.depth()
 	for _, o := range p.pipes {
-		if o.behind > 0 {
+		if o.behind > 0 && p.room(o) > 0 {
 			conns--
 		}
 	}
@@ -229,11 +240,66 @@ func (p *pipeline) mayCarry(c *pipe) bool {
 // take has a connection take what waits, n requests at most. p.mu is held.
 func (p *pipeline) take(c *pipe, n int) {
 	depth, _, _ := p.depth()
-	for n = min(n, len(p.queue), depth-len(c.asks)); n > 0 && (!p.queue[0].background || p.mayCarry(c)); n-- {
+	for n = min(n, len(p.queue), depth-len(c.asks), p.room(c)); n > 0 && (!p.queue[0].background || p.mayCarry(c)); n-- {
 		c.push(p.queue[0])
 		p.queue[0] = nil
 		p.queue = p.queue[1:]
 		p.urgent = max(p.urgent-1, 0)
+	}
+}
+
+// room is how many more requests a connection may be given before the server ends it.
+// p.mu is held.
+func (p *pipeline) room(c *pipe) int {
+	if c.ends {
+		return 0
+	}
+	return p.most - c.answered - len(c.asks)
+}
+
+// lasting is how many connections there are that won't end soon. p.mu is held.
+func (p *pipeline) lasting() (n int) {
+	for _, c := range p.pipes {
+		if p.room(c) > min(soon, p.most/4) {
+			n++
+		}
+	}
+	return n
+}
+
+// usable is a connection that may be given more requests; nil if there is none. p.mu
+// is held.
+func (p *pipeline) usable() *pipe {
+	for _, c := range p.pipes {
+		if p.room(c) > 0 {
+			return c
+		}
+	}
+	return nil
+}
+
+// renew has a connection made where what waits has none to wait for. p.mu is held.
+func (p *pipeline) renew() {
+	if len(p.queue) > 0 && p.dialing == 0 && p.usable() == nil && p.ctx.Err() == nil {
+		p.dialing++
+		p.tasks.Go(p.connect)
+	}
+}
+
+// lasted takes note of how many answers a server gave on a connection that it ended.
+// It is taken for its custom the second time. p.mu is held.
+func (p *pipeline) lasted(answers int) {
+	if answers == p.endedAt && answers >= leastMost {
+		p.most = min(p.most, answers)
+	}
+	p.endedAt = answers
+}
+
+// goesOn takes note of how many answers a server has given on a connection that it
+// does not end. p.mu is held.
+func (p *pipeline) goesOn(answers int) {
+	if answers >= p.most {
+		p.most = math.MaxInt
 	}
 }
 
@@ -261,8 +327,8 @@ func (p *pipeline) connect() {
 		var c *pipe
 		switch {
 		case p.dialing > 0:
-		case len(p.pipes) > 0:
-			c = p.pipes[0]
+		case p.usable() != nil:
+			c = p.usable()
 			p.take(c, len(p.queue))
 		default:
 			p.troubled()
@@ -374,7 +440,7 @@ func (p *pipeline) turn(to manner) {
 		}
 	}
 	_, conns, _ := p.depth()
-	for n := min(len(p.queue), conns) - len(p.pipes) - p.dialing; n > 0; n-- {
+	for n := min(len(p.queue), conns) - p.lasting() - p.dialing; n > 0; n-- {
 		p.dialing++
 		p.tasks.Go(p.connect)
 	}

@@ -147,6 +147,58 @@ func TestPipelineGoesOnWhereConnectionsEnd(t *testing.T) {
 	}
 }
 
+// Once it is known after how many answers a server ends a connection, nothing is asked
+// for beyond, which would have to be asked for again.
+func TestPipelineKnowsWhenConnectionsEnd(t *testing.T) {
+	blob := []byte("the blob")
+	for _, c := range []struct {
+		limit int64
+		known bool // before it was seen
+	}{{1000, true}, {100, false}} {
+		t.Run(fmt.Sprint(c.limit), func(t *testing.T) {
+			var answered sync.Map // *net.TCPConn -> *atomic.Int64
+			var beyond atomic.Int64
+			s := play(t, func(_ int, conn *net.TCPConn, _ *http.Request) bool {
+				count, _ := answered.LoadOrStore(conn, new(atomic.Int64))
+				end := ""
+				switch n := count.(*atomic.Int64).Add(1); {
+				case n > c.limit:
+					beyond.Add(1)
+					return true
+				case n == c.limit:
+					end = "Connection: close\r\n"
+				}
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s", end, len(blob), blob)
+				return true
+			})
+			src := open(t, store.Config{URL: mustURL(t, "http://"+s.addr), Timeout: 20 * time.Second, Pipeline: true})
+			getMany := func(n int) {
+				var all sync.WaitGroup
+				var begun atomic.Int64
+				ctx := tier.InBackground(t.Context())
+				for range 200 {
+					all.Go(func() {
+						for begun.Add(1) <= int64(n) {
+							if b, err := src.Get(ctx, tiertest.RefOf(blob)); err != nil || !bytes.Equal(b, blob) {
+								t.Errorf("%q, %v", b, err)
+							}
+						}
+					})
+				}
+				all.Wait()
+			}
+			if !c.known {
+				getMany(3000)
+				beyond.Store(0)
+			}
+			getMany(8000)
+			if n := beyond.Load(); n > 0 {
+				t.Errorf("%d requests on connections that were to end before", n)
+			}
+		})
+	}
+}
+
 // A server that thinks of one request at a time, for long, gets many connections.
 func TestPipelineSlowServer(t *testing.T) {
 	s := serveBlobs(t, 3000, 500, func(int64, http.ResponseWriter, *http.Request) { time.Sleep(10 * time.Millisecond) })
