@@ -218,6 +218,33 @@ func TestOnlyMemberHangs(t *testing.T) {
 	})
 }
 
+// TestOneOfTwoHangs has one of two caches hang: its share is had by way of the other, and
+// only the first to ask waits.
+func TestOneOfTwoHangs(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(200)
+		g, caches := fetchersOf(blobs)
+		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, tier.One(tiertest.NewMemory("store"))}, Codec: codec})
+		defer chain.Close()
+		getAll(t, chain, refs[:50])
+		caches[0].hung.Store(true)
+		slow := 0
+		for _, ref := range refs[50:] {
+			before := time.Now()
+			getAll(t, chain, []tier.Ref{ref})
+			if took := time.Since(before); took > 4*time.Second {
+				t.Errorf("it took %v", took)
+			} else if took > time.Second {
+				slow++
+			}
+			time.Sleep(time.Second)
+		}
+		if slow == 0 || slow > 12 { // once for each pause, which grow
+			t.Errorf("%d of 150 reads waited for it", slow)
+		}
+	})
+}
+
 // TestCacheWithoutItsStore has two caches that can't get what they lack: they are
 // asked for what they have all the same.
 func TestCacheWithoutItsStore(t *testing.T) {
@@ -314,9 +341,14 @@ func TestNearerGroupsAreFilled(t *testing.T) {
 type fetcher struct {
 	cacheDouble
 	fetched, looked atomic.Int64
+	hung            atomic.Bool // not even what it has is told
 }
 
 func (f *fetcher) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	if f.hung.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if ref.Here {
 		f.looked.Add(1)
 		return nil, fmt.Errorf("%s: %w", f.name, tier.ErrAbsent)
@@ -348,8 +380,9 @@ func TestHedgeDoesNotFetch(t *testing.T) {
 		if n := caches[0].fetched.Load() + caches[1].fetched.Load(); n != int64(len(refs)) {
 			t.Errorf("%d fetches of %d blobs", n, len(refs))
 		}
-		if n := caches[0].looked.Load() + caches[1].looked.Load(); n != int64(len(refs)) {
-			t.Errorf("for %d slow answers of %d the other cache was asked as well", n, len(refs))
+		// And the one that fetches is asked whether it is there at all.
+		if n := caches[0].looked.Load() + caches[1].looked.Load(); n != 2*int64(len(refs)) {
+			t.Errorf("for %d slow answers of %d the other cache was asked as well", n-int64(len(refs)), len(refs))
 		}
 	})
 }
