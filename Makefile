@@ -3,8 +3,10 @@
 # make test     everything but what takes a machine (root)
 # make test-appliance     virtual machines, containers, packages, releases (root)
 # make test-faults        networks, disks and machines that fail at random, for minutes (root)
+# make fuzz     what reads bytes of others, with bytes of nobody
 # make test-arm           what small machines run, in an emulator of theirs (root)
-# make bench    measurements (root)
+# make vuln     known vulnerabilities in what this is built on
+# make bench    measurements, a quarter of an hour of them (root)
 # make dist     tarballs and packages in dist/
 # make release-snapshot   the same by goreleaser
 
@@ -19,10 +21,12 @@ SCRIPTS     := init/aysfs init/ays_cache $(filter-out %.yaml,$(wildcard init/pac
 APPLIANCE   := ./src/appliance ./src/e2e
 FAULTS      := ./src/e2e
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 TESTFLAGS   ?=
 SHELL       := /bin/bash
 
-.PHONY: build demo test test-appliance test-faults test-arm lint cross unit bench dist release-snapshot deps deps-appliance deps-arm clean
+.PHONY: build demo test test-appliance test-faults fuzz test-arm lint vuln cross unit bench dist release-snapshot deps deps-appliance deps-arm \
+        deps-bench deps-bench-apt clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./src/cmd/...
@@ -43,6 +47,15 @@ lint:
 	shellcheck -s sh $(SCRIPTS)
 	checkbashisms $(SCRIPTS)
 
+# Of code that is reached; it fails if there is any. The database is Go's own.
+VULNDB := https://vuln.go.dev
+vuln:
+	@if curl -fsS -m 20 -o /dev/null $(VULNDB)/index/db.json; then \
+		$(GOVULNCHECK) -db $(VULNDB) ./src/...; \
+	else \
+		echo "vuln: skipped, because the database of vulnerabilities, $(VULNDB), can't be reached"; \
+	fi
+
 # What runs on small machines must at least compile for them, tests included.
 cross:
 	GOARCH=arm GOARM=6 CGO_ENABLED=0 go build ./src/...
@@ -62,6 +75,31 @@ test-appliance: deps deps-appliance
 # comes from a seed that they print.
 test-faults: deps
 	go test -p 1 -tags faults -run '^TestFaults' -count=1 -timeout 20m $(TESTFLAGS) $(FAULTS)
+	@$(MAKE) --no-print-directory fuzz
+
+# Every fuzz target in turn, for a number of inputs; a target that finds something
+# leaves the input below its package's testdata, to be kept. To go on for longer:
+# make fuzz FUZZ=60s. What was of interest is kept for the next time.
+FUZZ     ?= 1000x
+FUZZTMP  := $(or $(TMPDIR),/tmp)/aysfs-fuzz
+FUZZKEPT ?= $(FUZZTMP)/kept
+fuzz:
+	@mkdir -p $(FUZZTMP); targets=0 inputs=0 failed=0; \
+	for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' src | xargs -n 1 dirname | sort -u); do \
+		go test -c -fuzz . -o $(FUZZTMP)/test ./$$dir || exit 1; \
+		for name in $$(cd $$dir && $(FUZZTMP)/test -test.list '^Fuzz'); do \
+			if (cd $$dir && timeout 1h $(FUZZTMP)/test -test.run "^$$name\$$" -test.fuzz "^$$name\$$" -test.fuzztime $(FUZZ) \
+				-test.fuzzminimizetime 1s -test.fuzzcachedir $(FUZZKEPT)/$$dir) >$(FUZZTMP)/log 2>&1; then \
+				echo "--- PASS: $$name, of $$dir"; \
+			else \
+				cat $(FUZZTMP)/log; failed=$$((failed + 1)); \
+			fi; \
+			targets=$$((targets + 1)); \
+			n=$$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' $(FUZZTMP)/log | tail -n 1); \
+			inputs=$$((inputs + $${n:-0})); \
+		done; \
+	done; \
+	echo "fuzz: $$targets targets, $$inputs inputs, $$failed failed"; [ $$failed = 0 ]
 
 # Packages in which 32 bits, another page size or another order of memory may matter,
 # and the programs themselves. Left out is what starts itself anew, for this kernel
@@ -82,18 +120,25 @@ dist:
 release-snapshot:
 	RELEASE='$(RELEASE)' COMMIT='$(COMMIT)' DATE='$(DATE)' EPOCH="$$(date -d '$(DATE)' +%s)" goreleaser release --snapshot --clean --parallelism 1
 
+# Peers that can't be had are left out, with a word.
 bench: build
-	go run ./src/bench
+	-@$(MAKE) --no-print-directory deps-bench
+	PATH=$$(go env GOPATH)/bin:$$PATH:/usr/sbin go run ./src/bench
 
 # Programs that the tests use, from Debian. Nothing happens where all are there.
 DEPS           := gcc:gcc nginx:nginx redis-server:redis-server rsync:rsync curl:curl git:git python3:python3 vim:vim nano:nano \
-                  patch:patch busybox:busybox pgrep:procps shellcheck:shellcheck checkbashisms:devscripts
-DEPS_APPLIANCE := podman:podman runc:runc qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap mke2fs:e2fsprogs
+                  patch:patch busybox:busybox pgrep:procps mke2fs:e2fsprogs shellcheck:shellcheck checkbashisms:devscripts
+DEPS_APPLIANCE := podman:podman runc:runc qemu-system-x86_64:qemu-system-x86 debootstrap:debootstrap
 
 DEPS_ARM       := qemu-arm-static:qemu-user-static
+DEPS_BENCH     := nginx:nginx curl:curl python3:python3 mksquashfs:squashfs-tools squashfuse_ll:squashfuse rclone:rclone \
+                  fusermount3:fuse3 sshfs:sshfs
 
-deps deps-appliance deps-arm:
-	@for p in $(if $(filter deps,$@),$(DEPS),$(if $(filter deps-arm,$@),$(DEPS_ARM),$(DEPS_APPLIANCE))); do \
+# Peers that Debian has not, or only old: module, version, program.
+PEERS          := github.com/folbricht/desync:v1.0.0:desync github.com/restic/restic:v0.18.1:restic
+
+deps deps-appliance deps-arm deps-bench-apt:
+	@for p in $(if $(filter deps,$@),$(DEPS),$(if $(filter deps-arm,$@),$(DEPS_ARM),$(if $(filter deps-bench-apt,$@),$(DEPS_BENCH),$(DEPS_APPLIANCE)))); do \
 		PATH=$$PATH:/usr/sbin command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; \
 	done; \
 	if [ -n "$$missing" ]; then \
@@ -101,6 +146,19 @@ deps deps-appliance deps-arm:
 		export DEBIAN_FRONTEND=noninteractive; \
 		apt-get update -q && apt-get install -q -y --no-install-recommends $$missing libc6-dev; \
 	fi
+
+# An sshd for sshfs is not installed by this: it would start, and stay.
+deps-bench: deps-bench-apt
+	@to=$$(go env GOPATH)/bin; \
+	for p in $(PEERS); do \
+		IFS=: read -r module version program <<<"$$p"; \
+		[ -x $$to/$$program ] && continue; \
+		dir=$$(mktemp -d); echo "go build $$module $$version"; \
+		( cd $$dir && go mod init peer 2>/dev/null && go mod edit -require=$$module@$$version && \
+		  CGO_ENABLED=0 go build -mod=mod -trimpath -o $$to/ $$module/cmd/$$program ) >$$dir/log 2>&1 || \
+			{ tail -n 3 $$dir/log; echo "$$program could not be built; it is left out"; }; \
+		rm -rf $$dir; \
+	done
 
 clean:
 	rm -rf bin dist .demo .bench

@@ -22,7 +22,7 @@ func (d *aysfs) absent() string {
 	return missing(filepath.Join(d.bin, "aysfs"), filepath.Join(d.bin, "ays"))
 }
 
-func (d *aysfs) remote() bool { return true }
+func (d *aysfs) from() origin { return kept }
 
 // treeID is the name that a tree is published under.
 func treeID(t *tree) string { return "bench|" + t.name + "(1)" }

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -26,6 +26,8 @@ type options struct {
 	h2      bool
 	perf    bool
 	limit   time.Duration
+	within  time.Duration
+	from    string
 	bin     string
 	out     string
 	link    link.Config
@@ -38,12 +40,16 @@ func run() int {
 	if err == flag.ErrHelp {
 		return 0
 	}
-	if err == nil && os.Getenv(sandboxEnv) == "" {
+	switch {
+	case err != nil:
+	case o.from != "":
+		err = show(o)
+	case os.Getenv(sandboxEnv) == "":
 		var code int
 		if code, err = inSandbox(o.out); err == nil {
 			return code
 		}
-	} else if err == nil {
+	default:
 		err = bench(o, os.Getenv(sandboxEnv))
 	}
 	if err != nil {
@@ -61,7 +67,9 @@ func readFlags(args []string) (*options, error) {
 	fs.BoolVar(&o.publish, "publish", true, "measure publishing too")
 	fs.BoolVar(&o.h2, "h2", false, "HTTP/2 over TLS between client and store, not HTTP/1.1")
 	fs.BoolVar(&o.perf, "perf", false, "record the clients with perf while they are measured, into the output directory")
-	fs.DurationVar(&o.limit, "limit", 40*time.Second, "longest time of a work, then it is given up; build has ten times that")
+	fs.DurationVar(&o.limit, "limit", 20*time.Second, "longest time of a work, then it is given up; build has ten times that")
+	fs.DurationVar(&o.within, "within", 14*time.Minute, "when nothing is repeated any more that would take longer; all is done once")
+	fs.StringVar(&o.from, "from", "", "JSON `file` of an earlier run: measure nothing, show that")
 	fs.StringVar(&o.bin, "bin", "bin", "`directory` with aysfs and ays")
 	fs.StringVar(&o.out, "out", ".bench", "`directory` for results, and for trees and caches meanwhile")
 	fs.DurationVar(&o.link.RoundTrip, "rtt", 10*time.Millisecond, "round trip of the link")
@@ -69,8 +77,8 @@ func readFlags(args []string) (*options, error) {
 	list := func(name string, all []string, standard, what string) *string {
 		return fs.String(name, standard, what+", of "+strings.Join(all, ","))
 	}
-	works := list("works", workNames(), "", "what to measure (default all but build)")
-	drivers := list("drivers", driverNames(), "", "on which file systems (default all that are there)")
+	works := list("works", workNames(), "", "what to measure (default all but stat, and of peers a few)")
+	drivers := list("drivers", driverNames(), "", "on which file systems (default all that are there but aysfs-debug)")
 	when := list("when", conditions, strings.Join(conditions, ","), "in which conditions")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -118,26 +126,63 @@ func bench(o *options, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = b.measureAll(ctx)
-	if err == nil {
-		err = b.measureMany(ctx)
+	for run := range o.runs {
+		b.runAll(ctx, run)
 	}
-	if err == nil {
-		err = b.measureServe(ctx)
+	for run := 1; run < o.runs; run++ {
+		b.attempt(ctx, "works", func() error { return b.measureAll(ctx, run, isPeer) })
 	}
-	if err == nil && o.publish {
-		err = b.measurePublish(ctx)
+	b.res.Seconds = time.Since(b.res.Time).Seconds()
+	b.res.Machine.LoadAfter = loadAverage()
+	// What there is, is shown even if it is not all.
+	if !b.res.empty() {
+		if err := b.res.keep(o.out); err != nil {
+			return err
+		}
 	}
-	if len(b.res.Samples) == 0 && len(b.res.Publish) == 0 && len(b.res.Many) == 0 && len(b.res.Served) == 0 {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if b.res.empty() {
+		return errors.New("nothing could be measured")
+	}
+	return nil
+}
+
+// runAll measures everything once: at first, and all but the peers again.
+func (b *bencher) runAll(ctx context.Context, run int) {
+	b.attempt(ctx, "works", func() error {
+		return b.measureAll(ctx, run, func(c *contender) bool { return run == 0 || !isPeer(c) })
+	})
+	if run == 0 {
+		b.attempt(ctx, manyWork, func() error { return b.measureMany(ctx) })
+	}
+	b.repeat("serve", run, func() {
+		b.attempt(ctx, "serve", func() error { return b.measureServe(ctx, run) })
+	})
+	if b.o.publish {
+		b.repeat("publish", run, func() {
+			b.attempt(ctx, "publish", func() error { return b.measurePublish(ctx, run) })
+		})
+	}
+}
+
+// attempt does a part of all. If that fails, the others are not the worse for it.
+func (b *bencher) attempt(ctx context.Context, part string, do func() error) {
+	if ctx.Err() != nil {
+		return
+	}
+	if err := do(); err != nil && ctx.Err() == nil {
+		b.skip(part, err.Error())
+	}
+}
+
+// show is for who has measured before.
+func show(o *options) error {
+	r, err := readResults(o.from)
+	if err != nil {
 		return err
 	}
-	// What there is, is shown even if it is not all.
-	b.res.Machine.LoadAfter = loadAverage()
-	b.res.print(os.Stdout)
-	file := filepath.Join(o.out, "bench-"+b.res.Time.Format("20060102-150405")+".json")
-	if werr := b.res.write(file); werr != nil {
-		return werr
-	}
-	fmt.Printf("\nall measurements: %s\n", file)
-	return err
+	r.print(os.Stdout)
+	return r.render(o.out)
 }

@@ -25,7 +25,6 @@ var (
 
 // walked is what a walk through very many files took of the client.
 type walked struct {
-	Run     int     `json:"run"`
 	Files   int     `json:"files"`
 	Inodes  int     `json:"inodes"` // that the kernel held afterwards
 	Seconds float64 `json:"seconds"`
@@ -34,8 +33,8 @@ type walked struct {
 	Dropped usage   `json:"dropped"` // when the kernel had forgotten
 }
 
-// measureMany has only the subject walk: making the files for others would take
-// longer than all else.
+// measureMany has only the subject walk, once: making the files for others would
+// take longer than all else.
 func (b *bencher) measureMany(ctx context.Context) error {
 	if b.o.works != nil && !slices.Contains(b.o.works, manyWork) {
 		return nil
@@ -53,15 +52,12 @@ func (b *bencher) measureMany(ctx context.Context) error {
 	if err := bulk.Publish(filepath.Join(d.server.root, storeDir), object.TreeName{ID: treeID(t)}, shape); err != nil {
 		return err
 	}
-	for run := range b.o.runs {
-		out, err := b.walkMany(ctx, d, t, shape)
-		if err != nil {
-			return fmt.Errorf("%s: %w", manyWork, err)
-		}
-		out.Run = run + 1
-		b.say("%-7s %d files run %d  %9s  %d KiB, %d KiB when forgotten", manyWork, out.Files, out.Run, seconds(out.Seconds), out.After.rss(), out.Dropped.rss())
-		b.res.Many = append(b.res.Many, *out)
+	out, err := b.walkMany(ctx, d, t, shape)
+	if err != nil {
+		return err
 	}
+	b.say("%-7s %d files  %9s  %d KiB, %d KiB when forgotten", manyWork, out.Files, seconds(out.Seconds), out.After.rss(), out.Dropped.rss())
+	b.res.Many = append(b.res.Many, *out)
 	return nil
 }
 
@@ -73,7 +69,7 @@ func (b *bencher) walkMany(ctx context.Context, d *aysfs, t *tree, shape bulk.Sh
 	if err != nil {
 		return nil, err
 	}
-	defer m.unmount(d)
+	defer m.unmount()
 	out := &walked{Files: shape.Dirs * shape.Files}
 	look := func(to *usage) {
 		u, uerr := m.client.usage()

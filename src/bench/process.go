@@ -70,15 +70,20 @@ func (p *process) lastWords() string {
 
 // stop ends the daemon, if need be the hard way.
 func (p *process) stop() {
-	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		p.cmd.Process.Signal(s)
-		select {
-		case <-p.ended:
-			return
-		case <-time.After(25 * time.Second):
-		}
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(15 * time.Second):
+	}
+	p.kill() // also what it may have left
+	select {
+	case <-p.ended:
+	case <-time.After(5 * time.Second):
 	}
 }
+
+// kill ends the daemon and what it started, at once.
+func (p *process) kill() { syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }
 
 // usage is what a client process takes. Memory is in KiB.
 type usage struct {
@@ -90,6 +95,16 @@ type usage struct {
 	CPU      float64 `json:"cpu_seconds"` // since it started
 }
 
+// add adds what another process takes. The sum of peaks is not less than the peak.
+func (u *usage) add(o *usage) {
+	u.RssAnon += o.RssAnon
+	u.RssFile += o.RssFile
+	u.RssShmem += o.RssShmem
+	u.VmHWM += o.VmHWM
+	u.CPU += o.CPU
+}
+
+// rss is what is resident in all, VmRSS.
 func (u usage) rss() int64 { return u.RssAnon + u.RssFile + u.RssShmem }
 
 func (p *process) usage() (*usage, error) {

@@ -27,6 +27,9 @@ type published struct {
 	Tree      int64   `json:"tree_bytes"`   // on the disk, of the copy
 }
 
+// publishTime is how long a program may take.
+const publishTime = 90 * time.Second
+
 // changedShare is one file in so many.
 const changedShare = 100
 
@@ -52,33 +55,25 @@ func publishers(s *site, dir, source string) []publisher {
 		{name: "desync", needs: []string{"desync"}, before: [][]string{{"mkdir", at("desync")}},
 			args: []string{"desync", "tar", "-i", "-s", at("desync"), at("desync.caidx"), source}},
 		{name: "mksquashfs", needs: []string{"mksquashfs"}, output: at("mksquashfs"),
-			args: []string{"mksquashfs", source, at("mksquashfs"), "-comp", "zstd", "-quiet", "-no-progress"}},
+			args: []string{"mksquashfs", source, at("mksquashfs"), "-comp", "zstd", "-Xcompression-level", "3", "-quiet", "-no-progress"}},
 	}
 }
 
 // measurePublish publishes the Go tree: to an empty store, once more, and with
 // some of its files changed. Peers do the same with the same files.
-func (b *bencher) measurePublish(ctx context.Context) error {
+func (b *bencher) measurePublish(ctx context.Context, run int) error {
 	t, err := b.tree(ctx, "go")
 	if err != nil {
-		b.skip("publish", err.Error())
-		return nil
+		return err
 	}
-	for run := range b.o.runs {
-		if err := b.publishOnce(ctx, t, run); err != nil {
-			return fmt.Errorf("publish: %w", err)
-		}
-	}
-	return nil
-}
-
-// publishOnce is one run of all publishers.
-func (b *bencher) publishOnce(ctx context.Context, t *tree, run int) error {
-	dir := b.site.path("publish")
-	defer os.RemoveAll(dir)
+	// What a run has made stays until all is over: ext4 does not take an inode again
+	// within a minute or more of its removal, and looks at all such ones for each
+	// file that it makes. After another run's removal a first publish, or a copy,
+	// took two to three times as long.
+	dir := b.site.path(fmt.Sprintf("publish-%d", run+1))
 	source := filepath.Join(dir, t.name)
 	var copied float64
-	err := step(&copied, func() error {
+	err = step(&copied, func() error {
 		if err := copyInto(ctx, dir, t.dir); err != nil {
 			return err
 		}
@@ -92,8 +87,14 @@ func (b *bencher) publishOnce(ctx context.Context, t *tree, run int) error {
 	if err != nil {
 		return err
 	}
-	var here []publisher
+	var done []publisher
 	var results []*published
+	fails := func(p publisher, err error) bool {
+		if err != nil {
+			b.skip("publish with "+p.name, err.Error())
+		}
+		return err != nil
+	}
 	for _, p := range publishers(b.site, dir, source) {
 		if why := missing(p.needs...); why != "" {
 			if run == 0 {
@@ -102,31 +103,19 @@ func (b *bencher) publishOnce(ctx context.Context, t *tree, run int) error {
 			continue
 		}
 		r := &published{Program: p.name, Run: run + 1, Copy: copied, Tree: treeBytes}
-		for _, args := range p.before {
-			if err := runQuietly(ctx, time.Minute, args[0], args[1:]...); err != nil {
-				return err
-			}
+		if !fails(p, p.begin(ctx, dir, r)) {
+			done, results = append(done, p), append(results, r)
 		}
-		if err := p.measure(ctx, &r.First); err != nil {
-			return err
-		}
-		if r.Stored, err = diskUse(filepath.Join(dir, p.name)); err != nil {
-			return err
-		}
-		if err := p.measure(ctx, &r.Unchanged); err != nil {
-			return err
-		}
-		here, results = append(here, p), append(results, r)
 	}
 	changed, err := changeSome(source, t.paths)
 	if err != nil {
 		return err
 	}
-	for i, p := range here {
+	for i, p := range done {
 		r := results[i]
 		r.Files = changed
-		if err := p.measure(ctx, &r.Changed); err != nil {
-			return err
+		if fails(p, p.measure(ctx, &r.Changed)) {
+			continue
 		}
 		stored, err := diskUse(filepath.Join(dir, p.name))
 		if err != nil {
@@ -140,13 +129,29 @@ func (b *bencher) publishOnce(ctx context.Context, t *tree, run int) error {
 	return nil
 }
 
+// begin publishes to an empty store, and once more.
+func (p *publisher) begin(ctx context.Context, dir string, r *published) (err error) {
+	for _, args := range p.before {
+		if err := runQuietly(ctx, time.Minute, args[0], args[1:]...); err != nil {
+			return err
+		}
+	}
+	if err := p.measure(ctx, &r.First); err != nil {
+		return err
+	}
+	if r.Stored, err = diskUse(filepath.Join(dir, p.name)); err != nil {
+		return err
+	}
+	return p.measure(ctx, &r.Unchanged)
+}
+
 func (p *publisher) measure(ctx context.Context, to *float64) error {
 	if p.output != "" {
 		if err := os.RemoveAll(p.output); err != nil {
 			return err
 		}
 	}
-	return step(to, func() error { return runQuietly(ctx, 10*time.Minute, p.args[0], p.args[1:]...) })
+	return step(to, func() error { return runQuietly(ctx, publishTime, p.args[0], p.args[1:]...) })
 }
 
 // step takes the time of what do does. What came before is not to be paid there.
@@ -200,4 +205,65 @@ func changeSome(dir string, paths []string) (n int, err error) {
 		n++
 	}
 	return n, nil
+}
+
+// publishing has a row for each step and two columns for each program: what it
+// took, and how many times what a copy took. Sizes are next to the tree's own.
+func (r *results) publishing() [][]string {
+	if len(r.Publish) == 0 {
+		return nil
+	}
+	var programs []string
+	for _, p := range r.Publish {
+		if !slices.Contains(programs, p.Program) {
+			programs = append(programs, p.Program)
+		}
+	}
+	head := []string{""}
+	for _, program := range programs {
+		head = append(head, program, "")
+	}
+	rows := [][]string{head}
+	for _, s := range []struct {
+		name string
+		took func(published) float64
+	}{
+		{"copy", func(p published) float64 { return p.Copy }},
+		{"first", func(p published) float64 { return p.First }},
+		{"unchanged", func(p published) float64 { return p.Unchanged }},
+		{fmt.Sprintf("%d files changed", r.Publish[0].Files), func(p published) float64 { return p.Changed }},
+	} {
+		row := []string{s.name}
+		for _, program := range programs {
+			took := r.published(program, s.took)
+			row = append(row, seconds(took), ratio(took, r.published(program, func(p published) float64 { return p.Copy })))
+		}
+		rows = append(rows, row)
+	}
+	for _, s := range []struct {
+		name  string
+		bytes func(published) int64
+	}{
+		{"stored", func(p published) int64 { return p.Stored }},
+		{"more with the changed files", func(p published) int64 { return p.Grown }},
+	} {
+		row := []string{s.name}
+		for _, program := range programs {
+			n := r.published(program, func(p published) float64 { return float64(s.bytes(p)) })
+			row = append(row, mib(int64(n)), ratio(n, r.published(program, func(p published) float64 { return float64(p.Tree) })))
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// published is the median of what get tells of a program's runs.
+func (r *results) published(program string, get func(published) float64) float64 {
+	var values []float64
+	for _, p := range r.Publish {
+		if p.Program == program {
+			values = append(values, get(p))
+		}
+	}
+	return median(values)
 }

@@ -4,38 +4,35 @@ import (
 	"context"
 	"os"
 	"os/exec"
-	"path/filepath"
 )
 
 // rclone mounts the plain tree from the same server, over the same link.
 type rclone struct{ *site }
 
 func (d *rclone) absent() string { return missing("rclone", "fusermount3") }
-func (d *rclone) remote() bool   { return true }
+func (d *rclone) from() origin   { return kept }
 
-// plainDir is where in the server's files the trees are as they are.
-const plainDir = "plain"
-
-func (d *rclone) prepare(ctx context.Context, t *tree) error {
-	return copyInto(ctx, filepath.Join(d.server.root, plainDir), t.dir)
-}
+func (d *rclone) prepare(ctx context.Context, t *tree) error { return d.servePlain(ctx, t) }
 
 func (d *rclone) mount(ctx context.Context, t *tree, keep bool) (*mounted, error) {
-	cache := d.path("cache", "rclone", t.name)
-	if !keep {
-		if err := os.RemoveAll(cache); err != nil {
-			return nil, err
-		}
+	cache, err := d.cacheDir("rclone", t, keep)
+	if err != nil {
+		return nil, err
 	}
 	dir, err := d.mountPoint("rclone", t)
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"mount", ":http:", dir, "--http-url", d.server.url + "/" + plainDir + "/" + t.name + "/",
+	return d.mountByDaemon(ctx, dir, rcloneMount(d.server, plainDir+"/"+t.name, cache, dir), nil)
+}
+
+// rcloneMount mounts a directory of the server's, nothing of which changes.
+func rcloneMount(s *server, from, cache, dir string) *exec.Cmd {
+	args := []string{"mount", ":http:", dir, "--http-url", s.url + "/" + from + "/",
 		"--read-only", "--file-perms", "0755", "--config", os.DevNull, "--cache-dir", cache, "--vfs-cache-mode", "full",
 		"--dir-cache-time", "1000h", "--attr-timeout", "1h", "--poll-interval", "0"}
-	if d.server.ca != "" {
-		args = append(args, "--ca-cert", d.server.ca)
+	if s.ca != "" {
+		args = append(args, "--ca-cert", s.ca)
 	}
-	return d.mountByDaemon(ctx, dir, exec.Command("rclone", args...), nil)
+	return exec.Command("rclone", args...)
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +31,7 @@ type results struct {
 	Served   []served          `json:"served"`
 	Many     []walked          `json:"many"`
 	Skipped  []string          `json:"skipped"`
+	Seconds  float64           `json:"seconds"` // that the whole run took
 }
 
 type linkInfo struct {
@@ -45,6 +48,7 @@ type machine struct {
 	Arch       string `json:"arch"`
 	Memory     int64  `json:"memory_bytes"`
 	FS         string `json:"native_fs"`
+	HaltPoll   string `json:"guest_halt_poll_ns,omitempty"` // of a virtual machine: 0 makes every wake-up dear
 	LoadBefore string `json:"load_before"` // others at work make noise of the figures
 	LoadAfter  string `json:"load_after"`
 }
@@ -62,6 +66,9 @@ func newResults(ctx context.Context, o *options, s *site) *results {
 	unix.Uname(&uts)
 	r.Machine.Kernel = unix.ByteSliceToString(uts.Release[:])
 	r.Machine.Model = field("/proc/cpuinfo", "model name")
+	if ns, err := os.ReadFile("/sys/module/haltpoll/parameters/guest_halt_poll_ns"); err == nil {
+		r.Machine.HaltPoll = strings.TrimSpace(string(ns))
+	}
 	if out, err := output(ctx, 10*time.Second, "df", "--output=fstype", s.dir); err == nil {
 		_, fs, _ := strings.Cut(string(out), "\n") // after the head
 		r.Machine.FS = strings.TrimSpace(fs)
@@ -71,24 +78,106 @@ func newResults(ctx context.Context, o *options, s *site) *results {
 		"aysfs": {filepath.Join(s.bin, "aysfs"), "-version"}, "nginx": {nginx, "-v"}, "go": {"go", "version"},
 		"python": {"python3", "--version"}, "squashfuse": {"squashfuse_ll", "--version"},
 		"mksquashfs": {"mksquashfs", "-version"}, "rclone": {"rclone", "version"},
-		"restic": {"restic", "version"}, "desync": {"desync", "--version"},
+		"restic": {"restic", "version"}, "sshfs": {"sshfs", "--version"}, "sshd": {findSSHD(), "-V"},
+		"curl": {"curl", "--version"},
 	} {
-		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-		// Some say it on stderr, or call it a failure.
-		if out, _ := exec.CommandContext(ctx, call[0], call[1:]...).CombinedOutput(); len(out) > 0 {
-			r.Versions[name] = firstLine(string(bytes.TrimSpace(out)))
+		if v, _, _ := strings.Cut(version(ctx, name, call), " ("); v != "" {
+			r.Versions[name] = v
 		}
-		cancel()
+	}
+	if path, err := exec.LookPath("desync"); err == nil {
+		// It does not tell its version.
+		if out, err := output(ctx, 10*time.Second, "go", "version", "-m", path); err == nil {
+			r.Versions["desync"] = moduleVersion(out)
+		}
 	}
 	return r
 }
 
-func (r *results) write(file string) error {
+// version is the line in which a program tells its version.
+func version(ctx context.Context, name string, call []string) string {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	// Some say it on stderr, or call it a failure.
+	out, _ := exec.CommandContext(ctx, call[0], call[1:]...).CombinedOutput()
+	return versionLine(name, string(out))
+}
+
+// versionLine is the first line that has a figure, if need be without the name.
+func versionLine(name, text string) (found string) {
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case !strings.ContainsAny(line, "0123456789"):
+		case strings.Contains(strings.ToLower(line), name):
+			return line
+		case found == "":
+			found = line
+		}
+	}
+	return found
+}
+
+// moduleVersion finds the main module's in what go version -m prints.
+func moduleVersion(b []byte) string {
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 2 && f[0] == "mod" {
+			return f[2]
+		}
+	}
+	return ""
+}
+
+func (r *results) empty() bool {
+	return len(r.Samples) == 0 && len(r.Publish) == 0 && len(r.Many) == 0 && len(r.Served) == 0
+}
+
+// keep prints the results, and writes them to a directory in all forms.
+func (r *results) keep(dir string) error {
+	r.print(os.Stdout)
+	file := filepath.Join(dir, "bench-"+r.Time.Format("20060102-150405")+".json")
 	b, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(file, append(b, '\n'), 0o644)
+	if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("\nall measurements: %s\n", file)
+	return r.render(dir)
+}
+
+// render writes the tables as Markdown and the chart.
+func (r *results) render(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name  string
+		write func(io.Writer)
+	}{{"table.md", r.markdown}, {"chart.svg", r.chart}} {
+		var text bytes.Buffer
+		f.write(&text)
+		file := filepath.Join(dir, f.name)
+		if err := os.WriteFile(file, text.Bytes(), 0o644); err != nil {
+			return err
+		}
+		fmt.Println("written:", file)
+	}
+	return nil
+}
+
+// readResults reads what keep wrote.
+func readResults(file string) (*results, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	r := &results{}
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
 }
 
 // of returns the samples of one work on one file system in one condition.

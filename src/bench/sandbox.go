@@ -78,10 +78,11 @@ func requirements() error {
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		return fmt.Errorf("the link needs /dev/net/tun: %w", err)
 	}
-	if _, err := findNginx(); err != nil {
-		return err
+	if why := missing("curl"); why != "" {
+		return errors.New(why + ": apt-get install curl")
 	}
-	return nil
+	_, err := findNginx()
+	return err
 }
 
 // furnish makes the sandbox a place to work in.
@@ -91,6 +92,10 @@ func furnish() error {
 	}
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc of the new namespace: %w", err)
+	}
+	// sshd wants a directory below, and mount(8) writes there.
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mount tmpfs at /run: %w", err)
 	}
 	return nil
 }

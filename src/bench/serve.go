@@ -47,8 +47,8 @@ var serveWorks = []serveWork{{"serve256", 256}, {"serve4k", 4 << 10}, {"serve256
 const (
 	hotBlobs   = 64 // of each size
 	serveWarm  = 300 * time.Millisecond
-	serveTime  = 3 * time.Second
-	serveQuick = time.Second
+	serveTime  = time.Second
+	serveQuick = time.Second / 2
 )
 
 var serveClients = []int{1, 8, 64}
@@ -68,7 +68,7 @@ func serveNames() (names []string) {
 
 // measureServe has ays_cache and an nginx that serves the same store from disk
 // answer the same requests.
-func (b *bencher) measureServe(ctx context.Context) error {
+func (b *bencher) measureServe(ctx context.Context, run int) error {
 	var chosen []serveWork
 	for _, w := range serveWorks {
 		if b.o.works == nil || slices.Contains(b.o.works, w.name) {
@@ -80,33 +80,30 @@ func (b *bencher) measureServe(ctx context.Context) error {
 	}
 	for _, name := range []string{"ays", "ays_cache"} {
 		if why := missing(filepath.Join(b.site.bin, name)); why != "" {
-			b.skip("serve", why)
-			return nil
+			return fmt.Errorf("%w: %s", errAbsent, why)
 		}
 	}
 	if err := loopbackUp(); err != nil {
-		return fmt.Errorf("serve: %w", err)
+		return err
 	}
 	servers, requests, err := b.startServers(ctx, chosen)
 	for _, s := range servers {
 		defer s.stop()
 	}
 	if err != nil {
-		return fmt.Errorf("serve: %w", err)
+		return err
 	}
 	for _, w := range chosen {
-		for run := range b.o.runs {
-			for _, clients := range serveClients {
-				for _, s := range servers {
-					out, err := b.serve(ctx, s, w, clients, requests[w.name])
-					if err != nil {
-						return fmt.Errorf("%s: %s with %d clients: %w", w.name, s.name, clients, err)
-					}
-					out.Run = run + 1
-					b.say("%-9s %-9s %2d clients run %d  %8.0f/s  %7.1f MB/s  p50 %s  p99 %s  %d MiB", w.name, s.name, clients, out.Run,
-						out.Rate, out.Bytes/1e6, seconds(out.P50), seconds(out.P99), out.Memory>>10)
-					b.res.Served = append(b.res.Served, *out)
+		for _, clients := range serveClients {
+			for _, s := range servers {
+				out, err := b.serve(ctx, s, w, clients, requests[w.name])
+				if err != nil {
+					return fmt.Errorf("%s: %s with %d clients: %w", w.name, s.name, clients, err)
 				}
+				out.Run = run + 1
+				b.say("%-9s %-9s %2d clients run %d  %8.0f/s  %7.1f MB/s  p50 %s  p99 %s  %d MiB", w.name, s.name, clients, out.Run,
+					out.Rate, out.Bytes/1e6, seconds(out.P50), seconds(out.P99), out.Memory>>10)
+				b.res.Served = append(b.res.Served, *out)
 			}
 		}
 	}
@@ -123,6 +120,9 @@ type hotServer struct {
 // a server is asked for is hot from then on.
 func (b *bencher) startServers(ctx context.Context, chosen []serveWork) (servers []hotServer, requests map[string][][]byte, err error) {
 	dir := b.site.path("serve")
+	if err := os.RemoveAll(dir); err != nil { // of a run before
+		return nil, nil, err
+	}
 	source, store := filepath.Join(dir, "source"), filepath.Join(dir, "store")
 	if err := os.MkdirAll(source, 0o755); err != nil {
 		return nil, nil, err
@@ -371,4 +371,36 @@ func noise(seed string, size int) []byte {
 		b.Write(d[:])
 	}
 	return b.Bytes()[:size]
+}
+
+// serving has a row for each server, work and number of clients.
+func (r *results) serving() [][]string {
+	rows := [][]string{{"work", "clients", "server", "requests/s", "", "MB/s", "p50", "p99", "MiB"}}
+	for _, w := range serveWorks {
+		for _, clients := range serveClients {
+			of := func(server string, get func(served) float64) float64 {
+				var values []float64
+				for _, s := range r.Served {
+					if s.Work == w.name && s.Clients == clients && s.Server == server {
+						values = append(values, get(s))
+					}
+				}
+				return median(values)
+			}
+			rate := func(s served) float64 { return s.Rate }
+			for _, server := range []string{"nginx", "ays_cache"} {
+				n := of(server, rate)
+				if n == 0 {
+					continue
+				}
+				rows = append(rows, []string{
+					w.name, fmt.Sprint(clients), server, fmt.Sprintf("%.0f", n), ratio(n, of("nginx", rate)),
+					fmt.Sprintf("%.1f", of(server, func(s served) float64 { return s.Bytes })/1e6),
+					seconds(of(server, func(s served) float64 { return s.P50 })), seconds(of(server, func(s served) float64 { return s.P99 })),
+					fmt.Sprintf("%.0f", of(server, func(s served) float64 { return float64(s.Memory) })/1024),
+				})
+			}
+		}
+	}
+	return rows
 }

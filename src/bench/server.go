@@ -9,10 +9,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +24,7 @@ import (
 // they lie in root.
 type server struct {
 	*process
+	far  *link.Thread // where it runs
 	root string
 	url  string
 	ca   string // file with the certificate, where url is https
@@ -76,7 +75,7 @@ func startServer(ctx context.Context, dir, root string, far *link.Thread, h2 boo
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s := &server{root: root, url: "http://" + link.FarIP, log: filepath.Join(dir, "requests")}
+	s := &server{far: far, root: root, url: "http://" + link.FarIP, log: filepath.Join(dir, "requests")}
 	cert := filepath.Join(dir, "cert.pem")
 	if err := makeCertificate(cert, filepath.Join(dir, "key.pem")); err != nil {
 		return nil, err
@@ -130,28 +129,25 @@ func (s *server) makeZeros() error {
 	return os.Truncate(name, 16<<30)
 }
 
-// get downloads n bytes in one request over a new connection, as curl would:
-// what the link takes for them at the least.
+// get has curl download n bytes in one request: what the link takes for them at
+// the least.
 func (s *server) get(ctx context.Context, n int64) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	tr := &http.Transport{ReadBufferSize: 256 << 10}
-	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+link.FarIP+"/"+zeros, nil)
-	if err != nil {
-		return 0, err
+	return s.curl(ctx, "-r", fmt.Sprintf("0-%d", max(n, 1)-1), "-o", os.DevNull, s.url+"/"+zeros)
+}
+
+// download has curl download a file of the server's.
+func (s *server) download(ctx context.Context, name, to string) error {
+	_, err := s.curl(ctx, "-o", to, s.url+"/"+name)
+	return err
+}
+
+func (s *server) curl(ctx context.Context, args ...string) (time.Duration, error) {
+	args = append([]string{"-sSf"}, args...)
+	if s.ca != "" {
+		args = append(args, "--cacert", s.ca)
 	}
-	req.Header.Set("Range", fmt.Sprintf("bytes=0-%d", max(n, 1)-1))
 	began := time.Now()
-	resp, err := (&http.Client{Transport: tr}).Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	got, err := io.Copy(io.Discard, resp.Body)
-	if err == nil && got != max(n, 1) {
-		err = fmt.Errorf("got %d of %d bytes: %s", got, n, resp.Status)
-	}
+	err := runQuietly(ctx, time.Minute, "curl", args...)
 	return time.Since(began), err
 }
 

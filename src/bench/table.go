@@ -3,30 +3,81 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// print shows the medians.
-func (r *results) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%d × %s, Linux %s, %s, load %s before and %s after\n", r.Machine.CPUs, r.Machine.Model, r.Machine.Kernel,
-		r.Machine.FS, firstWord(r.Machine.LoadBefore), firstWord(r.Machine.LoadAfter))
-	fmt.Fprintf(w, "%s\nlink: %.0f ms round trip, %.0f Mbit/s, %s\n", r.Versions["aysfs"], r.Link.RoundTripMS, r.Link.Mbits, r.Link.Protocol)
-	for _, t := range []struct {
-		title string
-		rows  [][]string
-	}{
-		{"Seconds, and times what " + reference + " takes (cold: times its disk)", r.times()},
-		{"Over the link, mount included; one GET is a single download of as many bytes", r.network()},
-		{"The client after the work: memory in MiB, processor seconds since it started", r.clients()},
-		{"A walk of very many files, cold: what the client has in memory", r.many()},
-		{"Hot blobs from a server on this machine, over connections that stay; times nginx, which has them on disk", r.serving()},
-		{"Publishing the Go tree, and times a copy of it", r.publishing()},
+// section is a table and what it shows.
+type section struct {
+	title string
+	rows  [][]string // the first is the head
+	note  string     // below it
+	long  bool       // for who wants to know it exactly
+}
+
+// sections are all tables that have something to show.
+func (r *results) sections() (all []section) {
+	goals, open := r.goals()
+	for _, s := range []section{
+		{title: "What it is to cost, and what it does", rows: goals, note: open},
+		{title: "Cold: an empty cache, times what " + reference + " takes with the kernel's caches dropped. Who fetches a whole image first has that counted", rows: r.times(cold)},
+		{title: "Disk-warm: the kernel's caches dropped, times " + reference + " with the same", rows: r.times(disk)},
+		{title: "Page-warm: everything in the kernel's caches, times " + reference, rows: r.times(page)},
+		{title: "Over the link, cold, from the mount to the end of the work; curl is one download of as many bytes as the tree has", rows: r.network(), long: true},
+		{title: "Resident memory of what serves the mount, MiB, cold: after the work, and at its peak; processor seconds since it started", rows: r.clients(), long: true},
+		{title: "A walk of very many files, cold: what the client has in memory", rows: r.many()},
+		{title: "Hot blobs from a server on this machine, over connections that stay; times nginx, which has them on disk", rows: r.serving()},
+		{title: "Publishing the Go tree, and times a copy of it", rows: r.publishing()},
 	} {
-		if len(t.rows) > 1 {
-			fmt.Fprintf(w, "\n%s\n\n", t.title)
-			writeTable(w, t.rows)
+		if len(s.rows) > 1 {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// about says what was measured on.
+func (r *results) about() []string {
+	var versions []string
+	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
+		v := r.Versions[name]
+		if !strings.Contains(strings.ToLower(v), name) {
+			v = name + " " + v
+		}
+		versions = append(versions, v)
+	}
+	var trees []string
+	for _, name := range slices.Sorted(maps.Keys(r.Trees)) {
+		t := r.Trees[name]
+		trees = append(trees, fmt.Sprintf("%s has %d files, %.0f MB", name, t.Files, float64(t.Bytes)/1e6))
+	}
+	runs := 0
+	for _, s := range r.Samples {
+		runs = max(runs, s.Run)
+	}
+	idle := ""
+	if r.Machine.HaltPoll == "0" {
+		idle = ", its processors asleep as soon as they are idle"
+	}
+	return []string{
+		fmt.Sprintf("%d × %s%s, Linux %s, %s; load %s before and %s after; %.1f minutes", r.Machine.CPUs, r.Machine.Model, idle, r.Machine.Kernel,
+			r.Machine.FS, firstWord(r.Machine.LoadBefore), firstWord(r.Machine.LoadAfter), r.Seconds/60),
+		fmt.Sprintf("Link: %.0f ms round trip, %.0f Mbit/s, %s; medians of up to %d runs", r.Link.RoundTripMS, r.Link.Mbits, r.Link.Protocol, runs),
+		"Trees: " + strings.Join(trees, "; "),
+		strings.Join(versions, "; "),
+	}
+}
+
+// print shows everything to who waits for it.
+func (r *results) print(w io.Writer) {
+	fmt.Fprintf(w, "\n%s\n", strings.Join(r.about(), "\n"))
+	for _, s := range r.sections() {
+		fmt.Fprintf(w, "\n%s\n\n", s.title)
+		writeTable(w, s.rows)
+		if s.note != "" {
+			fmt.Fprintf(w, "\n%s\n", s.note)
 		}
 	}
 	for _, s := range r.Skipped {
@@ -34,6 +85,39 @@ func (r *results) print(w io.Writer) {
 	}
 	if len(r.Skipped) > 0 {
 		fmt.Fprintln(w)
+	}
+}
+
+// markdown writes the same for a README.
+func (r *results) markdown(w io.Writer) {
+	for _, s := range r.sections() {
+		if s.long {
+			fmt.Fprintf(w, "<details><summary>%s</summary>\n\n", s.title)
+		} else {
+			fmt.Fprintf(w, "%s:\n\n", s.title)
+		}
+		for i, row := range s.rows {
+			for len(row) < len(s.rows[0]) {
+				row = append(row, "")
+			}
+			fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
+			if i == 0 {
+				fmt.Fprintf(w, "|%s\n", strings.Repeat(" --- |", len(row)))
+			}
+		}
+		fmt.Fprintln(w)
+		if s.note != "" {
+			fmt.Fprintf(w, "%s\n\n", s.note)
+		}
+		if s.long {
+			fmt.Fprint(w, "</details>\n\n")
+		}
+	}
+	for _, line := range r.about() {
+		fmt.Fprintf(w, "%s.\n", line)
+	}
+	for _, s := range r.Skipped {
+		fmt.Fprintf(w, "Skipped: %s.\n", firstLine(s))
 	}
 }
 
@@ -54,70 +138,72 @@ func (r *results) driversSeen() []string {
 	return r.seen(driverNames(), func(s sample) string { return s.Driver })
 }
 
-// place is where a row of a table comes from.
-type place struct{ when, driver string }
-
-// placesSeen are all conditions of all drivers.
-func (r *results) placesSeen() (all []place) {
-	for _, when := range conditions {
-		for _, d := range r.driversSeen() {
-			all = append(all, place{when, d})
+// times has a row for each driver and a column for each work.
+func (r *results) times(when string) [][]string {
+	var names []string
+	for _, work := range r.worksSeen() {
+		if slices.ContainsFunc(r.Samples, func(s sample) bool { return s.Work == work && s.When == when }) {
+			names = append(names, work)
 		}
 	}
-	return all
-}
-
-func (r *results) times() [][]string {
-	drivers := r.driversSeen()
-	rows := [][]string{append([]string{"work", "when"}, drivers...)}
-	for _, work := range r.worksSeen() {
-		for _, when := range conditions {
-			row := []string{work, when}
-			any := false
-			for _, d := range drivers {
-				text := r.time(work, when, d)
-				any = any || text != ""
-				row = append(row, text)
-			}
-			if any {
-				rows = append(rows, row)
-			}
+	rows := [][]string{append([]string{""}, names...)}
+	if len(names) == 0 {
+		return rows
+	}
+	for _, d := range r.driversSeen() {
+		row := []string{d}
+		any := false
+		for _, work := range names {
+			text := r.time(work, when, d)
+			any = any || text != ""
+			row = append(row, text)
+		}
+		if any {
+			rows = append(rows, row)
 		}
 	}
 	return rows
 }
 
-// time is one cell: the median, and how it compares with the reference.
-func (r *results) time(work, when, driver string) string {
+// took is the median time of a work; why says that there is none, empty if none
+// was to be measured.
+func (r *results) took(work, when, driver string) (median float64, why string) {
 	samples := r.of(work, when, driver)
-	if len(samples) == 0 {
-		return ""
-	}
 	for _, s := range samples {
 		switch {
 		case s.Problem == "":
 		case s.Problem == errTooLong.Error():
-			return "> " + seconds(s.Seconds)
+			return 0, "> " + seconds(s.Seconds)
 		default:
-			return "failed"
+			return 0, "failed"
 		}
 	}
-	took := medianOf(samples, func(s sample) float64 { return s.Seconds })
+	return medianOf(samples, func(s sample) float64 { return s.Seconds }), ""
+}
+
+// time is one cell: the median, and how it compares with the reference.
+func (r *results) time(work, when, driver string) string {
+	took, why := r.took(work, when, driver)
+	if took == 0 {
+		return why
+	}
 	if driver == reference {
 		return seconds(took)
 	}
 	if when == cold {
 		when = disk
 	}
-	return seconds(took) + " " + ratio(took, medianOf(r.of(work, when, reference), func(s sample) float64 { return s.Seconds }))
+	native, _ := r.took(work, when, reference)
+	return strings.TrimSpace(seconds(took) + " " + ratio(took, native))
 }
 
+// network has a row for each driver and work, cold.
 func (r *results) network() [][]string {
-	rows := [][]string{{"work", "when", "driver", "time", "one GET", "", "requests", "connections", "MB down", "MB up"}}
+	rows := [][]string{{"work", "driver", "mount", "time", "curl", "", "requests", "connections", "MB down", "MB up"}}
 	for _, work := range r.worksSeen() {
-		for _, at := range r.placesSeen() {
-			s := r.of(work, at.when, at.driver)
-			if len(s) == 0 || s[0].Net == nil || s[0].Problem != "" {
+		for _, d := range r.driversSeen() {
+			s := slices.DeleteFunc(r.of(work, cold, d), func(s sample) bool { return s.Net == nil || s.Problem != "" })
+			if len(s) == 0 {
 				continue
 			}
 			took := medianOf(s, func(s sample) float64 { return s.Seconds })
@@ -125,9 +211,15 @@ func (r *results) network() [][]string {
 			if get := medianOf(s, func(s sample) float64 { return s.Net.OneGet }); get > 0 {
 				oneGet, times = seconds(get), ratio(took, get)
 			}
-			rows = append(rows, []string{work, at.when, at.driver, seconds(took), oneGet, times,
-				fmt.Sprintf("%.0f", medianOf(s, func(s sample) float64 { return float64(s.Net.Requests) })),
-				fmt.Sprintf("%.0f", medianOf(s, func(s sample) float64 { return float64(s.Net.Connections) })),
+			count := func(get func(*netUse) int64) string {
+				return fmt.Sprintf("%.0f", medianOf(s, func(s sample) float64 { return float64(get(s.Net)) }))
+			}
+			requests := "" // of no server of ours
+			if s[0].Net.Requests > 0 {
+				requests = count(func(n *netUse) int64 { return n.Requests })
+			}
+			rows = append(rows, []string{work, d, seconds(medianOf(s, func(s sample) float64 { return s.Mount })), seconds(took), oneGet, times,
+				requests, count(func(n *netUse) int64 { return n.Connections }),
 				fmt.Sprintf("%.1f", medianOf(s, func(s sample) float64 { return float64(s.Net.Down) })/1e6),
 				fmt.Sprintf("%.1f", medianOf(s, func(s sample) float64 { return float64(s.Net.Up) })/1e6)})
 		}
@@ -135,112 +227,24 @@ func (r *results) network() [][]string {
 	return rows
 }
 
+// clients has a row for each driver and work, cold.
 func (r *results) clients() [][]string {
-	rows := [][]string{{"work", "when", "driver", "RssAnon", "RssFile", "VmHWM", "CPU s"}}
+	rows := [][]string{{"work", "driver", "VmRSS", "RssAnon", "RssFile", "VmHWM", "CPU s"}}
 	for _, work := range r.worksSeen() {
-		for _, at := range r.placesSeen() {
-			s := slices.DeleteFunc(r.of(work, at.when, at.driver), func(s sample) bool { return s.Client == nil })
+		for _, d := range r.driversSeen() {
+			s := slices.DeleteFunc(r.of(work, cold, d), func(s sample) bool { return s.Client == nil })
 			if len(s) == 0 {
 				continue
 			}
-			mib := func(get func(*usage) int64) string {
-				return fmt.Sprintf("%.1f", medianOf(s, func(s sample) float64 { return float64(get(s.Client)) })/1024)
+			row := []string{work, d}
+			for _, get := range []func(*usage) int64{
+				func(u *usage) int64 { return u.rss() }, func(u *usage) int64 { return u.RssAnon },
+				func(u *usage) int64 { return u.RssFile }, func(u *usage) int64 { return u.VmHWM },
+			} {
+				row = append(row, fmt.Sprintf("%.1f", medianOf(s, func(s sample) float64 { return float64(get(s.Client)) })/1024))
 			}
-			rows = append(rows, []string{work, at.when, at.driver,
-				mib(func(u *usage) int64 { return u.RssAnon }), mib(func(u *usage) int64 { return u.RssFile }), mib(func(u *usage) int64 { return u.VmHWM }),
-				fmt.Sprintf("%.2f", medianOf(s, func(s sample) float64 { return s.Client.CPU }))})
+			rows = append(rows, append(row, fmt.Sprintf("%.2f", medianOf(s, func(s sample) float64 { return s.Client.CPU }))))
 		}
-	}
-	return rows
-}
-
-// serving has a row for each server, work and number of clients.
-func (r *results) serving() [][]string {
-	rows := [][]string{{"work", "clients", "server", "requests/s", "", "MB/s", "p50", "p99", "MiB"}}
-	for _, w := range serveWorks {
-		for _, clients := range serveClients {
-			of := func(server string, get func(served) float64) float64 {
-				var values []float64
-				for _, s := range r.Served {
-					if s.Work == w.name && s.Clients == clients && s.Server == server {
-						values = append(values, get(s))
-					}
-				}
-				return median(values)
-			}
-			rate := func(s served) float64 { return s.Rate }
-			for _, server := range []string{"nginx", "ays_cache"} {
-				n := of(server, rate)
-				if n == 0 {
-					continue
-				}
-				rows = append(rows, []string{
-					w.name, fmt.Sprint(clients), server, fmt.Sprintf("%.0f", n), ratio(n, of("nginx", rate)),
-					fmt.Sprintf("%.1f", of(server, func(s served) float64 { return s.Bytes })/1e6),
-					seconds(of(server, func(s served) float64 { return s.P50 })), seconds(of(server, func(s served) float64 { return s.P99 })),
-					fmt.Sprintf("%.0f", of(server, func(s served) float64 { return float64(s.Memory) })/1024),
-				})
-			}
-		}
-	}
-	return rows
-}
-
-// publishing has a row for each step and two columns for each program: what it
-// took, and how many times what a copy took. Sizes are next to the tree's own.
-func (r *results) publishing() [][]string {
-	if len(r.Publish) == 0 {
-		return nil
-	}
-	var programs []string
-	for _, p := range r.Publish {
-		if !slices.Contains(programs, p.Program) {
-			programs = append(programs, p.Program)
-		}
-	}
-	of := func(program string, get func(published) float64) float64 {
-		var values []float64
-		for _, p := range r.Publish {
-			if p.Program == program {
-				values = append(values, get(p))
-			}
-		}
-		return median(values)
-	}
-	head := []string{""}
-	for _, program := range programs {
-		head = append(head, program, "")
-	}
-	rows := [][]string{head}
-	for _, s := range []struct {
-		name string
-		took func(published) float64
-	}{
-		{"copy", func(p published) float64 { return p.Copy }},
-		{"first", func(p published) float64 { return p.First }},
-		{"unchanged", func(p published) float64 { return p.Unchanged }},
-		{fmt.Sprintf("%d files changed", r.Publish[0].Files), func(p published) float64 { return p.Changed }},
-	} {
-		row := []string{s.name}
-		for _, program := range programs {
-			took := of(program, s.took)
-			row = append(row, seconds(took), ratio(took, of(program, func(p published) float64 { return p.Copy })))
-		}
-		rows = append(rows, row)
-	}
-	for _, s := range []struct {
-		name  string
-		bytes func(published) int64
-	}{
-		{"stored", func(p published) int64 { return p.Stored }},
-		{"more with the changed files", func(p published) int64 { return p.Grown }},
-	} {
-		row := []string{s.name}
-		for _, program := range programs {
-			n := of(program, func(p published) float64 { return float64(s.bytes(p)) })
-			row = append(row, mib(int64(n)), ratio(n, of(program, func(p published) float64 { return float64(p.Tree) })))
-		}
-		rows = append(rows, row)
 	}
 	return rows
 }
@@ -273,28 +277,29 @@ func ratio(a, b float64) string {
 	return fmt.Sprintf("%.2f×", a/b)
 }
 
-// writeTable writes rows in columns: words to the left, all that has figures to
-// the right. The first row is the head.
+// writeTable writes rows in columns: words to the left, figures to the right. The
+// first row is the head.
 func writeTable(w io.Writer, rows [][]string) {
 	var widths []int
-	var words []bool
+	var figures, sentences []bool
 	for i, row := range rows {
 		for k, cell := range row {
 			if k == len(widths) {
-				widths, words = append(widths, 0), append(words, true)
+				widths, figures, sentences = append(widths, 0), append(figures, false), append(sentences, false)
 			}
 			widths[k] = max(widths[k], utf8.RuneCountInString(cell))
-			words[k] = words[k] && (i == 0 || !strings.ContainsAny(cell, "0123456789") || k == 0)
+			figures[k] = figures[k] || i > 0 && strings.ContainsAny(cell, "0123456789")
+			sentences[k] = sentences[k] || k == 0 || i > 0 && len(strings.Fields(cell)) > 4
 		}
 	}
 	for _, row := range rows {
 		var line strings.Builder
 		for k, cell := range row {
 			pad := strings.Repeat(" ", widths[k]-utf8.RuneCountInString(cell))
-			if words[k] {
-				line.WriteString(cell + pad + "  ")
-			} else {
+			if figures[k] && !sentences[k] {
 				line.WriteString(pad + cell + "  ")
+			} else {
+				line.WriteString(cell + pad + "  ")
 			}
 		}
 		fmt.Fprintln(w, strings.TrimRight(line.String(), " "))

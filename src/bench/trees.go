@@ -28,7 +28,7 @@ type tree struct {
 type maker func(ctx context.Context, dir string, quick bool) error
 
 // errAbsent wraps why something can't be measured here.
-var errAbsent = errors.New("skipped")
+var errAbsent = errors.New("can't be measured here")
 
 var makers = map[string]maker{"go": makeGo, "big": makeBig, "python": makePython}
 

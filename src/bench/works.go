@@ -32,21 +32,31 @@ type work struct {
 	// programs are what it runs that is not in the tree: they are read before,
 	// so that they don't come from a cold disk.
 	programs []string
-	slow     bool // only where it is asked for; has ten times the limit
+	// peers do it, too.
+	peers bool
+	// whole means that it reads every byte of the tree.
+	whole bool
+	// asked means that it is done only where it is asked for.
+	asked bool
+	// long has ten times the limit, is done once, and unless it or they are asked
+	// for by the reference and the subject alone, page.
+	long bool
 }
 
 var works = []work{
-	{name: "find", tree: "go", run: command("find", "."), programs: []string{"find"}},
+	{name: "find", tree: "go", run: command("find", "."), programs: []string{"find"}, peers: true},
 	{name: "ls", tree: "go", run: command("ls", "-lR", "."), programs: []string{"ls"}},
-	{name: "stat", tree: "go", run: statAll},
-	{name: "tar", tree: "go", run: command("tar", "-cf", "-", "."), programs: []string{"tar"}},
-	{name: "grep", tree: "go", run: grep, programs: []string{"grep"}},
-	{name: "python", tree: "python", run: python},
-	{name: "big", tree: "big", run: readAll},
+	{name: "stat", tree: "go", run: statAll, asked: true},
+	{name: "tar", tree: "go", run: command(tarArgs...), programs: []string{"tar"}, peers: true, whole: true},
+	{name: "grep", tree: "go", run: grep, programs: []string{"grep"}, whole: true},
+	{name: "python", tree: "python", run: python, peers: true},
+	{name: "big", tree: "big", run: readAll, peers: true, whole: true},
 	{name: "rand1", tree: "big", run: randomReads(1)},
 	{name: "rand8", tree: "big", run: randomReads(8)},
-	{name: "build", tree: "go", run: buildStd, slow: true},
+	{name: "build", tree: "go", run: buildStd, long: true},
 }
+
+var tarArgs = []string{"tar", "-cf", "-", "."}
 
 func workNames() (names []string) {
 	for _, w := range works {

@@ -29,11 +29,15 @@ type Options struct {
 }
 
 // Room is made before there is none: when less than lowRoom of what the files
-// may take is left, blobs go until they take keepShare.
+// may take is left, or than is written at once, blobs go until they take keepShare.
 const (
 	roomEvery = 5 * time.Second
 	lowRoom   = 0.05
 	keepShare = 0.85
+	// burst is about what the store writes at once, in bytes, where that is not more
+	// than burstShare of all.
+	burst      = 8 << 20
+	burstShare = 0.25
 )
 
 // Embedded is a DB in this process: ledis on bolt files.
@@ -109,27 +113,49 @@ func (e *Embedded) Close() error {
 func (e *Embedded) keepRoom(ctx context.Context) {
 	tick := time.NewTicker(roomEvery)
 	defer tick.Stop()
+	wrote := e.store.Wrote()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			wrote = e.store.Wrote()
+		case <-wrote:
 		}
-		if freed, err := e.makeRoom(ctx); err != nil && ctx.Err() == nil {
+		freed, err := e.makeRoom(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
 			e.log.Warn("make room", "op", "evict", "freed", freed, "err", err)
-		} else if freed > 0 {
+		case freed > 0:
 			e.log.Info("made room", "op", "evict", "freed", freed)
+			continue
+		}
+		if e.low() {
+			wrote = nil // there is none to be had for now
 		}
 	}
+}
+
+// low tells whether there is little room.
+func (e *Embedded) low() bool {
+	room := e.store.Room()
+	return room < lowest(e.store.Stats().Bytes+room)
+}
+
+// lowest is the room below which more is made, where the files may take limit.
+func lowest(limit int64) int64 {
+	return max(int64(lowRoom*float64(limit)), min(burst, int64(burstShare*float64(limit))))
 }
 
 func (e *Embedded) makeRoom(ctx context.Context) (freed int64, err error) {
 	room, st := e.store.Room(), e.store.Stats()
 	limit := st.Bytes + room
-	if float64(room) >= lowRoom*float64(limit) {
+	low := lowest(limit)
+	if room >= low {
 		return 0, nil
 	}
-	return e.store.Evict(ctx, "", int64(keepShare*float64(limit))-st.MainBytes, time.Time{})
+	target := min(int64(keepShare*float64(limit)), limit-low-low/2)
+	return e.store.Evict(ctx, "", target-st.MainBytes, time.Time{})
 }
 
 func (e *Embedded) Blob(ctx context.Context, domain string, d digest.Digest) (tier.Blob, error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -46,9 +47,18 @@ type gridCache struct {
 func newGridCache(cfg config.Grid, timeout time.Duration) *gridCache {
 	return &gridCache{
 		cfg: cfg, name: cfg.URL.Host + cfg.URL.Path, again: make(chan struct{}, 1), gone: make(chan struct{}),
-		http:   http.Client{Timeout: min(timeout, 10*time.Second), Transport: &http.Transport{Proxy: nil, IdleConnTimeout: time.Minute}},
+		http: http.Client{
+			Timeout: min(timeout, 10*time.Second), CheckRedirect: notElsewhere,
+			Transport: &http.Transport{Proxy: nil, IdleConnTimeout: time.Minute},
+		},
 		tokens: make(map[string]string),
 	}
+}
+
+// notElsewhere follows no redirect: what a cache is told has the stores' credentials
+// in it, and they go to the cache that the config names alone.
+func notElsewhere(req *http.Request, _ []*http.Request) error {
+	return fmt.Errorf("the cache redirects to %s://%s: set url to where it is", req.URL.Scheme, req.URL.Host)
 }
 
 // source asks the cache for the blobs of one store.
@@ -115,6 +125,7 @@ func (c *Client) introduce(g *gridCache, first func()) {
 		}
 	}()
 	pause := announceFirst
+	said := false // the log has that it can't be told
 	for {
 		ctx, cancel := context.WithTimeout(life, 3*g.http.Timeout)
 		err := g.announce(ctx, c.config(), c.version)
@@ -126,11 +137,19 @@ func (c *Client) introduce(g *gridCache, first func()) {
 		if life.Err() != nil {
 			return
 		}
+		level := slog.LevelDebug
 		if err != nil {
-			c.log.Warn("can't tell a grid cache what is mounted", "op", "announce", "tier", "grid "+g.name, "err", err, "again_in", pause)
+			if !said {
+				level = slog.LevelWarn
+			}
+			c.log.Log(life, level, "can't tell a grid cache what is mounted: it is told again until it listens, and done without meanwhile", "op", "announce", "tier", "grid "+g.name, "err", err, "again_in", pause)
 		} else {
-			c.log.Debug("told a grid cache what is mounted", "op", "announce", "tier", "grid "+g.name)
+			if said {
+				level = slog.LevelInfo
+			}
+			c.log.Log(life, level, "told a grid cache what is mounted", "op", "announce", "tier", "grid "+g.name)
 		}
+		said = err != nil
 		// A cache that often fails is told again after growing pauses only.
 		select {
 		case <-time.After(pause):

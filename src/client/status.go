@@ -13,6 +13,7 @@ import (
 func (c *Client) Status() control.Status {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
+	open, most := control.Descriptors()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := control.Status{
@@ -22,6 +23,7 @@ func (c *Client) Status() control.Status {
 			Limit: c.cfg.Main.Memory, Heap: int64(mem.HeapAlloc), Metadata: c.metadata.Size(),
 			Resident: resident(), Routines: runtime.NumGoroutine(),
 		},
+		Files: control.Files{Open: open, Most: most},
 	}
 	if c.left != nil {
 		k := c.left.News

@@ -28,6 +28,7 @@ var busy = Status{
 	ID: `odd "id"` + "\n", Version: "1.2.3", Since: time.Unix(1_700_000_000, 0), PID: 7,
 	Mounts: []Mount{{Path: "/a", Tree: "x|y(1)", Serial: 4, Inodes: 9}, {Path: "/b", Error: "no such tree"}},
 	Cache:  Cache{Path: "/var/cache/aysfs", Blobs: 12, Hits: 34},
+	Files:  Files{Open: 21, Most: 4096},
 	Stores: []Store{{Name: "s", Tier: tier.ChainStatus{
 		Fetching: []tier.Fetching{{Domain: "default"}},
 		Sources:  []tier.Stats{{Tier: "store s", Requests: 5, Hits: 3, Corrupt: 2, Bytes: 99, Latency: 1500 * time.Millisecond}},
@@ -94,6 +95,8 @@ func TestMetrics(t *testing.T) {
 		`aysfs_mount_up{mount="/a",tree="x|y(1)"} 1`,
 		`aysfs_mount_up{mount="/b",tree=""} 0`,
 		`aysfs_cache_hits_total 34`,
+		`aysfs_open_files 21`,
+		`aysfs_max_files 4096`,
 		`aysfs_fetching{store="s"} 1`,
 		`aysfs_tier_answers_total{store="s",tier="store s",answer="corrupt"} 2`,
 		`aysfs_tier_seconds_total{store="s",tier="store s"} 1.5`,
@@ -107,5 +110,17 @@ func TestMetrics(t *testing.T) {
 		if !line.MatchString(strings.TrimSuffix(l, "\n")) {
 			t.Errorf("not a line of the exposition format: %q", l)
 		}
+	}
+}
+
+func TestDescriptors(t *testing.T) {
+	before, most := Descriptors()
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if now, _ := Descriptors(); before <= 0 || now != before+1 || most < now {
+		t.Errorf("%d descriptors, and %d with one more, of at most %d", before, now, most)
 	}
 }

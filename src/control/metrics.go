@@ -96,6 +96,8 @@ func writeMetrics(w io.Writer, s Status) {
 		{"aysfs_memory_metadata_bytes", gauge, "Decoded listings and chunk lists.", s.Memory.Metadata},
 		{"aysfs_memory_resident_bytes", gauge, "Resident memory of the process, mapped cache pages included.", s.Memory.Resident},
 		{"aysfs_goroutines", gauge, "Goroutines.", int64(s.Memory.Routines)},
+		{"aysfs_open_files", gauge, "Descriptors that the process has open.", s.Files.Open},
+		{"aysfs_max_files", gauge, "Most descriptors that the process may have open.", s.Files.Most},
 	} {
 		m.head(v.name, v.kind, v.help)
 		m.value(v.name, v.value)

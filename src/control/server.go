@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Server answers on the socket.
@@ -72,16 +74,37 @@ func Serve(path string, h http.Handler, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("open the control socket: %w", err)
 	}
 	s := &Server{
-		http: &http.Server{Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute},
+		http: &http.Server{
+			Handler: h, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug), // it tells of each try
+		},
 		path: path, done: make(chan struct{}),
 	}
 	go func() {
 		defer close(s.done)
-		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(&telling{Listener: l, log: log}); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("the control socket failed", "op", "control", "err", err)
 		}
 	}()
 	return s, nil
+}
+
+// telling tells once a while that nobody can be answered for want of descriptors.
+type telling struct {
+	net.Listener
+	log  *slog.Logger
+	said time.Time
+}
+
+// Accept returns the next connection.
+func (l *telling) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) && time.Since(l.said) > time.Minute {
+		l.said = time.Now()
+		l.log.Warn("nobody can be answered on the control socket for want of descriptors: raise the limit of open files (ulimit -Hn, LimitNOFILE)",
+			"op", "control", "err", err)
+	}
+	return c, err // net/http tries again what may pass
 }
 
 // listenPrivately makes the socket under another name first, so that there is

@@ -28,6 +28,13 @@ type Status struct {
 	Seed   *Seed        `json:"seed,omitempty"` // nil: nothing came with the machine
 	Stores []Store      `json:"stores"`
 	Memory Memory       `json:"memory"`
+	Files  Files        `json:"files"`
+}
+
+// Files is what the process has of descriptors; 0 for what can't be told.
+type Files struct {
+	Open int64 `json:"open"`
+	Most int64 `json:"most"` // that it may have
 }
 
 // healthy tells which of the mounts don't show a tree. One that can't be asked for

@@ -13,8 +13,13 @@ import (
 	"github.com/mediocregopher/radix/v4"
 	"github.com/mediocregopher/radix/v4/resp/resp3"
 
+	"github.com/aysfs/aysfs/src/ledisconn"
 	"github.com/aysfs/aysfs/src/tier"
 )
+
+// maxPage bounds what redis may tell of paths at once, in bytes: a page of the log,
+// with the longest of them in each entry, has less than half of that.
+const maxPage = 64 << 20
 
 // maxConns is how many connections there are at most.
 const maxConns = 8
@@ -195,7 +200,7 @@ func (d patient) DialContext(ctx context.Context, network, addr string) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	return &patientConn{Conn: c, timeout: d.timeout}, nil
+	return ledisconn.Guard(&patientConn{Conn: c, timeout: d.timeout}, maxPage), nil
 }
 
 type patientConn struct {

@@ -5,12 +5,14 @@ import (
 	"context"
 	"crypto/md5"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
@@ -232,8 +234,45 @@ func FuzzEntry(f *testing.F) {
 		if err != nil || e.Path != path || e.Who != who {
 			t.Errorf("%q, %q: got %+v, %v from %s", path, who, e, err, line)
 		}
-		_, _ = parseEntry(0, path)
-		_, _ = parseChange(path, who)
+	})
+}
+
+// FuzzWire lets redis say anything: what is taken of it stays in the mount, and is
+// what would be written for it.
+func FuzzWire(f *testing.F) {
+	hello := sum([]byte("hello"))
+	for _, value := range []string{hello + ",5", hello + ",5,100755", hello + ",5,120777", ",0", EmptyMD5 + ",0,40755", hello + ",+5", hello + ",-0", hello + ",5,0", hello + ",5,107777777777"} {
+		f.Add("a/b", value, `[1700000000,"a/b","`+hello+`"]`)
+	}
+	for _, line := range []string{`[1.5e3,"a/\u00e9\udcff","","me"]`, `[1e40,"a",""]`, `[1,"../a",""]`, `[1,"a",""]x`, `[1,null,""]`, `[1,"\ud800\udc00",""]`, `[1,["a"],""]`, `[-1,"a\u0000",""]`, `{"a":1}`} {
+		f.Add("../a", hello+",5", line)
+	}
+	f.Fuzz(func(t *testing.T, path, value, line string) {
+		if c, err := parseChange(path, value); err == nil {
+			again, err := parseChange(path, c.value())
+			if err != nil || again != c || !filepath.IsLocal(c.Path) || c.Size < 0 || c.Mode&^(ModeKind|ModePerm) != 0 {
+				t.Fatalf("%q, %q: %+v, then %+v, %v", path, value, c, again, err)
+			}
+		} else if !errors.Is(err, ErrFormat) || strings.ContainsAny(err.Error(), "\n\r\x00\x1b") {
+			t.Fatalf("%q, %q: %v", path, value, err)
+		}
+		if e, err := parseEntry(7, line); err == nil {
+			again, err := parseEntry(7, e.encode())
+			again.Time = e.Time // which is written in whole seconds
+			if err != nil || again != e || !filepath.IsLocal(e.Path) || strings.Contains(e.Path, "\x00") {
+				t.Fatalf("%q: %+v, then %+v, %v", line, e, again, err)
+			}
+		} else if !errors.Is(err, ErrFormat) || strings.ContainsAny(err.Error(), "\n\r\x00\x1b") {
+			t.Fatalf("%q: %v", line, err)
+		}
+		raw, err := JSONPath(path).MarshalJSON()
+		var back JSONPath
+		if err == nil {
+			err = json.Unmarshal(raw, &back)
+		}
+		if err != nil || string(back) != path {
+			t.Fatalf("%q as JSON is %s, which is %q, %v", path, raw, back, err)
+		}
 	})
 }
 

@@ -118,7 +118,7 @@ func (s *Store) All(ctx context.Context) (map[string]Change, error) {
 
 // Lookup returns what became of path; ok tells whether it was ever changed.
 func (s *Store) Lookup(ctx context.Context, path string) (ch Change, ok bool, err error) {
-	var value string
+	var value beginning
 	rcv := radix.Maybe{Rcv: &value}
 	err = s.conns.use(ctx, fmt.Sprintf("look up %q of %s", path, s.mount), func(c *call) error {
 		return c.do(&rcv, "HGET", s.paths, path)
@@ -126,8 +126,16 @@ func (s *Store) Lookup(ctx context.Context, path string) (ch Change, ok bool, er
 	if err != nil || rcv.Null {
 		return Change{}, false, err
 	}
-	ch, err = parseChange(path, value)
+	ch, err = parseChange(path, string(value))
 	return ch, err == nil, err
+}
+
+// beginning keeps what is more than enough of a change's value, however long that is.
+type beginning []byte
+
+func (v *beginning) Write(b []byte) (int, error) {
+	*v = append(*v, b[:min(len(b), 1<<10-len(*v))]...)
+	return len(b), nil
 }
 
 // Size returns the length in bytes of the content that has an MD5, or

@@ -12,6 +12,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	mounts "github.com/aysfs/aysfs/src/fs"
+	"github.com/aysfs/aysfs/src/tier/disk"
 )
 
 func fuseDevice(path string) Finding {
@@ -24,6 +25,28 @@ func fuseDevice(path string) Finding {
 		return Finding{Fail, path, err.Error(), "run modprobe fuse; in a container, pass the device in: --device /dev/fuse"}
 	}
 	return Finding{Fail, path, err.Error(), "run as root; in a container, with --cap-add SYS_ADMIN and --device /dev/fuse"}
+}
+
+// configMode looks at who may read a config that has passwords.
+func configMode(file string, cfg *config.Client) []Finding {
+	secret := false
+	for _, s := range cfg.Stores {
+		secret = secret || s.Secret.Reveal() != ""
+	}
+	for _, g := range cfg.Grid {
+		secret = secret || g.Passwd.Reveal() != ""
+	}
+	for _, l := range cfg.Local {
+		secret = secret || l.Passwd.Reveal() != ""
+	}
+	for _, d := range cfg.Debug {
+		secret = secret || d.Passwd.Reveal() != ""
+	}
+	st, err := os.Stat(file)
+	if err != nil || !secret || st.Mode().Perm()&0o004 == 0 {
+		return nil
+	}
+	return []Finding{{Warn, "config " + file, "anybody may read the passwords in it", "run: chmod 640 " + file}}
 }
 
 // fewDescriptors is how many descriptors a client with many segments and
@@ -81,6 +104,11 @@ func cacheDisk(d *config.Disk) []Finding {
 			return []Finding{{Fail, about, err.Error(), "set [cache.disk] path to a directory that can be used"}}
 		}
 		at = filepath.Dir(at)
+	}
+	if at == d.Path {
+		if err := disk.CheckPrivate(at); err != nil {
+			return []Finding{{Fail, about, err.Error(), "without, nothing is kept: what others put there would be taken for what was fetched"}}
+		}
 	}
 	if err := unix.Access(at, unix.W_OK|unix.X_OK); err != nil {
 		return []Finding{{Fail, about, fmt.Sprintf("%s can't be written to: %v", at, err), "mount it writable, run as root, or set [cache.disk] path to another; without, nothing is kept"}}

@@ -17,6 +17,7 @@ var children = map[string]func(args []string) int{
 	"read under signals": readUnderSignals,
 	"work in a mount":    workInAMount,
 	"kill at a step":     traceAndKill,
+	"crowd a mount":      crowdAMount,
 }
 
 func child(t *testing.T, job string, args ...string) *exec.Cmd {

@@ -1,8 +1,14 @@
 package e2e
 
 import (
+	"crypto/tls"
 	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +17,7 @@ import (
 	"time"
 
 	"github.com/aysfs/aysfs/src/doctor"
+	"github.com/aysfs/aysfs/src/redistest"
 )
 
 func TestDoctor(t *testing.T) {
@@ -19,31 +26,9 @@ func TestDoctor(t *testing.T) {
 	store := newStore(t, "e2e|app(1)", tree)
 	c := newClient(t, store.url())
 	mount := c.mount("e2e|app(1)")
-	// examine is what it says of about, and whether all is well.
-	examine := func(about string) (found []doctor.Finding, code int) {
-		t.Helper()
-		out, err := try(t, 60*time.Second, exec.Command(ays, "doctor", "-json", "-config", c.writeConfig()))
-		var all []doctor.Finding
-		if err := json.Unmarshal([]byte(out), &all); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		for _, f := range all {
-			if strings.HasPrefix(f.About, about) {
-				found = append(found, f)
-			}
-		}
-		return found, exitCode(err)
-	}
 	want := func(about string, level doctor.Level, text string) {
 		t.Helper()
-		found, code := examine(about)
-		if len(found) == 0 {
-			t.Fatalf("says nothing of %s", about)
-		}
-		last := found[len(found)-1]
-		if last.Level != level || !strings.Contains(last.Found, text) || (last.Do == "") != (level == doctor.OK) || (code == 1) != (level == doctor.Fail) {
-			t.Errorf("of %s: exit %d, %+v, want %s, %q", about, code, found, level, text)
-		}
+		c.diagnosed(about, level, text)
 	}
 	want("/dev/fuse", doctor.OK, "")
 	want("store s", doctor.OK, "serial 1")
@@ -84,6 +69,152 @@ func TestDoctor(t *testing.T) {
 	if exitCode(err) != 1 || !strings.Contains(out, "fail  config") || !strings.Contains(out, "-> mend it") {
 		t.Errorf("%v:\n%s", err, out)
 	}
+}
+
+// diagnosed checks what ays doctor last says of about, and its exit code.
+func (c *client) diagnosed(about string, level doctor.Level, text string) {
+	c.t.Helper()
+	out, err := try(c.t, 60*time.Second, exec.Command(ays, "doctor", "-json", "-config", c.writeConfig()))
+	var all, found []doctor.Finding
+	if err := json.Unmarshal([]byte(out), &all); err != nil {
+		c.t.Fatalf("%v: %s", err, out)
+	}
+	worst := 0
+	for _, f := range all {
+		if f.Level == doctor.Fail {
+			worst = 1
+		}
+		if strings.HasPrefix(f.About, about) {
+			found = append(found, f)
+		}
+	}
+	if len(found) == 0 {
+		c.t.Fatalf("says nothing of %s", about)
+	}
+	last := found[len(found)-1]
+	if last.Level != level || !strings.Contains(last.Found, text) || (last.Do == "") != (level == doctor.OK) || exitCode(err) != worst {
+		c.t.Errorf("of %s: exit %d, %+v, want %s, %q", about, exitCode(err), found, level, text)
+	}
+}
+
+// secureStore is a store over TLS whose certificate ends then.
+func secureStore(t *testing.T, dir string, ends time.Time) (url, ca string) {
+	t.Helper()
+	ca = filepath.Join(shortDir(t), "ca.pem")
+	key := filepath.Join(filepath.Dir(ca), "key.pem")
+	certificateUntil(t, ca, key, ends)
+	cert, err := tls.LoadX509KeyPair(ca, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(http.FileServer(http.Dir(dir)))
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s.URL, ca
+}
+
+func TestDoctorOverTLS(t *testing.T) {
+	t.Parallel()
+	tree, _ := smallTree(t)
+	dir := shortDir(t)
+	publish(t, dir, "e2e|app(1)", tree)
+	for _, k := range []struct {
+		left      time.Duration
+		trusted   bool
+		level     doctor.Level
+		text      string
+		head      doctor.Level
+		headsText string
+	}{
+		{90 * 24 * time.Hour, true, doctor.OK, "ends", doctor.OK, "serial 1"},
+		{10 * 24 * time.Hour, true, doctor.Warn, "ends", doctor.OK, "serial 1"},
+		{-time.Minute, true, doctor.Fail, "ends", doctor.Fail, "expired"},
+		{90 * 24 * time.Hour, false, doctor.OK, "ends", doctor.Fail, "set ca"},
+	} {
+		url, ca := secureStore(t, dir, time.Now().Add(k.left))
+		c := newClient(t, url)
+		if k.trusted {
+			c.stor = fmt.Sprintf("ca = %q", ca)
+		}
+		c.mount("e2e|app(1)")
+		out, _ := try(t, 60*time.Second, exec.Command(ays, "doctor", "-json", "-config", c.writeConfig()))
+		var all []doctor.Finding
+		if err := json.Unmarshal([]byte(out), &all); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		ok := 0
+		for _, f := range all {
+			if f.About == "store s "+url && f.Level == k.level && strings.Contains(f.Found, "certificate "+k.text) {
+				ok++
+			}
+			if strings.HasPrefix(f.About, "store s "+url+", tree") && f.Level == k.head && strings.Contains(f.Found, k.headsText) {
+				ok++
+			}
+		}
+		if ok != 2 {
+			t.Errorf("%+v:\n%s", k, out)
+		}
+	}
+}
+
+func TestDoctorOfCaches(t *testing.T) {
+	t.Parallel()
+	tree, _ := smallTree(t)
+	store, _ := signedStore(t, tree)
+	g := newGridCache(t)
+	g.ledis = "max_size = \"1GiB\"\n[[http.user]]\nlogin = \"reader\"\npasswd = \"r\"\n"
+	g.start()
+	local, debug := redistest.Start(t, "l"), redistest.Start(t, "d")
+	_, port, _ := net.SplitHostPort(local.Addr)
+	c := newClient(t, store.url())
+	caches := func(gridPasswd, localPasswd string) {
+		c.disk = fmt.Sprintf("[[cache.local]]\nport = %s\npasswd = %q\n[[cache.grid]]\nurl = %q\nlogin = \"reader\"\npasswd = %q\n", port, localPasswd, g.url, gridPasswd)
+	}
+	caches("r", "l")
+	mount := c.debugMount(debug, "e2e|app(1)", "x")
+	c.diagnosed("grid cache "+g.url, doctor.OK, "it answers")
+	c.diagnosed("local cache 127.0.0.1:"+port, doctor.OK, "it answers")
+	c.diagnosed("redis d "+debug.Addr, doctor.OK, "it answers")
+	c.diagnosed("config", doctor.Warn, "anybody may read the passwords in it") // tests have them so
+	caches("wrong", "wrong")
+	c.diagnosed("grid cache "+g.url, doctor.Fail, "401")
+	c.diagnosed("local cache 127.0.0.1:"+port, doctor.Fail, "denied")
+	caches("r", "l")
+	c.stor = fmt.Sprintf("key = %q", publicKey(t)) // another publisher's
+	c.diagnosed("store s", doctor.Fail, "not signed by")
+	c.stor = ""
+	g.stop()
+	local.Kill()
+	debug.Kill()
+	c.diagnosed("grid cache "+g.url, doctor.Fail, "refused")
+	c.diagnosed("local cache 127.0.0.1:"+port, doctor.Fail, "refused")
+	c.diagnosed("redis d "+debug.Addr, doctor.Fail, "refused")
+	if err := os.MkdirAll(mount, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(mount, "x"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.diagnosed("mount "+mount, doctor.Warn, "not empty")
+	if err := os.Mkdir(c.cacheDir(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	c.diagnosed("disk cache", doctor.OK, "free")
+	if err := os.Chmod(c.cacheDir(), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	c.diagnosed("disk cache", doctor.Fail, "other users may write")
+
+	// A cache whose clock is another one: what is between sets the Date.
+	skewed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	defer skewed.Close()
+	c.disk = fmt.Sprintf("[[cache.grid]]\nurl = %q\n", skewed.URL)
+	c.diagnosed("grid cache "+skewed.URL, doctor.Warn, "behind the server")
 }
 
 // publicKey is a new key's public half.

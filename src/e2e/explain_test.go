@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/redistest"
 )
 
 // explain is ays explain -json of a path.
@@ -107,6 +109,61 @@ func TestExplain(t *testing.T) {
 	store.setFault(nil)
 	out := run(t, 30*time.Second, ays, "explain", "-config", filepath.Join(c.dir, "aysfs.toml"), file)
 	for _, want := range []string{"e2e|app(1), serial 1", "on this machine", "store s", "has it"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("explain does not tell %q:\n%s", want, out)
+		}
+	}
+	c.stop()
+}
+
+// TestExplainCaches: each tier is told apart, nearest first, also where one has what
+// another lacks, or is gone.
+func TestExplainCaches(t *testing.T) {
+	t.Parallel()
+	tree, names := smallTree(t)
+	store, stor := signedStore(t, tree)
+	g := startGridCache(t)
+	local := redistest.Start(t, "l")
+	_, port, _ := net.SplitHostPort(local.Addr)
+	c := newClient(t, store.url())
+	c.stor = stor
+	c.disk = fmt.Sprintf("[[cache.local]]\nport = %s\npasswd = \"l\"\n[[cache.grid]]\nurl = %q\n", port, g.url)
+	mount := c.mount("e2e|app(1)", "prefetch = 0")
+	c.start()
+	path := filepath.Join(mount, names[0])
+	// tiers is what explain says of them: name prefix -> whether it has the file.
+	tiers := func() (said []string) {
+		t.Helper()
+		e := c.explain(path)
+		for _, p := range e.Objects[0].Tiers {
+			kind, _, _ := strings.Cut(p.Tier, " ")
+			switch {
+			case p.Error != "":
+				kind += " failed"
+			case p.Has:
+				kind += " has it"
+			}
+			said = append(said, kind)
+		}
+		return said
+	}
+	if got := strings.Join(tiers(), ", "); got != "local, grid, store has it" {
+		t.Errorf("before it is read: %s", got)
+	}
+	wantContent(t, 10*time.Second, path, content(100_000))
+	if e := c.explain(path); !e.Objects[0].Here || !strings.HasPrefix(e.Objects[0].From, "grid ") {
+		t.Errorf("read by the grid cache: %+v", e.Objects[0])
+	}
+	eventually(t, 20*time.Second, "all have it", func() bool {
+		return strings.Join(tiers(), ", ") == "local has it, grid has it, store has it"
+	})
+	store.down()
+	local.Kill()
+	eventually(t, 20*time.Second, "who is gone is told", func() bool {
+		return strings.Join(tiers(), ", ") == "local failed, grid has it, store failed"
+	})
+	out := run(t, 30*time.Second, ays, "explain", "-socket", c.socket(), path)
+	for _, want := range []string{"local 127.0.0.1:" + port, "grid " + g.addr, "refused"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("explain does not tell %q:\n%s", want, out)
 		}

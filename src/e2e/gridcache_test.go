@@ -31,17 +31,18 @@ type gridCache struct {
 	t   *testing.T
 	dir string
 	// More lines for the tables of the config.
-	ledis, stor string
-	addr        string
-	url         string
-	namespace   *link.Thread // where it runs; nil: here
-	proc        *process     // the last one
+	ledis, stor, http string
+	program           string
+	addr              string
+	url               string
+	namespace         *link.Thread // where it runs; nil: here
+	proc              *process     // the last one
 }
 
 // newGridCache is a cache server that does not run yet.
 func newGridCache(t *testing.T) *gridCache {
 	t.Helper()
-	g := &gridCache{t: t, dir: shortDir(t)}
+	g := &gridCache{t: t, dir: shortDir(t), program: aysCache}
 	g.at(freeAddr(t))
 	t.Cleanup(func() {
 		if g.proc != nil {
@@ -93,8 +94,8 @@ func (g *gridCache) begin(env ...string) *process {
 		g.ledis = `max_size = "1GiB"`
 	}
 	// A [[ledis]] without a port is not served.
-	config := fmt.Sprintf("[main]\ndata = %q\ncontrol = %q\n[http]\nlisten = %q\n[stor]\n%s\n[[ledis]]\n%s\n",
-		g.data(), g.control(), g.addr, g.stor, g.ledis)
+	config := fmt.Sprintf("[main]\ndata = %q\ncontrol = %q\n[http]\nlisten = %q\n%s\n[stor]\n%s\n[[ledis]]\n%s\n",
+		g.data(), g.control(), g.addr, g.http, g.stor, g.ledis)
 	file := filepath.Join(g.dir, "ays_cache.toml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		g.t.Fatal(err)
@@ -104,7 +105,7 @@ func (g *gridCache) begin(env ...string) *process {
 		g.t.Fatal(err)
 	}
 	defer logFile.Close()
-	cmd := exec.Command(aysCache, "-config", file)
+	cmd := exec.Command(g.program, "-config", file)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	g.proc = startIn(g.t, g.namespace, cmd)

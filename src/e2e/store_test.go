@@ -216,12 +216,17 @@ http {
 // certificate writes a self-signed one for 127.0.0.1.
 func certificate(t *testing.T, certFile, keyFile string) {
 	t.Helper()
+	certificateUntil(t, certFile, keyFile, time.Now().Add(time.Hour))
+}
+
+func certificateUntil(t *testing.T, certFile, keyFile string, ends time.Time) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: ends,
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
 	}
 	cert, err := x509.CreateCertificate(crand.Reader, template, template, &key.PublicKey, key)

@@ -103,7 +103,7 @@ func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) e
 		return nil
 	}
 	n := min(op.Size, r.size-op.Offset)
-	if f.losses.fresh(r.id, op.Offset, n) {
+	if f.losses.has(r.id, op.Offset, n, false) {
 		return errLost
 	}
 	s := f.now.Load()
@@ -256,15 +256,16 @@ func (f *FS) here(s *shown, list *object.ChunkList, off, n int64) bool {
 // wait a second io_timeout, where nothing moves. The pieces around it are none the
 // worse.
 type losses struct {
-	any  atomic.Bool // there ever was one
-	mu   sync.Mutex
-	last [16]loss
-	next int
+	newest atomic.Int64 // when the last one was noted, in nanoseconds since 1970
+	mu     sync.Mutex
+	last   [maxServers]loss
+	next   int
 }
 
 type loss struct {
 	id       uint64
 	off, end int64 // of the blob in the file
+	slow     bool  // other things came meanwhile
 	when     time.Time
 }
 
@@ -273,36 +274,61 @@ const lossMemory = 500 * time.Millisecond
 
 var errLost = fmt.Errorf("it could not be read a moment ago: %w", tier.ErrUnavailable)
 
+// errSlow ends a read before its time: see readLimit.
+var errSlow = fmt.Errorf("other things came in most of io_timeout, this did not: %w", context.DeadlineExceeded)
+
+// readLimit is how long a read may take, and after how much of it a read of many
+// pages is given up if other things came meanwhile. Nobody may wait for most of
+// these pages, and the kernel then asks for the one alone that somebody waits for:
+// both together are not to take longer than io_timeout.
+func (f *FS) readLimit(op *fuseops.ReadFileOp) (all, slow time.Duration) {
+	all = f.timeout()
+	if f.losses.has(uint64(op.Inode), op.Offset, op.Size, true) {
+		return all / 4, 0
+	}
+	if op.Size <= pageSize {
+		return all, 0
+	}
+	return all, all - all/4
+}
+
+const pageSize = 4096
+
 // note takes note of what came of reading n bytes at off. That a caller left says
-// nothing of them; nor does it that time ran out while other things came.
+// nothing of them; nor does it that time ran out while other things came, but that
+// the next try is to be a short one.
 func (f *FS) note(ctx context.Context, id uint64, off, n int64, err error) {
 	if err == nil || err == errWait || err == errDisk || errors.Is(err, context.Canceled) {
 		return
 	}
-	if end, ok := ctx.Deadline(); ok && errors.Is(err, context.DeadlineExceeded) && f.now.Load().blobs.Arrived(end.Add(-f.timeout())) {
-		return
+	slow := false
+	if errors.Is(err, context.DeadlineExceeded) { // and so there is a context
+		end, ok := ctx.Deadline()
+		slow = ok && f.now.Load().blobs.Arrived(end.Add(-f.timeout()))
 	}
-	f.losses.add(id, off, n)
+	f.losses.add(id, off, n, slow)
 }
 
-func (l *losses) add(id uint64, off, n int64) {
-	l.any.Store(true)
+func (l *losses) add(id uint64, off, n int64, slow bool) {
+	now := time.Now()
+	l.newest.Store(now.UnixNano())
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last[l.next] = loss{id, off, off + n, time.Now()}
+	l.last[l.next] = loss{id, off, off + n, slow, now}
 	l.next = (l.next + 1) % len(l.last)
 }
 
-// fresh tells whether some of n bytes at off could just not be read.
-func (l *losses) fresh(id uint64, off, n int64) bool {
-	if !l.any.Load() {
+// has tells whether some of n bytes at off could just not be read, because nothing
+// came or because it came slowly.
+func (l *losses) has(id uint64, off, n int64, slow bool) bool {
+	if newest := l.newest.Load(); newest == 0 || time.Now().UnixNano()-newest >= int64(lossMemory) {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.last {
 		v := &l.last[i]
-		if v.id == id && off < v.end && v.off < off+n && time.Since(v.when) < lossMemory {
+		if v.id == id && v.slow == slow && off < v.end && v.off < off+n && time.Since(v.when) < lossMemory {
 			return true
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -54,7 +55,8 @@ const (
 type request struct {
 	ctx  context.Context
 	op   any
-	turn turn // held by what the kernel remembers, until it has it
+	turn turn      // held by what the kernel remembers, until it has it
+	came time.Time // for what may have to wait: io_timeout counts from then
 }
 
 // server serves one connection. One goroutine at a time reads from it: the
@@ -102,6 +104,7 @@ func (s *server) serve(all *sync.WaitGroup) {
 			s.reading = true
 			s.mu.Unlock()
 			r, more := s.read()
+			r.came = time.Now()
 			s.mu.Lock()
 			s.reading = false
 			switch {
@@ -116,6 +119,7 @@ func (s *server) serve(all *sync.WaitGroup) {
 				all.Go(func() { s.serve(all) })
 			default:
 				s.backlog = append(s.backlog, r)
+				context.AfterFunc(r.ctx, func() { s.takeBack(r) })
 				continue
 			}
 			s.answerUnlocked(r)
@@ -131,6 +135,31 @@ func (s *server) serve(all *sync.WaitGroup) {
 			s.wake.Wait()
 			s.idle--
 		}
+	}
+}
+
+// takeBack answers a request whose caller was interrupted, and wants to end, while it
+// waits in the backlog.
+func (s *server) takeBack(r request) {
+	ctx, cancel := context.WithDeadline(s.fs.life, r.came.Add(s.fs.timeout()))
+	defer cancel()
+	waits := func() int {
+		return slices.IndexFunc(s.backlog, func(b request) bool { return b.op == r.op })
+	}
+	s.mu.Lock()
+	at := waits()
+	s.mu.Unlock()
+	if at < 0 || !given(ctx, pidOf(r.op)) {
+		return
+	}
+	s.mu.Lock()
+	at = waits()
+	if at >= 0 {
+		s.backlog = slices.Delete(s.backlog, at, at+1)
+	}
+	s.mu.Unlock()
+	if at >= 0 {
+		s.reply(&r, context.Canceled)
 	}
 }
 
@@ -201,17 +230,30 @@ func (s *server) answer(wait context.Context, r *request) (err error) {
 }
 
 // answerSlowly answers a request that may have to wait for a disk or a network,
-// for as long as io_timeout allows and its caller lives.
+// for as long as io_timeout allows and its caller lives. That counts from when it
+// was read from the kernel, also where it had to wait for its turn.
 func (s *server) answerSlowly(r request) {
-	if _, ok := r.op.(*fuseops.ReadFileOp); ok {
+	limit, slow := s.fs.timeout(), time.Duration(0)
+	if op, ok := r.op.(*fuseops.ReadFileOp); ok {
 		// Most reads end here, without a timer and what else a context takes.
 		if err := s.answer(diskWait, &r); err != errWait {
 			s.reply(&r, err)
 			return
 		}
+		limit, slow = s.fs.readLimit(op)
 	}
-	ctx, cancel := context.WithTimeout(s.fs.life, s.fs.timeout())
+	ctx, cancel := context.WithDeadline(s.fs.life, r.came.Add(limit))
 	defer cancel()
+	if slow > 0 {
+		early, end := context.WithCancelCause(ctx)
+		ctx = early
+		defer end(nil)
+		defer time.AfterFunc(time.Until(r.came.Add(slow)), func() {
+			if s.fs.now.Load().blobs.Arrived(r.came) {
+				end(errSlow)
+			}
+		}).Stop()
+	}
 	stop := context.AfterFunc(r.ctx, func() {
 		if !given(ctx, pidOf(r.op)) {
 			return

@@ -68,7 +68,7 @@ type files struct {
 
 type domainFiles struct {
 	d        *domain
-	count    int
+	count    int // of a snapshot's blobs
 	segments []*segment
 }
 
@@ -76,13 +76,13 @@ type domainFiles struct {
 func (s *Store) state() files {
 	f := files{main: s.main}
 	for _, d := range s.domains {
-		f.domains = append(f.domains, domainFiles{d, s.count(d), d.segments()})
+		f.domains = append(f.domains, domainFiles{d: d, segments: d.segments()})
 	}
 	slices.SortFunc(f.domains, func(a, b domainFiles) int { return bytes.Compare(a.d.prefix, b.d.prefix) })
 	return f
 }
 
-// read calls fn with a file's snapshot.
+// read calls fn with a snapshot of one.
 func (f *files) read(b *boltFile, fn func(*snapshot) error) error {
 	if f.fixed != nil {
 		return fn(f.fixed[b])
@@ -98,36 +98,7 @@ func (f *files) read(b *boltFile, fn func(*snapshot) error) error {
 // page returns up to n pairs that are next on a walk, as the store is now.
 func (s *Store) page(r walk, n int) (page, error) {
 	for tries := 0; tries < 100; tries++ {
-		s.mu.Lock()
-		if s.closed {
-			s.mu.Unlock()
-			return page{}, ErrClosed
-		}
-		overlays := [2]map[string]op{}
-		cut, edge := false, ""
-		for i, o := range []*overlay{s.frozen, s.active} {
-			overlays[i] = make(map[string]op)
-			if o == nil {
-				continue
-			}
-			o.sort()
-			keys, rest := o.window(r, 4*n)
-			for _, k := range keys {
-				overlays[i][k] = o.ops[k]
-			}
-			if rest {
-				last := keys[len(keys)-1]
-				if r.back {
-					last = keys[0]
-				}
-				if !cut || (last < edge) != r.back {
-					cut, edge = true, last
-				}
-			}
-		}
-		f := s.state()
-		s.mu.Unlock()
-		p, err := s.merge(f, r, n, overlays, cut, edge)
+		p, err := s.tryPage(r, n, tries > 3)
 		switch {
 		case err == nil && len(p.pairs) == 0 && p.more:
 			r, tries = walk{start: []byte(p.bound), back: r.back}, 0
@@ -138,26 +109,115 @@ func (s *Store) page(r walk, n int) (page, error) {
 	return page{}, errGone
 }
 
-// merge puts a page together from files and what is newer than they. Of the
-// overlays, nothing is known behind edge if cut.
-func (s *Store) merge(f files, r walk, n int, overlays [2]map[string]op, cut bool, edge string) (page, error) {
-	all := make(map[string][]byte)
-	// Up to where all is known: behind it a source may have what it did not give.
-	bound, bounded := edge, cut
-	add := func(src source) {
-		for _, p := range src.pairs {
-			all[p.key] = p.value
-		}
-		if !src.more {
-			return
-		}
-		last := src.pairs[len(src.pairs)-1].key
-		if !bounded || (last < bound) != r.back {
-			bound, bounded = last, true
+// tryPage is one try of page; errGone asks for another. A flush or an eviction
+// may move a blob from a segment that is yet to be read to one that has been, or
+// that was not there when the segments were listed. Hence what is in memory comes
+// last: if nothing has been moved by then, that has whatever a flush is about to
+// move. quiet keeps both away meanwhile.
+func (s *Store) tryPage(r walk, n int, quiet bool) (page, error) {
+	if quiet {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+	}
+	s.mu.RLock()
+	closed, epoch, f := s.closed, s.epoch, s.state()
+	s.mu.RUnlock()
+	if closed {
+		return page{}, ErrClosed
+	}
+	x, err := s.scan(f, r, n)
+	if err != nil {
+		return page{}, err
+	}
+	s.mu.Lock()
+	if s.epoch != epoch {
+		s.mu.Unlock()
+		return page{}, errGone
+	}
+	for _, d := range s.domains {
+		x.size(d, s.count(d))
+	}
+	for _, o := range []*overlay{s.frozen, s.active} {
+		if o != nil {
+			o.sort()
+			x.change(o, 4*n)
 		}
 	}
-	beyond := func(key string) bool { return bounded && key != bound && (key > bound) != r.back }
+	s.mu.Unlock()
+	return x.page(n), nil
+}
 
+// scan is what was found next on a walk, in one place after the other.
+type scan struct {
+	walk
+	all map[string][]byte
+	// Up to where all is known: behind it a place may have what it did not give.
+	bound   string
+	bounded bool
+}
+
+// upTo notes that a place has more behind last.
+func (x *scan) upTo(last string) {
+	if !x.bounded || (last < x.bound) != x.back {
+		x.bound, x.bounded = last, true
+	}
+}
+
+func (x *scan) beyond(key string) bool {
+	return x.bounded && key != x.bound && (key > x.bound) != x.back
+}
+
+func (x *scan) add(src source) {
+	for _, p := range src.pairs {
+		x.all[p.key] = p.value
+	}
+	if src.more {
+		x.upTo(src.pairs[len(src.pairs)-1].key)
+	}
+}
+
+// size adds how many blobs a domain has.
+func (x *scan) size(d *domain, count int) {
+	if key := string(sizeKey(d.name)); count > 0 && x.has(key) {
+		x.all[key] = sizeValue(count)
+	}
+}
+
+// change applies what is newer than the files, n keys of it. Store.mu is held.
+func (x *scan) change(o *overlay, n int) {
+	keys, more := o.window(x.walk, n)
+	for _, k := range keys {
+		if v := o.ops[k]; v.del {
+			delete(x.all, k)
+		} else {
+			x.all[k] = v.value
+		}
+	}
+	if more && x.back {
+		x.upTo(keys[0])
+	} else if more {
+		x.upTo(keys[len(keys)-1])
+	}
+}
+
+// page returns the first n pairs.
+func (x *scan) page(n int) page {
+	p := page{more: x.bounded, bound: x.bound}
+	for k, v := range x.all {
+		if !x.beyond(k) {
+			p.pairs = append(p.pairs, pair{k, v})
+		}
+	}
+	sort.Slice(p.pairs, func(i, j int) bool { return (p.pairs[i].key < p.pairs[j].key) != x.back })
+	if len(p.pairs) > n {
+		p.pairs, p.more = p.pairs[:n], true
+	}
+	return p
+}
+
+// scan reads what is next in the files.
+func (s *Store) scan(f files, r walk, n int) (*scan, error) {
+	x := &scan{walk: r, all: make(map[string][]byte)}
 	var main source
 	err := f.read(f.main, func(snap *snapshot) (err error) {
 		main, err = s.scanFile(snap, nil, r, n)
@@ -167,20 +227,17 @@ func (s *Store) merge(f files, r walk, n int, overlays [2]map[string]op, cut boo
 		s.replaceMain(f.main, err)
 	}
 	if err != nil {
-		return page{}, err
+		return nil, err
 	}
-	add(main)
+	x.add(main)
 	domains := f.domains
 	if r.back {
 		domains = slices.Clone(domains)
 		slices.Reverse(domains)
 	}
 	for _, d := range domains {
-		if key := string(sizeKey(d.d.name)); d.count > 0 && r.has(key) {
-			all[key] = sizeValue(d.count)
-		}
 		first, end := string(d.d.prefix), string(blobEnd(d.d.prefix))
-		if !r.back && (!r.has(end) || beyond(first)) || r.back && (!r.has(first) || beyond(end)) {
+		if !r.back && (!r.has(end) || x.beyond(first)) || r.back && (!r.has(first) || x.beyond(end)) {
 			continue
 		}
 		for _, g := range d.segments {
@@ -194,31 +251,12 @@ func (s *Store) merge(f files, r walk, n int, overlays [2]map[string]op, cut boo
 				err = errGone
 			}
 			if err != nil {
-				return page{}, err
+				return nil, err
 			}
-			add(src)
+			x.add(src)
 		}
 	}
-	for _, o := range overlays {
-		for k, v := range o {
-			if v.del {
-				delete(all, k)
-			} else {
-				all[k] = v.value
-			}
-		}
-	}
-	p := page{more: bounded, bound: bound}
-	for k, v := range all {
-		if !beyond(k) {
-			p.pairs = append(p.pairs, pair{k, v})
-		}
-	}
-	sort.Slice(p.pairs, func(i, j int) bool { return (p.pairs[i].key < p.pairs[j].key) != r.back })
-	if len(p.pairs) > n {
-		p.pairs, p.more = p.pairs[:n], true
-	}
-	return p, nil
+	return x, nil
 }
 
 // scanFile reads up to n pairs of a file that are next on a walk. The file's
@@ -450,7 +488,14 @@ func (v *snapshotOf) Close() {
 }
 
 func (v *snapshotOf) page(r walk, n int) (page, error) {
-	return v.s.merge(v.files, r, n, [2]map[string]op{}, false, "")
+	x, err := v.s.scan(v.files, r, n)
+	if err != nil {
+		return page{}, err
+	}
+	for _, d := range v.files.domains {
+		x.size(d.d, d.count)
+	}
+	return x.page(n), nil
 }
 
 // Get returns a copy of a value, nil if there is none.

@@ -38,6 +38,16 @@ func newOverlay() *overlay {
 	}
 }
 
+// ended tells whether it has been written, or has failed.
+func (o *overlay) ended() bool {
+	select {
+	case <-o.done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (o *overlay) set(key string, v op) {
 	old, ok := o.ops[key]
 	if ok {

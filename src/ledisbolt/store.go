@@ -18,7 +18,7 @@ import (
 
 // Options says how a store is kept. The zero value of a field is its default.
 type Options struct {
-	SegmentSize int64         // bytes that a segment's file may have; 512 MiB, 128 MiB on 32-bit machines; at least 1 MiB
+	SegmentSize int64         // bytes that a segment's file may have; 512 MiB, 128 MiB on 32-bit machines, less with a small MaxSize; at least 1 MiB
 	Buffer      int64         // bytes of memory for writes that wait for the disk; 8 MiB
 	SyncEvery   time.Duration // after which a write is on disk, if nothing fills the buffer before; 1 s
 	SaveEvery   time.Duration // how often last-fetched times are saved; 10 min
@@ -39,6 +39,10 @@ func (o Options) withDefaults() Options {
 	segment := int64(512 << 20)
 	if is32Bit {
 		segment = 128 << 20
+	}
+	if o.MaxSize > 0 {
+		// What is evicted goes by whole segments.
+		segment = min(segment, max(o.MaxSize/8, 4<<20))
 	}
 	if o.SegmentSize <= 0 || is32Bit && o.SegmentSize > 2*segment {
 		o.SegmentSize = segment
@@ -106,9 +110,10 @@ type Store struct {
 	epoch   uint64             // GUARDED_BY(mu); rises whenever blobs have moved
 	closed  bool               // GUARDED_BY(mu)
 
-	wake chan struct{} // a flush is wanted
-	stop context.CancelFunc
-	done chan struct{} // the flusher has ended
+	wake  chan struct{} // a flush is wanted
+	wrote chan struct{} // see Wrote
+	stop  context.CancelFunc
+	done  chan struct{} // the flusher has ended
 
 	dropped atomic.Int64
 	corrupt atomic.Int64
@@ -126,7 +131,7 @@ func Open(dir string, opt Options) (*Store, error) {
 		dir: dir, opt: opt, log: opt.Log, crc: newCastagnoli(),
 		pool:    &filePool{maxOpen: 512, maxMapped: 1 << 46, open: make(map[*handle]*boltFile)},
 		domains: make(map[string]*domain), active: newOverlay(),
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), wrote: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	if is32Bit {
 		// The client on the same machine, and Go itself, need some too.
@@ -157,7 +162,13 @@ func (s *Store) Close() error {
 	}
 	s.stop()
 	<-s.done
+	s.mu.RLock()
+	o := s.active
+	s.mu.RUnlock()
 	err := s.flush()
+	if errors.Is(o.blobErr, ErrFull) {
+		err = o.err // blobs for which there is no room are dropped at any time
+	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	err = errors.Join(err, s.saveAll(), s.markClean())
@@ -186,6 +197,8 @@ func (s *Store) run(ctx context.Context) {
 	defer sync.Stop()
 	save := time.NewTicker(s.opt.SaveEvery)
 	defer save.Stop()
+	failing := 0 // flushes, since one failed when none had for a while
+	var last time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -204,11 +217,35 @@ func (s *Store) run(ctx context.Context) {
 		s.mu.RLock()
 		o := s.active
 		s.mu.RUnlock()
-		if err := s.flush(); err != nil && !o.awaited.Load() {
-			s.log.Error("write to disk", "op", "flush", "err", err)
+		err := s.flush()
+		select {
+		case s.wrote <- struct{}{}:
+		default:
+		}
+		switch {
+		case err == nil && failing > 0 && o.ended() && time.Since(last) > calm:
+			s.log.Info("all that is kept is written to disk again", "op", "flush", "failed", failing)
+			failing = 0
+		case err != nil && !o.awaited.Load():
+			last = time.Now()
+			if failing++; failing > 1 {
+				continue // a full disk fails each time
+			}
+			if errors.Is(err, ErrFull) {
+				s.log.Warn("blobs are not kept for want of room: max_size or min_free is reached", "op", "flush", "err", err)
+			} else {
+				s.log.Error("write to disk", "op", "flush", "err", err)
+			}
 		}
 	}
 }
+
+// calm is how long nothing may have failed for trouble to be over.
+const calm = 5 * time.Second
+
+// Wrote has a value when something may have been written since it was last received
+// from, and so there may be less room.
+func (s *Store) Wrote() <-chan struct{} { return s.wrote }
 
 func (s *Store) wakeUp() {
 	select {
@@ -519,7 +556,7 @@ func (s *Store) look(key []byte, fetched bool) ([]byte, *found, error) {
 
 		f := s.lookIn(d, segments, field, fp)
 		s.mu.RLock()
-		moved := s.epoch != epoch
+		moved := s.moved(key, epoch)
 		if f != nil && d.has(f.g) {
 			stamp := uint32(0)
 			if fetched {
@@ -538,6 +575,13 @@ func (s *Store) look(key []byte, fetched bool) ([]byte, *found, error) {
 		}
 	}
 	return nil, nil, fmt.Errorf("look up %q: it moves too often", key)
+}
+
+// moved tells whether a key may be elsewhere than it was at an epoch: the epoch
+// has risen, or a flush is about to have it rise. mu is held.
+func (s *Store) moved(key []byte, epoch uint64) bool {
+	_, pending := s.inMemory(key)
+	return pending || s.epoch != epoch
 }
 
 // inMemory answers from what is not in the files, or need not be looked up

@@ -61,6 +61,9 @@ func (c *openConn) Close() error {
 	return c.Conn.Close()
 }
 
+// maxArray bounds the values of a table of ours, in bytes.
+const maxArray = 256 << 20
+
 // dialer makes connections on which no wait is for ever. radix gives up a call
 // when its context is done, but then waits for the connection.
 type dialer struct{ timeout time.Duration }
@@ -72,7 +75,7 @@ func (d dialer) DialContext(ctx context.Context, network, addr string) (net.Conn
 	if err != nil {
 		return nil, err
 	}
-	return &timedConn{Conn: c, timeout: d.timeout}, nil
+	return Guard(&timedConn{Conn: c, timeout: d.timeout}, maxArray), nil
 }
 
 // timedConn gives every Read and Write a deadline, or leaves the one that was

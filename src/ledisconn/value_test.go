@@ -53,3 +53,18 @@ func TestValueNone(t *testing.T) {
 		}
 	}
 }
+
+// FuzzAnswer lets the other side answer anything to a request for a value: it takes
+// no more memory than the value may have.
+func FuzzAnswer(f *testing.F) {
+	for _, s := range []string{"$5\r\nhello\r\n", "$-1\r\n", "$+5\r\nhello\r\n", "-ERR no\r\n", "*2\r\n$1\r\na\r\n:1\r\n", "*-1\r\n", "*2147483647\r\n", "%1\r\n+a\r\n+b\r\n", "=5\r\nhello\r\n", "$?\r\n;1\r\na\r\n;0\r\n", "|1\r\n+a\r\n+b\r\n$1\r\na\r\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		v := value{limit: 5}
+		err := v.UnmarshalRESP(bufio.NewReader(Guard(&pieces{in: answer, n: 3}, 1000)), resp.NewOpts())
+		if len(v.data) > 5 || err == nil && int64(len(v.data)) != max(v.size, 0) {
+			t.Fatalf("%q: %+v, %v", answer, v, err)
+		}
+	})
+}

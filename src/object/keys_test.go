@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	mathrand "math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -128,4 +129,33 @@ func TestRotation(t *testing.T) {
 	if _, err := object.ParseKeys([]string{oldKey, "x"}); err == nil {
 		t.Error("a list with a bad key is taken")
 	}
+}
+
+// FuzzParseKey checks that a key that is taken is one, with a name and a last
+// serial, and that what is wrong is said in one line.
+func FuzzParseKey(f *testing.F) {
+	_, key, err := note.GenerateKey(mathrand.NewChaCha8([32]byte{}), "release")
+	must(f, err)
+	for _, s := range []string{
+		key, key + " until 17", key + " until -1", key + " until 99999999999999999999", " " + key + "\t\n until \n 3",
+		"PRIVATE+KEY+release+00000000+AAAA", "a+b+c", "\x00+00000000+AQ==", "release+00000000+",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		k, err := object.ParseKey(s)
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\r\x00\x1b") {
+				t.Fatalf("%q", err)
+			}
+			return
+		}
+		if k.Until < 0 || k.Name() == "" || strings.ContainsAny(k.Name(), " \t\n\r+") || !strings.HasPrefix(k.ID(), k.Name()+"+") {
+			t.Fatalf("%q is %+v", s, k)
+		}
+		again, err := object.ParseKey(strings.Join(strings.Fields(s), " "))
+		if err != nil || again.ID() != k.ID() || again.Until != k.Until {
+			t.Fatalf("%q is %s until %d, and then %s until %d, %v", s, k.ID(), k.Until, again.ID(), again.Until, err)
+		}
+	})
 }

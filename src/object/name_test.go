@@ -1,6 +1,8 @@
 package object_test
 
 import (
+	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -66,4 +68,42 @@ func TestDomains(t *testing.T) {
 			t.Errorf("%q is valid", d)
 		}
 	}
+}
+
+// FuzzTreeNames checks that the directory of a tree has one spelling, stays below
+// md, and comes back from its URL; and that a domain is one plain segment.
+func FuzzTreeNames(f *testing.F) {
+	for _, s := range []string{
+		"md/jumpscale|mongodb(10.1.888)/any", "md/repo/a|b!main/linux-arm", "md/ü ?|#%(1 2)/any", "md/../a|b(1)/any", "md/a|b(..)/any",
+		"md/a|b!%2e%2e%2f/p", "md/.|b(1)/any", "md/trees/a|b(1)/any", "md/r/a|b(\u2028)/any", "md/a|b(1)\x00/any", "default", "md", "a..b",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if object.ValidateDomain(s) == nil && s != "" && (strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" || s[0] == '.' || url.PathEscape(s) != s) {
+			t.Errorf("domain %q", s)
+		}
+		n, err := object.ParseTreeDir(s)
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\r\x00") {
+				t.Errorf("%q", err)
+			}
+			return
+		}
+		if n.Validate() != nil || n.Dir() != s || !filepath.IsLocal(s) || filepath.Clean(s) != s || !strings.HasPrefix(s, "md/") {
+			t.Errorf("%q is taken as %+v", s, n)
+		}
+		u, err := url.ParseRequestURI("/" + n.URLPath())
+		if err != nil || u.Path != "/"+s || u.RawQuery != "" || u.Fragment != "" {
+			t.Errorf("%q: %q is another path: %+v, %v", s, n.URLPath(), u, err)
+		}
+		for part := range strings.SplitSeq(s, "/") {
+			if len(part) > 255 || part == "." || part == ".." {
+				t.Errorf("%q has the name %q", s, part)
+			}
+		}
+		if strings.ContainsAny(n.String(), "\n\r\x00\x1b") {
+			t.Errorf("%q in logs", n)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -21,11 +22,18 @@ var ErrTooLarge = errors.New("larger than its limit")
 var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd} // RFC 8878, 3.1.1
 
 // Codec turns blobs into their stored form and back. It may be used by many
-// goroutines at once.
+// goroutines at once; of large blobs it unpacks one after the other.
 type Codec struct {
 	enc *zstd.Encoder
 	dec *zstd.Decoder
+	// large is held while something large is unpacked: whoever has many such things
+	// asked for at once would take the memory for all of them.
+	large sync.Mutex
 }
+
+// sizeLarge is beyond all but the catalogs of directories with very many names, in
+// plain bytes.
+const sizeLarge = 4 * MaxBlob
 
 // NewCodec returns a codec that works on up to threads blobs at a time; more
 // callers wait.
@@ -90,6 +98,10 @@ func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 			return nil, fmt.Errorf("unpacks to %d bytes, limit is %d: %w: %w", h.FrameContentSize, limit, digest.ErrMismatch, ErrTooLarge)
 		}
 		size = int64(h.FrameContentSize)
+	}
+	if size > sizeLarge {
+		c.large.Lock()
+		defer c.large.Unlock()
 	}
 	plain, err := c.dec.DecodeAll(stored, make([]byte, 0, size))
 	if err != nil {

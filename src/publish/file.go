@@ -48,6 +48,7 @@ func newFilePool(chunks int) *filePool {
 // file reads a file, stores its content and completes its entry. What is wrong
 // with the file goes to the problems, what is wrong with the store is returned.
 func (r *reader) file(ctx context.Context, j fileJob) error {
+	defer j.dir.release()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -66,16 +67,16 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 	path, e := j.path(), j.entry()
 	// What was a file a moment ago may be a pipe by now: don't wait for its
 	// writer.
-	f, err := openBelow(r.top, path, unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, err := r.openIn(j.dir, string(e.Name), unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
 			return errChanged
 		}
 		return err
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	looked := time.Now()
-	before, err := fstat(f)
+	before, err := fstatFD(fd)
 	if err != nil {
 		return err
 	}
@@ -84,14 +85,14 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 	}
 	e.Kind, e.Mode, e.Mtime, e.Size = object.File, r.mode(path, &before), mtime(before.Mtim), before.Size
 	if e.Size <= object.MaxBlob {
-		err = r.readBlob(f, e)
+		err = r.readBlob(bareFile(fd), e)
 	} else {
-		err = r.readChunks(ctx, &sparseReader{f: f}, e)
+		err = r.readChunks(ctx, &sparseReader{fd: fd}, e)
 	}
 	if err != nil {
 		return err
 	}
-	after, err := fstat(f)
+	after, err := fstatFD(fd)
 	if err != nil {
 		return err
 	}
@@ -105,6 +106,10 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 	r.bytes.Add(e.Size)
 	return nil
 }
+
+// maxFile bounds a file in bytes: a hole costs no more than a word to make, and
+// years to sum.
+const maxFile = 1 << 40
 
 // readBlob stores a file of up to MaxBlob bytes.
 func (r *reader) readBlob(f io.Reader, e *object.Entry) error {
@@ -127,6 +132,9 @@ func (r *reader) readBlob(f io.Reader, e *object.Entry) error {
 
 // readChunks cuts a file, stores the chunks side by side, and then their list.
 func (r *reader) readChunks(ctx context.Context, f io.Reader, e *object.Entry) error {
+	if e.Size > maxFile {
+		return fmt.Errorf("it has %d bytes, more than %d", e.Size, int64(maxFile))
+	}
 	window := r.files.windows.Get().(*[]byte)
 	defer r.files.windows.Put(window)
 	cutter, err := chunkers.NewChunkerBuffer(chunker, f, &chunkers.ChunkerOpts{

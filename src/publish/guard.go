@@ -38,6 +38,11 @@ func (g *guard) close() { g.file.Close() }
 // freshen tells whether the file path is there, which will then stay. If that is
 // not ours to say it is errForeign.
 func (g *guard) freshen(path string) (bool, error) {
+	// What is gone by now is gone: only what is there must not go meanwhile.
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) == unix.ENOENT {
+		return false, nil
+	}
 	there := false
 	err := g.hold(unix.LOCK_SH, func() error {
 		// Only the time of the last access is set: that of the content says when

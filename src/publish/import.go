@@ -241,6 +241,8 @@ func (t *importer) dir(path string, mtime *int64) (*node, error) {
 		switch {
 		case child == nil && mtime == nil:
 			return nil, errNoName
+		case child == nil && len(name) > object.MaxName: // out of a symlink's target
+			return nil, fmt.Errorf("a symlink on the way leads to a name of %d bytes, more than %d", len(name), object.MaxName)
 		case child == nil:
 			if err := t.count(); err != nil {
 				return nil, err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +15,7 @@ import (
 // sparseReader reads a file from its start without asking the system for the
 // zeros of its holes.
 type sparseReader struct {
-	f         *os.File
+	fd        int
 	at        int64
 	data, end int64 // what is known: a hole from at to data, then data up to end
 }
@@ -33,20 +32,17 @@ func (r *sparseReader) Read(b []byte) (int, error) {
 		r.at += int64(n)
 		return n, nil
 	}
-	n, err := r.f.ReadAt(b[:min(int64(len(b)), r.end-r.at)], r.at)
+	n, err := bareFile(r.fd).readAt(b[:min(int64(len(b)), r.end-r.at)], r.at)
 	r.at += int64(n)
-	if n > 0 {
-		err = nil // it comes again where there is no more
-	}
 	return n, err
 }
 
 // find looks for the next data at or behind at.
 func (r *sparseReader) find() error {
-	data, err := unix.Seek(int(r.f.Fd()), r.at, unix.SEEK_DATA)
+	data, err := unix.Seek(r.fd, r.at, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, unix.ENXIO): // a hole up to the end, or the end
-		st, err := fstat(r.f)
+		st, err := fstatFD(r.fd)
 		if err != nil {
 			return err
 		}
@@ -56,7 +52,7 @@ func (r *sparseReader) find() error {
 		r.data, r.end = st.Size, st.Size
 		return nil
 	case err != nil: // no such call on this file system: all is data
-		st, err := fstat(r.f)
+		st, err := fstatFD(r.fd)
 		if err != nil {
 			return err
 		}
@@ -66,7 +62,7 @@ func (r *sparseReader) find() error {
 		r.data, r.end = r.at, st.Size
 		return nil
 	}
-	end, err := unix.Seek(int(r.f.Fd()), data, unix.SEEK_HOLE)
+	end, err := unix.Seek(r.fd, data, unix.SEEK_HOLE)
 	if err != nil {
 		return wrapErrno("seek", err)
 	}

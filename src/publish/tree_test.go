@@ -92,6 +92,33 @@ func TestOddNames(t *testing.T) {
 	mustBeClean(t, store)
 }
 
+// Deeper than directories are kept open while what is in them is read.
+func TestDeepTree(t *testing.T) {
+	files := map[string]string{}
+	dir := ""
+	for i := range 150 {
+		files[dir+"a"] = fmt.Sprint("before ", i)
+		files[dir+"z"] = fmt.Sprint("after ", i)
+		dir += "d/"
+	}
+	root, store := makeTree(t, files), t.TempDir()
+	before, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	run(t, store, root)
+	after, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	if len(after) > len(before) {
+		t.Errorf("%d descriptors are open, before there were %d", len(after), len(before))
+	}
+	p := readBack(t, store)
+	for name, content := range files {
+		if p.content[name] != content {
+			t.Errorf("%q has %q, want %q", name, p.content[name], content)
+		}
+	}
+	mustBeClean(t, store)
+}
+
 func TestSymlinks(t *testing.T) {
 	links := map[string]string{
 		"dangling": "nowhere/at/all",

@@ -23,6 +23,10 @@ type dir struct {
 	path   string // in the tree; empty for the root
 	parent *dir
 	slot   int // of this directory in parent's entries
+	depth  int
+
+	open *os.File     // nil: it is not kept open
+	uses atomic.Int64 // of open: by the walk, and by each file that is to be read
 
 	mode  uint16
 	mtime int64
@@ -32,6 +36,17 @@ type dir struct {
 	read    []identity   // of each entry that is a file, and whose later change would show
 	left    atomic.Int64 // entries without a digest, and one while they are being read
 	listing []byte       // once left is 0
+}
+
+// maxOpenDepth is how deep in the tree directories are kept open while their files
+// are read and those below them walked: it bounds the descriptors.
+const maxOpenDepth = 64
+
+// release gives up one use of the open directory.
+func (d *dir) release() {
+	if d.open != nil && d.uses.Add(-1) == 0 {
+		d.open.Close()
+	}
 }
 
 // fileJob is a file to be read into its entry.
@@ -128,6 +143,7 @@ func (r *reader) walk(ctx context.Context, d *dir, jobs chan<- fileJob) error {
 	r.counts.Dirs++
 	d.left.Store(1)
 	kept, err := r.look(d)
+	defer d.release()
 	if err != nil {
 		return err
 	}
@@ -148,14 +164,19 @@ func (r *reader) walk(ctx context.Context, d *dir, jobs chan<- fileJob) error {
 // look reads a directory's own mode and time and what is in it, sorted by name,
 // without what is not published.
 func (r *reader) look(d *dir) ([]found, error) {
-	f, err := openBelow(r.top, d.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK)
+	f, err := r.openDir(d)
 	if err != nil {
 		if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 			err = errChanged
 		}
 		return nil, r.fail(d, d.path, err)
 	}
-	defer f.Close()
+	if d.depth <= maxOpenDepth {
+		d.open = f
+		d.uses.Store(1)
+	} else {
+		defer f.Close()
+	}
 	st, err := fstat(f)
 	if err != nil {
 		return nil, r.fail(d, d.path, err)
@@ -207,7 +228,7 @@ func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, jobs 
 		return nil
 	case unix.S_IFDIR:
 		d.left.Add(1)
-		sub := &dir{path: object.Join(d.path, f.name), parent: d, slot: slot}
+		sub := &dir{path: object.Join(d.path, f.name), parent: d, slot: slot, depth: d.depth + 1}
 		d.subdirs = append(d.subdirs, sub)
 		return r.walk(ctx, sub, jobs)
 	}
@@ -219,12 +240,40 @@ func (r *reader) dispatch(ctx context.Context, d *dir, slot int, f *found, jobs 
 		return nil
 	}
 	d.left.Add(1)
+	d.uses.Add(1)
 	select {
 	case jobs <- fileJob{d, slot}:
 		return nil
 	case <-ctx.Done():
+		d.release()
 		return context.Cause(ctx)
 	}
+}
+
+// openDir opens a directory, whose parent the walk is in.
+func (r *reader) openDir(d *dir) (*os.File, error) {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY
+	if d.parent == nil {
+		return openBelow(r.top, "", flags)
+	}
+	name := string(d.parent.entries[d.slot].Name)
+	fd, err := r.openIn(d.parent, name, flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// openIn opens a name in a directory whose use the caller has. It is not followed
+// if it is a symlink.
+func (r *reader) openIn(d *dir, name string, flags int) (fd int, err error) {
+	if d.open == nil {
+		return openPath(r.top, object.Join(d.path, name), flags)
+	}
+	if fd, err = openat(int(d.open.Fd()), name, flags|unix.O_NOFOLLOW); err != nil {
+		return -1, fmt.Errorf("open: %w", err)
+	}
+	return fd, nil
 }
 
 // fail notes a problem in d, which then never gets a listing.

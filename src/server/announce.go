@@ -41,6 +41,10 @@ func (s *Server) forgot(c *call, err error) {
 		c.wrong(http.StatusInsufficientStorage, err.Error())
 		return
 	}
+	if c.r.Context().Err() != nil {
+		c.nothing(context.Canceled)
+		return
+	}
 	s.log.Error("can't remember what was told", "op", "announce", "route", c.route.String(), "err", err)
 	c.wrong(http.StatusInternalServerError, "this can't be remembered now")
 }

@@ -40,6 +40,9 @@ func (s *Server) postBatch(c *call) {
 	for _, d := range wants {
 		blob, err := s.find(ctx, c.asker, c.domain, d)
 		if err != nil {
+			if !errors.Is(err, tier.ErrAbsent) {
+				s.kept.getting.note(err, "domain", c.domain, "digest", d)
+			}
 			missing = append(missing, d)
 			continue
 		}

@@ -21,9 +21,9 @@ func (s *Server) getBlob(c *call) {
 	switch {
 	case err == nil:
 		s.hits.add(1)
+		s.kept.getting.note(nil)
 	case !errors.Is(err, tier.ErrAbsent):
-		// A broken disk costs hits, not reads.
-		s.log.Warn("read the data", "op", "get", "domain", c.domain, "digest", c.digest, "err", err)
+		s.kept.getting.note(err, "domain", c.domain, "digest", c.digest)
 		fallthrough
 	default:
 		s.misses.add(1)

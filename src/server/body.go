@@ -98,6 +98,7 @@ func parseValues(contentType string, b []byte) (map[string]string, error) {
 func flatten(values map[string]string, prefix string, tree map[string]any) error {
 	for k, v := range tree {
 		key := prefix + k
+		var text string
 		switch v := v.(type) {
 		case map[string]any:
 			if strings.Count(key, ".") > 4 {
@@ -106,14 +107,20 @@ func flatten(values map[string]string, prefix string, tree map[string]any) error
 			if err := flatten(values, key+".", v); err != nil {
 				return err
 			}
+			continue
 		case string:
-			values[key] = v
+			text = v
 		case json.Number:
-			values[key] = v.String()
+			text = v.String()
 		case bool:
-			values[key] = fmt.Sprint(v)
+			text = fmt.Sprint(v)
+		default:
+			continue
 		}
-		if len(values) > maxKeys {
+		if _, twice := values[key]; twice { // as {"a.b": 1, "a": {"b": 2}} has it
+			return errors.New("a key is there twice")
+		}
+		if values[key] = text; len(values) > maxKeys {
 			return fmt.Errorf("more than %d keys", maxKeys)
 		}
 	}

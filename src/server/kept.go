@@ -32,6 +32,9 @@ type kept struct {
 	limit int64 // plain bytes of one
 	log   *slog.Logger
 
+	// What can't be written, or read, costs hits, not answers.
+	putting, getting complaint
+
 	holdings holdings
 	shards   [keptShards]keptShard
 }
@@ -70,7 +73,11 @@ type card struct {
 }
 
 func newKept(data Data, codec *object.Codec, limit int64, log *slog.Logger) *kept {
-	k := &kept{data: data, codec: codec, limit: limit, log: log, holdings: holdings{data: data}}
+	k := &kept{
+		data: data, codec: codec, limit: limit, log: log, holdings: holdings{data: data},
+		putting: complaint{log: log, op: "put", bad: "can't keep blobs for now", good: "blobs are kept again"},
+		getting: complaint{log: log, op: "get", bad: "can't read the data for now: what is asked for is fetched again", good: "the data is read again"},
+	}
 	for i := range k.shards {
 		k.shards[i].cards = make(map[blobKey]card)
 	}
@@ -83,7 +90,7 @@ func (k *kept) shard(d digest.Digest) *keptShard { return &k.shards[d[0]%keptSha
 // else is the case, it is tier.ErrAbsent.
 func (k *kept) get(ctx context.Context, domain string, d digest.Digest, may func(storeID) (ok, public bool)) (held, error) {
 	key := blobKey{domain, d}
-	c, err := k.card(ctx, key)
+	c, atHand, err := k.card(ctx, key)
 	if err != nil {
 		return held{}, err
 	}
@@ -93,6 +100,11 @@ func (k *kept) get(ctx context.Context, domain string, d digest.Digest, may func
 		allowed, public = allowed || ok, public || p
 	}
 	if !allowed {
+		if atHand {
+			// What nobody has costs a look at the data. Whether somebody has this must not
+			// be told by the time that one takes.
+			_, _ = k.data.Origin(ctx, domain, d)
+		}
 		return held{}, tier.ErrAbsent
 	}
 	b, err := k.data.Blob(ctx, domain, d)
@@ -113,20 +125,21 @@ func (k *kept) get(ctx context.Context, domain string, d digest.Digest, may func
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// card returns what is known of a blob, from memory or from the data.
-func (k *kept) card(ctx context.Context, key blobKey) (card, error) {
+// card returns what is known of a blob, from memory or from the data; atHand tells
+// whether it was in memory.
+func (k *kept) card(ctx context.Context, key blobKey) (c card, atHand bool, err error) {
 	s := k.shard(key.digest)
 	s.mu.RLock()
-	c, ok := s.cards[key]
+	c, atHand = s.cards[key]
 	s.mu.RUnlock()
-	if ok {
-		return c, nil
+	if atHand {
+		return c, true, nil
 	}
 	row, err := k.data.Origin(ctx, key.domain, key.digest)
 	if err != nil {
-		return c, err
+		return c, false, err
 	}
-	return card{from: parseFrom(row)}, nil
+	return card{from: parseFrom(row)}, false, nil
 }
 
 func (s *keptShard) put(key blobKey, c card) {
@@ -192,7 +205,7 @@ func (k *kept) put(ctx context.Context, domain string, d digest.Digest, stored [
 	s := k.shard(d)
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	old, err := k.card(ctx, key)
+	old, _, err := k.card(ctx, key)
 	if err != nil && !errors.Is(err, tier.ErrAbsent) {
 		return fmt.Errorf("keep %s/%v: %w", domain, d, err)
 	}
@@ -313,8 +326,8 @@ func (s shelf) Has(ref tier.Ref) bool {
 
 // Put keeps a blob in stored form.
 func (s shelf) Put(ctx context.Context, ref tier.Ref, stored []byte) {
-	if err := s.kept.put(ctx, ref.Domain, ref.Digest, stored, s.id); err != nil && ctx.Err() == nil {
-		s.kept.log.Warn("can't keep a blob", "op", "put", "domain", ref.Domain, "digest", ref.Digest, "err", err)
+	if err := s.kept.put(ctx, ref.Domain, ref.Digest, stored, s.id); err == nil || ctx.Err() == nil {
+		s.kept.putting.note(err, "domain", ref.Domain, "digest", ref.Digest)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,15 +21,18 @@ type memory struct {
 	hash  map[string]map[string][]byte
 	lent  int
 	limit map[string]time.Time // of Expire
+	gets  map[string]int       // how often get was asked, by what is before a colon of hash
 }
 
 func newMemory() *memory {
-	return &memory{hash: make(map[string]map[string][]byte), limit: make(map[string]time.Time)}
+	return &memory{hash: make(map[string]map[string][]byte), limit: make(map[string]time.Time), gets: make(map[string]int)}
 }
 
 func (m *memory) get(hash, field string) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	kind, _, _ := strings.Cut(hash, ":")
+	m.gets[kind]++
 	v, ok := m.hash[hash][field]
 	if !ok {
 		return nil, fmt.Errorf("%s %q: %w", hash, field, tier.ErrAbsent)

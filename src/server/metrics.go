@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/aysfs/aysfs/src/control"
 )
 
 // getMetrics answers in the text format of
@@ -22,6 +24,7 @@ func (s *Server) metrics(who rights) []byte {
 	var mem runtime.MemStats
 	runtime.ReadMemStats(&mem)
 	clients, mounts := s.announced.counts()
+	open, most := control.Descriptors()
 
 	m.head("ays_cache_info", "gauge", "The cache and its version.")
 	m.value("ays_cache_info", 1, "id", s.opts.ID, "version", s.opts.Version)
@@ -47,6 +50,8 @@ func (s *Server) metrics(who rights) []byte {
 		{"ays_cache_stores", "gauge", "Stores known.", len(s.stores.now.Load().ordered)},
 		{"ays_cache_memory_heap_bytes", "gauge", "Live and not yet collected heap.", mem.HeapAlloc},
 		{"ays_cache_goroutines", "gauge", "Goroutines.", runtime.NumGoroutine()},
+		{"ays_cache_open_files", "gauge", "Descriptors that the process has open, connections among them.", open},
+		{"ays_cache_max_files", "gauge", "Most descriptors that the process may have open.", most},
 	} {
 		m.head(v.name, v.kind, v.help)
 		m.value(v.name, v.value)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +133,106 @@ func TestPrivateByDomainGuess(t *testing.T) {
 	}
 	if n := public.asked("/hidden/" + digest.Of(secretText).String()); n == 0 {
 		t.Error("the public store was not asked, as it is for what is unknown")
+	}
+}
+
+// Nothing can be learned from how long it takes: what is of a private store costs the
+// same reads of the data and the same requests to stores as what nobody has.
+func TestPrivateTakesTheSameWay(t *testing.T) {
+	t.Parallel()
+	c, private, public, _ := privateCache(t)
+	c.post("/ays/mount/thief/secrets", map[string]any{"ays.id": "customer|secrets(1)", "stor.name": "private"})
+	c.post("/ays/mount/thief/unknown", map[string]any{"ays.id": "customer|secrets(1)", "stor.name": "none"})
+	eventually(t, "nothing goes on", func() bool { return c.server.under.Load() == 0 })
+	type cost struct {
+		gets            string
+		private, public int
+	}
+	now := func() cost {
+		c.data.mu.Lock()
+		defer c.data.mu.Unlock()
+		return cost{fmt.Sprint(c.data.gets), private.asked(""), public.asked("")}
+	}
+	// costOf is what a request costs, and how long it takes at best.
+	costOf := func(ask func() reply) (cost, time.Duration) {
+		c.data.mu.Lock()
+		clear(c.data.gets)
+		c.data.mu.Unlock()
+		before := now()
+		began := time.Now()
+		ask()
+		took := time.Since(began)
+		after := now()
+		return cost{after.gets, after.private - before.private, after.public - before.public}, took
+	}
+	unknown := func(i int) digest.Digest { return digest.Of(fmt.Append(nil, "unknown ", i)) }
+	made := 0
+	for name, ask := range map[string]func(private bool) reply{
+		"by digest": func(private bool) reply {
+			d := digest.Of(secretText)
+			if made++; !private {
+				d = unknown(made)
+			}
+			return c.blob("hidden", d, 0)
+		},
+		"by digest, fetched": func(private bool) reply {
+			d := digest.Of(secretText)
+			if made++; !private {
+				d = unknown(made)
+			}
+			return c.blob("hidden", d, 1)
+		},
+		"in a shared domain": func(private bool) reply {
+			d := digest.Of(secretText)
+			if made++; !private {
+				d = unknown(made)
+			}
+			return c.blob("default", d, 3, "Range", "bytes=0-9")
+		},
+		"batch": func(private bool) reply {
+			d := digest.Of(secretText)
+			if made++; !private {
+				d = unknown(made)
+			}
+			return c.do("POST", "/hidden?fetch=1", bytes.NewReader(wants(d)))
+		},
+		"head of a tree": func(private bool) reply {
+			if private {
+				return c.get("/md/customer%7Csecrets(1)/any/head")
+			}
+			return c.get("/md/customer%7Cunknowns(1)/any/head")
+		},
+		"profile": func(private bool) reply {
+			if private {
+				return c.get("/ays/profile/thief/secrets")
+			}
+			return c.get("/ays/profile/thief/unknown")
+		},
+		"listing": func(private bool) reply {
+			if private {
+				return c.get("/md/thief/secrets/dir")
+			}
+			return c.get("/md/thief/unknown/dir")
+		},
+	} {
+		best := map[bool]time.Duration{}
+		for range 20 {
+			theirs, a := costOf(func() reply { return ask(true) })
+			none, b := costOf(func() reply { return ask(false) })
+			if theirs != none {
+				t.Errorf("%s: a private one costs %+v, an unknown one %+v", name, theirs, none)
+				break
+			}
+			for kind, took := range map[bool]time.Duration{true: a, false: b} {
+				if best[kind] == 0 || took < best[kind] {
+					best[kind] = took
+				}
+			}
+		}
+		t.Logf("%s: %v, what is unknown %v", name, best[true], best[false])
+	}
+	if private.asked("none") != 0 {
+		t.Error("the private store is asked")
 	}
 }
 
@@ -524,6 +626,36 @@ func TestVault(t *testing.T) {
 	must(t, err)
 	if _, err := other.open(sealed, "this"); err == nil || other.sum("a") == v.sum("a") {
 		t.Error("another vault has the same key")
+	}
+}
+
+// What others may have put there is no key.
+func TestVaultOfOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	for name, spoil := range map[string]func(dir string) error{
+		"a directory for all":      func(dir string) error { return os.Chmod(dir, 0o777) },
+		"a sticky one":             func(dir string) error { return os.Chmod(dir, 0o777|os.ModeSticky) },
+		"a directory of another's": func(dir string) error { return os.Chown(dir, 65534, 65534) },
+		"a key that others read":   func(dir string) error { return os.Chmod(dir+"/key", 0o604) },
+		"a key of another's":       func(dir string) error { return os.Chown(dir+"/key", 65534, 65534) },
+		"a link to one of another's": func(dir string) error {
+			planted := t.TempDir() + "/key"
+			return errors.Join(os.Rename(dir+"/key", planted), os.Chown(planted, 65534, 65534), os.Symlink(planted, dir+"/key"))
+		},
+	} {
+		dir := t.TempDir()
+		if _, err := openVault(dir); err != nil {
+			t.Fatal(err)
+		}
+		if st, err := os.Stat(dir + "/key"); err != nil || st.Mode() != 0o600 {
+			t.Errorf("the key has mode %v, %v", st.Mode(), err)
+		}
+		must(t, spoil(dir))
+		if _, err := openVault(dir); err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), "chmod") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

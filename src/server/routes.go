@@ -253,6 +253,11 @@ func (s *Server) serve(rw http.ResponseWriter, r *http.Request, root bool) {
 	c := &call{r: r, w: &writer{ResponseWriter: rw, server: s, stall: s.current.Load().stall}}
 	defer s.account(c)()
 	rw.Header()[cacheHeader] = s.instanceValue
+	if len(r.TransferEncoding) > 0 {
+		// It may have had a length, too, by which whoever is in between went (RFC 9112,
+		// 6.1): what comes next on this connection is of nobody in particular.
+		rw.Header().Set("Connection", "close")
+	}
 	q, err := parseRequest(r.Method, r.URL)
 	c.request = q
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,7 +78,14 @@ type trouble struct {
 	bytes  atomic.Int64
 	nanos  atomic.Int64
 	last   atomic.Int64 // the answer before
+
+	mu   sync.Mutex
+	said bool      // GUARDED_BY(mu); the log says that there is trouble
+	at   time.Time // GUARDED_BY(mu); when it last said so
 }
+
+// sayEvery keeps a store that answers now well and now badly from filling the log.
+const sayEvery = 10 * time.Second
 
 // slowAfter is when an answer of a store is worth a mention.
 const slowAfter = 2 * time.Second
@@ -99,6 +107,22 @@ func (t *trouble) Purge(_ context.Context, ref tier.Ref) error {
 
 var errWrongDigest = errors.New("it has another digest")
 
+// say logs that there is trouble, or that it is over.
+func (t *trouble) say(a answer, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case a.bad() && time.Since(t.at) < sayEvery:
+		t.log.Debug("more trouble with a store", "op", "fetch", "answer", a.String(), "err", err)
+	case a.bad():
+		t.said, t.at = true, time.Now()
+		t.log.Warn("trouble with a store", "op", "fetch", "answer", a.String(), "err", err)
+	case t.said:
+		t.said = false
+		t.log.Info("a store answers again", "op", "fetch", "answer", a.String())
+	}
+}
+
 func (t *trouble) note(a answer, what string, took time.Duration, err error) {
 	t.counts[a].Add(1)
 	t.nanos.Add(int64(took))
@@ -113,9 +137,9 @@ func (t *trouble) note(a answer, what string, took time.Duration, err error) {
 	}
 	switch was := answer(t.last.Swap(int64(a))); {
 	case a.bad() && was != a:
-		t.log.Warn("trouble with a store", "op", "fetch", "answer", a.String(), "err", err)
+		t.say(a, err)
 	case !a.bad() && was.bad():
-		t.log.Info("a store answers again", "op", "fetch", "answer", a.String())
+		t.say(a, nil)
 	}
 	if a.bad() || took > slowAfter {
 		t.events.add(event{store: t.stor, what: what, answer: a, took: took, err: err})

@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // vault has the one key that never leaves this machine. With it credentials are
@@ -30,6 +32,11 @@ const (
 // openVault reads the key in dir, or makes one.
 func openVault(dir string) (*vault, error) {
 	path := filepath.Join(dir, keyFile)
+	for _, p := range []string{dir, path} {
+		if err := checkOwn(p); err != nil {
+			return nil, err
+		}
+	}
 	key, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		key, err = makeKey(path)
@@ -49,6 +56,27 @@ func openVault(dir string) (*vault, error) {
 		return nil, err
 	}
 	return &vault{aead: aead, mac: derive(key, "mac")}, nil
+}
+
+// checkOwn says what is wrong with a file, or a directory, that others may change, or
+// a key that they may read. There need be none.
+func checkOwn(path string) error {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	forbidden := uint32(0o002)
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		forbidden = 0o007
+	}
+	if uid := int(st.Uid); uid != 0 && uid != os.Geteuid() || uint32(st.Mode)&forbidden != 0 {
+		return fmt.Errorf("%s must be of the user that the cache runs as, with nothing in its mode (%04o) for others: the key to stores' credentials is there; chown and chmod it, or set [main] data to another directory", path, st.Mode&0o7777)
+	}
+	return nil
 }
 
 // makeKey writes a new key, durable when it returns.

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMain makes a daemon of the test binary where it is run as one: its config
@@ -229,6 +231,34 @@ func TestWorkerDies(t *testing.T) {
 		t.Errorf("%d tries in a few seconds", n)
 	}
 	d.want("status", statusRunning)
+	d.want("stop", exitOK)
+	d.want("status", statusStopped)
+}
+
+// TestWorkerCantBeStarted has no worker be started for a while in the place of one
+// that died. The supervisor stays.
+func TestWorkerCantBeStarted(t *testing.T) {
+	d := newDaemon(t)
+	d.want("start", exitOK)
+	pid, err := runningPid(filepath.Join(d.dir, "testd.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var was unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: was.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	syscall.Kill(d.workers()[0], syscall.SIGKILL)
+	log := func() string { b, _ := os.ReadFile(filepath.Join(d.dir, "log")); return string(b) }
+	d.eventually("it has tried", func() bool { return strings.Count(log(), "can't start a worker") >= 2 })
+	d.want("status", statusRunning)
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &was, nil); err != nil {
+		t.Fatal(err)
+	}
+	d.eventually("another worker", func() bool { return len(d.workers()) == 2 })
 	d.want("stop", exitOK)
 	d.want("status", statusStopped)
 }

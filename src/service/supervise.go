@@ -101,7 +101,17 @@ func (v *supervisor) say(format string, args ...any) {
 func (v *supervisor) run() (int, error) {
 	for pause := time.Duration(0); ; {
 		if err := v.begin(); err != nil {
-			return exitFailed, err
+			if !v.wasReady {
+				return exitFailed, err
+			}
+			// For want of processes, memory or descriptors: that may pass, and who works
+			// in the mounts waits for it.
+			pause = min(max(4*pause, firstPause), orphanWait/6)
+			v.say("can't start a worker: %v; trying again in %v", err, pause)
+			if stop := v.rest(pause); stop {
+				return exitOK, v.leave()
+			}
+			continue
 		}
 		if stop := v.watch(); stop {
 			// One that had to be killed leaves its mounts.

@@ -184,8 +184,12 @@ func openDoor(path string) (*door, error) {
 	go func() {
 		for {
 			c, err := l.Accept()
-			if err != nil {
+			if errors.Is(err, net.ErrClosed) {
 				return
+			}
+			if err != nil { // for want of descriptors
+				time.Sleep(time.Second)
+				continue
 			}
 			go d.answer(c)
 		}

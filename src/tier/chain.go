@@ -94,6 +94,10 @@ type Chain struct {
 	arrived  atomic.Int64 // when a source last gave a blob, in nanoseconds since 1970
 	unfilled atomic.Int64 // blobs that a nearer group was not given
 
+	complaints sync.Mutex
+	complained time.Time // GUARDED_BY(complaints); when a corrupt blob was last logged
+	omitted    int       // GUARDED_BY(complaints); how many were not since
+
 	cacheHits, cacheBytes, cacheErrors, recentHits, recentBytes, misses atomic.Int64
 
 	copies atomic.Int64 // of these, those that no reader of files made
@@ -119,8 +123,8 @@ func NewChain(cfg ChainConfig) *Chain {
 	if c.memory == nil {
 		c.memory = semaphore.NewWeighted(cfg.Budget)
 	}
-	for _, g := range cfg.Groups {
-		c.groups = append(c.groups, newGroup(g))
+	for i, g := range cfg.Groups {
+		c.groups = append(c.groups, newGroup(g, i == len(cfg.Groups)-1))
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	return c
@@ -370,25 +374,50 @@ func (c *Chain) has(ref Ref) bool {
 	return ok
 }
 
-// fetch asks the groups in their order, until one has the blob. It also returns how
-// large that was in stored form.
+// fetch asks the groups in their order, until one has the blob. Those whose members
+// are all left alone come last: nobody waits for them who can have it elsewhere, but
+// they may be the only ones that have it. It also returns how large that was in stored
+// form.
 func (c *Chain) fetch(ctx context.Context, ref Ref) (plain []byte, stored int, err error) {
 	failed := &FetchError{Ref: ref}
-	for i, g := range c.groups {
-		a, failures := c.askInTime(ctx, g, ref, len(c.groups)-i-1)
+	got := func(i int, order []*member, behind int) bool {
+		a, failures := c.askInTime(ctx, c.groups[i], order, ref, behind)
 		if a.from != "" {
 			c.origins.add(ref, a.from)
 			c.arrived.Store(time.Now().UnixNano())
 			c.fillBefore(i, ref, a.stored)
-			return a.plain, len(a.stored), nil
+			plain, stored = a.plain, len(a.stored)
+			return true
 		}
 		for _, err := range failures {
 			failed.Failures = append(failed.Failures, Unavailable(err))
 		}
+		return false
+	}
+	var aside []int
+	for i, g := range c.groups {
+		order := g.order(ref, time.Now())
+		if len(order) == 0 {
+			aside = append(aside, i)
+			if g.only && g.members[0].due(time.Now()) {
+				c.findOut(g.members[0], ref)
+			}
+			continue
+		}
+		if got(i, order, len(c.groups)-i-1+len(aside)) {
+			return plain, stored, nil
+		}
 		if ctx.Err() != nil {
-			failed.Failures = append(failed.Failures, ended(ctx, "ask further sources for", ref))
 			break
 		}
+	}
+	for n, i := range aside {
+		if ctx.Err() == nil && got(i, c.groups[i].all(ref), len(aside)-n-1) {
+			return plain, stored, nil
+		}
+	}
+	if ctx.Err() != nil {
+		failed.Failures = append(failed.Failures, ended(ctx, "ask further sources for", ref))
 	}
 	if len(c.groups) == 0 {
 		failed.Failures = append(failed.Failures, fmt.Errorf("%w: no source is configured", ErrUnavailable))
@@ -396,15 +425,22 @@ func (c *Chain) fetch(ctx context.Context, ref Ref) (plain []byte, stored int, e
 	return nil, 0, failed
 }
 
-// askInTime lets a group have half of the time that is left where others come
-// after it, so that one that hangs doesn't stand before one that works.
-func (c *Chain) askInTime(ctx context.Context, g *group, ref Ref, behind int) (answer, []error) {
+// askInTime lets members of a group have half of the time that is left where others
+// come after it, so that one that hangs doesn't stand before one that works.
+func (c *Chain) askInTime(ctx context.Context, g *group, order []*member, ref Ref, behind int) (answer, []error) {
 	if end, ok := ctx.Deadline(); ok && behind > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/2)
 		defer cancel()
 	}
-	return c.askGroup(ctx, g, ref)
+	if behind == 0 || !g.only || !g.leaves {
+		return c.askGroup(ctx, g, order, ref)
+	}
+	a := c.askOnly(ctx, g, order[0], ref)
+	if a.err != nil {
+		return a, []error{a.err}
+	}
+	return a, nil
 }
 
 // fillBefore gives a blob to the groups nearer than number i.
@@ -453,12 +489,25 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 			return answer{err: Corrupt(s.Name(), ref, err)} // asked for by somebody who didn't know its size
 		}
 		corrupt = Corrupt(s.Name(), ref, err)
-		c.log.Warn("corrupt blob", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "err", err)
+		c.complain(s, ref, err)
 		if err := s.Purge(ctx, ref); err != nil {
 			c.log.Warn("purge a corrupt blob", "op", "purge", "tier", s.Name(), "digest", ref.Digest, "err", err)
 		}
 	}
 	return answer{err: corrupt}
+}
+
+// complain logs a corrupt blob: of those that come within a second the first one,
+// with the number of those before that it left out.
+func (c *Chain) complain(s *Meter, ref Ref, err error) {
+	c.complaints.Lock()
+	defer c.complaints.Unlock()
+	if time.Since(c.complained) < time.Second {
+		c.omitted++
+		return
+	}
+	c.log.Warn("corrupt blob", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "omitted", c.omitted, "err", err)
+	c.complained, c.omitted = time.Now(), 0
 }
 
 // FetchError says what was wrong with each source. It is ErrAbsent only if all

@@ -31,6 +31,7 @@ type group struct {
 	members []*member
 	fill    func(ref Ref, stored []byte) error
 	leaves  bool // members that fail alone
+	only    bool // there is one member
 	slow    slowness
 }
 
@@ -39,19 +40,29 @@ type member struct {
 	*Meter
 	hash uint64 // of its name
 
+	longest time.Duration // that it is left alone
+
 	mu     sync.Mutex
 	pause  time.Duration // the last one, 0 while all is well
 	resume time.Time
+	probed bool // it is being found out whether it is back
 }
 
-// newGroup makes a group of a chain. An only source is never left alone: what it has
-// may be nowhere else within reach.
-func newGroup(g Group) *group {
-	w := &group{fill: g.Fill, leaves: len(g.Sources) > 1}
+// newGroup makes a group of a chain. An only source is left alone if it hangs, and
+// only then: what it has may be nowhere else within reach. Not so where it is the last
+// one, and there is no other to ask; nor one that is filled, which is on this machine
+// and sees to that itself.
+func newGroup(g Group, last bool) *group {
+	only := len(g.Sources) == 1
+	w := &group{fill: g.Fill, leaves: !only || !last && g.Fill == nil, only: only}
 	for _, s := range g.Sources {
 		h := fnv.New64a()
 		h.Write([]byte(s.Name()))
-		w.members = append(w.members, &member{Meter: NewMeter(s), hash: h.Sum64()})
+		m := &member{Meter: NewMeter(s), hash: h.Sum64(), longest: lastAside}
+		if only {
+			m.longest = lastLook
+		}
+		w.members = append(w.members, m)
 	}
 	return w
 }
@@ -66,17 +77,28 @@ func (g *group) order(ref Ref, now time.Time) []*member {
 	seed := binary.LittleEndian.Uint64(ref.Digest[:8])
 	able := make([]*member, 0, len(g.members))
 	for _, m := range g.members {
-		if !m.aside(now) {
+		if !m.aside(now, g.only) {
 			able = append(able, m)
 		}
 	}
-	slices.SortFunc(able, func(a, b *member) int {
+	sortFor(able, seed)
+	return able
+}
+
+// all is order without leaving anybody out.
+func (g *group) all(ref Ref) []*member {
+	all := slices.Clone(g.members)
+	sortFor(all, binary.LittleEndian.Uint64(ref.Digest[:8]))
+	return all
+}
+
+func sortFor(members []*member, seed uint64) {
+	slices.SortFunc(members, func(a, b *member) int {
 		if spread(seed^a.hash) > spread(seed^b.hash) {
 			return -1
 		}
 		return 1
 	})
-	return able
 }
 
 // spread is the finalizer of MurmurHash3.
@@ -92,12 +114,32 @@ func spread(h uint64) uint64 {
 const (
 	firstAside = time.Second
 	lastAside  = time.Minute
+	// hangs is how long an only member may take before it is asked whether it is there
+	// at all, and probeTime how long it may take to answer that.
+	hangs     = time.Second
+	probeTime = 2 * time.Second
+	// lastLook is the longest pause of an only member: nobody waits to find out that it
+	// is not back.
+	lastLook = 10 * time.Second
 )
 
-func (m *member) aside(now time.Time) bool {
+// aside tells whether m is left alone: for a while; an only one until it is known to
+// be back.
+func (m *member) aside(now time.Time, only bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return now.Before(m.resume)
+	return now.Before(m.resume) || only && m.pause > 0
+}
+
+// due tells whether it is time to find out whether m is back. Who is told so does.
+func (m *member) due(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pause == 0 || m.probed || now.Before(m.resume) {
+		return false
+	}
+	m.probed = true
+	return true
 }
 
 // answered takes note of how m answered, and tells whether it is newly left
@@ -110,7 +152,7 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 		m.pause, m.resume = 0, time.Time{}
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrCorrupt):
 		if !now.Before(m.resume) {
-			m.pause = min(max(2*m.pause, firstAside), lastAside)
+			m.pause = min(max(2*m.pause, firstAside), m.longest)
 			m.resume = now.Add(m.pause)
 			return m.pause
 		}
@@ -118,7 +160,66 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 	return 0
 }
 
-var errAside = fmt.Errorf("%w: all caches of the group have failed and are left alone for a while", ErrUnavailable)
+// errHangs is what becomes of an only member's answer that nobody waits for.
+var errHangs = fmt.Errorf("%w: it does not answer, not even what it has", ErrUnavailable)
+
+// askOnly asks the only member of a group that others come after. One that takes long
+// may be fetching the blob, so it is asked for what it has, which it answers at once:
+// if that fails to come, it hangs, and is left alone.
+func (c *Chain) askOnly(ctx context.Context, g *group, m *member, ref Ref) answer {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers := make(chan answer, 1)
+	c.running.Go(func() { answers <- c.askMember(ctx, g, m, ref) })
+	late := time.NewTimer(hangs)
+	defer late.Stop()
+	select {
+	case a := <-answers:
+		return a
+	case <-late.C:
+	}
+	there := make(chan bool, 1)
+	c.running.Go(func() { there <- c.there(ctx, m, ref) })
+	for {
+		select {
+		case a := <-answers:
+			return a
+		case ok := <-there:
+			if !ok && ctx.Err() == nil {
+				if pause := m.answered(errHangs, time.Now()); pause > 0 {
+					c.log.Warn("leaving a cache alone", "op", "fetch", "tier", m.Name(), "for", pause, "err", errHangs)
+				}
+				return answer{err: errHangs}
+			}
+			there = nil
+		}
+	}
+}
+
+// there tells whether a member answers at all, whatever that is.
+func (c *Chain) there(ctx context.Context, m *member, ref Ref) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	ref.Here = true
+	a := c.ask(ctx, m.Meter, ref)
+	return a.err == nil || ctx.Err() == nil
+}
+
+// findOut finds out, behind whoever reads, whether an only member that was left alone is
+// back.
+func (c *Chain) findOut(m *member, ref Ref) {
+	c.running.Go(func() {
+		err := errHangs
+		if c.there(c.ctx, m, ref) {
+			err = nil
+			c.log.Info("a cache answers again", "op", "fetch", "tier", m.Name())
+		}
+		m.answered(err, time.Now())
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.probed = false
+	})
+}
 
 // patience is the part of a group's time after which a member that was to fetch a
 // blob, and neither did nor failed, counts as one that fails: it may hang.
@@ -128,12 +229,8 @@ const patience = 3
 // longer than nearly all answers do gets company: others are asked for what they
 // have, and whoever answers first does. But only one at a time is to fetch it,
 // so that a blob that all of them lack is fetched once.
-func (c *Chain) askGroup(ctx context.Context, g *group, ref Ref) (answer, []error) {
-	order := g.order(ref, time.Now())
-	switch len(order) {
-	case 0:
-		return answer{}, []error{errAside}
-	case 1:
+func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref) (answer, []error) {
+	if len(order) == 1 {
 		a := c.askMember(ctx, g, order[0], ref)
 		if a.err != nil {
 			return a, []error{a.err}
@@ -251,7 +348,7 @@ func (c *Chain) askMember(ctx context.Context, g *group, m *member, ref Ref) ans
 	if a.err == nil {
 		g.slow.add(now.Sub(began))
 	}
-	if g.leaves && !errors.Is(ctx.Err(), context.Canceled) {
+	if g.leaves && (!g.only || a.err == nil) && !errors.Is(ctx.Err(), context.Canceled) {
 		if pause := m.answered(a.err, now); pause > 0 {
 			c.log.Warn("leaving a cache alone", "op", "fetch", "tier", m.Name(), "for", pause, "err", a.err)
 		}

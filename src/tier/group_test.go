@@ -30,6 +30,7 @@ type cacheDouble struct {
 	name  string
 	blobs *tiertest.Memory
 	delay time.Duration
+	slow  time.Duration // more, where it is not asked for what it has
 	err   atomic.Pointer[error]
 	asked atomic.Int64
 }
@@ -38,8 +39,12 @@ func (c *cacheDouble) Name() string { return c.name }
 
 func (c *cacheDouble) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	c.asked.Add(1)
+	delay := c.delay
+	if !ref.Here {
+		delay += c.slow
+	}
 	select {
-	case <-time.After(c.delay):
+	case <-time.After(delay):
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -156,6 +161,60 @@ func TestSingleMembers(t *testing.T) {
 		caches[0].err.Store(nil)
 		stores[0].err.Store(&down)
 		getAll(t, chain, refs)
+	})
+}
+
+// TestOnlyMemberHangs has an only cache hang: few wait for it, and none for long; it is
+// used again once it answers, and asked if nobody else has a blob.
+func TestOnlyMemberHangs(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(300)
+		g, caches := gridOf(1, blobs)
+		s, stores := gridOf(1, blobs)
+		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, s}, Codec: codec})
+		defer chain.Close()
+		getAll(t, chain, refs[:10])
+		caches[0].delay = time.Hour
+		began, slow := time.Now(), 0
+		for _, ref := range refs[10:200] {
+			before := time.Now()
+			getAll(t, chain, []tier.Ref{ref})
+			if took := time.Since(before); took > 4*time.Second {
+				t.Errorf("it took %v", took)
+			} else if took > time.Second {
+				slow++
+			}
+			time.Sleep(time.Second)
+		}
+		if slow != 1 {
+			t.Errorf("%d reads waited for it", slow)
+		}
+		if n := caches[0].asked.Load(); n > 10+2+30 {
+			t.Errorf("it was asked %d times in %v", n-10, time.Since(began))
+		}
+		caches[0].delay = 0
+		time.Sleep(2 * time.Minute)
+		getAll(t, chain, refs[200:201]) // has it looked for
+		synctest.Wait()
+		before := stores[0].asked.Load()
+		getAll(t, chain, refs[201:250])
+		if n := stores[0].asked.Load() - before; n > 0 {
+			t.Errorf("the store was asked %d times, with the cache back", n)
+		}
+		// One that is slow, and there, is waited for.
+		caches[0].slow = 10 * time.Second
+		getAll(t, chain, refs[250:260])
+		caches[0].slow = 0
+		if n := stores[0].asked.Load() - before; n > 0 {
+			t.Errorf("the store was asked %d times, with the cache at work", n)
+		}
+		// One that hung may have what nobody else has.
+		caches[0].delay = time.Hour
+		getAll(t, chain, refs[260:261])
+		caches[0].delay = 5 * time.Second
+		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
+		stores[0].err.Store(&down)
+		getAll(t, chain, refs[261:262])
 	})
 }
 

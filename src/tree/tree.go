@@ -25,6 +25,8 @@ type Tree struct {
 
 	mu    sync.Mutex
 	index *object.Index // nil until first needed
+
+	lost failures
 }
 
 // New returns the tree that head describes.
@@ -59,8 +61,14 @@ func (t *Tree) Index(ctx context.Context) (*object.Index, error) {
 	if x != nil {
 		return x, nil
 	}
+	if err := t.lost.of(t.head.Index); err != nil {
+		return nil, err
+	}
 	raw, err := t.blobs.Copy(ctx, t.indexRef())
 	if err != nil {
+		if ctx.Err() == nil {
+			t.lost.add(t.head.Index, err)
+		}
 		return nil, fmt.Errorf("get the index of %v: %w", t.head.Tree, err)
 	}
 	if x, err = object.ParseIndex(raw); err != nil {
@@ -88,6 +96,17 @@ func (t *Tree) Listing(ctx context.Context, path string, d digest.Digest) (*obje
 	if l, err, ok := t.cache.Listing(d); ok {
 		return l, err
 	}
+	if err := t.lost.of(d); err != nil {
+		return nil, err
+	}
+	l, err := t.listing(ctx, path, d)
+	if err != nil && ctx.Err() == nil {
+		t.lost.add(d, err)
+	}
+	return l, err
+}
+
+func (t *Tree) listing(ctx context.Context, path string, d digest.Digest) (*object.Listing, error) {
 	catalog, err := t.catalogOf(ctx, path)
 	if err != nil {
 		return nil, err
@@ -115,8 +134,14 @@ func (t *Tree) catalogOf(ctx context.Context, path string) (digest.Digest, error
 }
 
 func (t *Tree) load(ctx context.Context, catalog digest.Digest) error {
+	if err := t.lost.of(catalog); err != nil {
+		return err
+	}
 	raw, err := t.blobs.Copy(ctx, t.catalogRef(catalog))
 	if err != nil {
+		if ctx.Err() == nil {
+			t.lost.add(catalog, err)
+		}
 		return fmt.Errorf("get catalog %s of %v: %w", catalog, t.head.Tree, err)
 	}
 	if err := t.cache.AddCatalog(raw); err != nil {

@@ -147,8 +147,8 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 	}
 	printFetching(w, s, now)
 	m := s.Memory
-	fmt.Fprintf(w, "\nmemory: %s of heap, bound %s; decoded metadata %s; resident %s with mapped cache; %d goroutines\n",
-		byteSize(m.Heap), byteSize(m.Limit), byteSize(m.Metadata), byteSize(m.Resident), m.Routines)
+	fmt.Fprintf(w, "\nmemory: %s of heap, bound %s; decoded metadata %s; resident %s with mapped cache; %d goroutines; %d of %d descriptors\n",
+		byteSize(m.Heap), byteSize(m.Limit), byteSize(m.Metadata), byteSize(m.Resident), m.Routines, s.Files.Open, s.Files.Most)
 }
 
 // profileLine tells of what programs need first.

@@ -61,6 +61,7 @@ func run() int {
 	level := new(slog.LevelVar)
 	level.Set(cfg.Main.LogLevel)
 	log := logs.New(os.Stderr, cfg.Main.Log, level)
+	logs.Adopt(log) // net/http complains to the standard logger
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	reload := make(chan os.Signal, 1)

@@ -64,7 +64,7 @@ func run() int {
 	level := new(slog.LevelVar)
 	level.Set(cfg.Main.LogLevel)
 	log := logs.New(os.Stderr, cfg.Main.Log, level)
-	slog.SetDefault(log) // net/http complains to the standard logger
+	logs.Adopt(log) // net/http complains to the standard logger
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	reload := make(chan os.Signal, 1)

@@ -12,6 +12,7 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -98,8 +99,7 @@ func (w *worktree) close() {
 // reserved tells why a path is never written; empty if it may be.
 func reserved(p string) string {
 	for i, name := range strings.Split(p, "/") {
-		// Some file systems take other spellings for the same.
-		plain := strings.ToLower(strings.TrimRight(name, ". "))
+		plain := plainly(name)
 		switch {
 		case plain == ".git", plain == "git~1":
 			return "it would be git's own"
@@ -108,6 +108,20 @@ func reserved(p string) string {
 		}
 	}
 	return ""
+}
+
+// plainly is the name that some file systems take others for: those that differ in
+// case, in dots and blanks at the end, in a stream of the file's or in characters
+// that nobody sees.
+func plainly(name string) string {
+	name, _, _ = strings.Cut(name, ":")
+	name = strings.Map(func(c rune) rune {
+		if unicode.Is(unicode.Cf, c) {
+			return -1
+		}
+		return unicode.ToLower(c)
+	}, name)
+	return strings.TrimRight(name, ". ")
 }
 
 // local is what a path is here.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -57,8 +58,17 @@ func Start(ctx context.Context, opts Options) (*Daemon, error) {
 	return d, nil
 }
 
+// limitMemory has the collector work harder where the heap gets larger than what the
+// config allows, an object or two of the largest, and what connections need. Heap
+// beyond that is garbage of those that were as large.
+func limitMemory(cfg *config.Server) {
+	const connectionsNeed = 64 << 20
+	debug.SetMemoryLimit(cfg.Main.Memory + 2*cfg.HTTP.MaxObject + connectionsNeed)
+}
+
 func (d *Daemon) start(ctx context.Context) error {
 	cfg := d.cfg
+	limitMemory(cfg)
 	id := cfg.Main.ID
 	if id == "" {
 		var err error

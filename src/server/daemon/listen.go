@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/server"
@@ -21,8 +24,28 @@ func listen(cfg config.HTTP, log *slog.Logger) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for HTTP: %w", err)
 	}
-	return &limited{Listener: l, most: int64(cfg.MaxConnections), log: log}, nil
+	return &limited{Listener: l, most: connections(cfg.MaxConnections, log), log: log}, nil
 }
+
+// connections is how many connections there may be: what the config says, but no more
+// than leave some of the process's descriptors for the data and the stores.
+func connections(configured int, log *slog.Logger) int64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
+		return int64(configured)
+	}
+	most := max(1, int64(limit.Cur)-max(minOwnFiles, int64(limit.Cur)/4))
+	if most >= int64(configured) {
+		return int64(configured)
+	}
+	log.Warn("fewer connections than configured, for want of descriptors: raise the limit of open files (ulimit -Hn, LimitNOFILE) or lower max_connections",
+		"op", "start", "max_connections", configured, "connections", most, "limit", limit.Cur)
+	return most
+}
+
+// minOwnFiles are the descriptors that a cache needs for other things than
+// connections, at least.
+const minOwnFiles = 24
 
 // limited closes connections beyond a number at once: a client then goes to
 // another cache, rather than wait here.
@@ -38,17 +61,25 @@ type limited struct {
 func (l *limited) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+			l.say("no connection can be taken for want of descriptors: raise the limit of open files (ulimit -Hn, LimitNOFILE)", "err", err)
+		}
 		if err != nil {
-			return nil, err
+			return nil, err // net/http tries again what may pass
 		}
 		if l.open.Add(1) <= l.most {
 			return &counted{Conn: c, open: &l.open}, nil
 		}
 		l.open.Add(-1)
 		c.Close()
-		if now := time.Now().Unix(); now-l.said.Swap(now) > 10 {
-			l.log.Warn("too many connections: new ones are closed", "op", "http", "max_connections", l.most)
-		}
+		l.say("too many connections: new ones are closed", "max_connections", l.most)
+	}
+}
+
+// say tells of trouble, once while it lasts.
+func (l *limited) say(msg string, args ...any) {
+	if now := time.Now().Unix(); now-l.said.Swap(now) > 10 {
+		l.log.Warn(msg, append([]any{"op", "http"}, args...)...)
 	}
 }
 

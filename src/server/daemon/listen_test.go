@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What is joined waits for what comes next, and all of it arrives in order.
@@ -68,5 +71,21 @@ func TestJoin(t *testing.T) {
 		if _, err := io.ReadFull(near, make([]byte, n)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Some descriptors are left for other things than connections.
+func TestConnectionsFitTheDescriptors(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&b, nil))
+	if n := connections(10, log); n != 10 || b.Len() > 0 {
+		t.Errorf("%d of 10 connections: %s", n, b.String())
+	}
+	if n := connections(1<<30, log); n < 1 || uint64(n) > limit.Cur*3/4 || !strings.Contains(b.String(), "LimitNOFILE") {
+		t.Errorf("%d connections with %d descriptors: %s", n, limit.Cur, b.String())
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -642,4 +643,36 @@ func mappedMemory(t *testing.T) int64 {
 		t.Fatal(err)
 	}
 	return shared * int64(os.Getpagesize())
+}
+
+// A directory that others may write to is not used: they could have put a whole
+// cache there, closed cleanly.
+func TestDirectoryOfOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	for name, spoil := range map[string]func(dir string) error{
+		"for all": func(dir string) error { return os.Chmod(dir, 0o777) },
+		"sticky":  func(dir string) error { return os.Chmod(dir, 0o777|os.ModeSticky) },
+		"a group": func(dir string) error { return os.Chmod(dir, 0o775) },
+		"another": func(dir string) error { return os.Chown(dir, 65534, 65534) },
+	} {
+		dir := filepath.Join(t.TempDir(), "cache")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckPrivate(dir); err != nil {
+			t.Error(err)
+		}
+		if err := spoil(dir); err != nil {
+			t.Fatal(err)
+		}
+		d, err := openDirectory(dir)
+		if err != nil || d.unusable == nil || !strings.Contains(d.unusable.Error(), dir) {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+		if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
+			t.Errorf("%s: it was written to: %v, %v", name, names, err)
+		}
+	}
 }

@@ -59,6 +59,9 @@ func openDirectory(path string) (*directory, error) {
 	if errors.Is(err, unix.ENOTDIR) {
 		return nil, err
 	}
+	if err == nil {
+		err = CheckPrivate(path)
+	}
 	if err != nil {
 		d.unusable = err
 		return d, nil
@@ -88,6 +91,19 @@ func openDirectory(path string) (*directory, error) {
 		d.unusable = err
 	}
 	return d, nil
+}
+
+// CheckPrivate says what is wrong with a directory that other users may put files
+// into. A cache that was closed cleanly is taken at its word, and so would theirs be.
+func CheckPrivate(path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	if uid := int(st.Uid); uid != 0 && uid != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fmt.Errorf("other users may write to %s (mode %04o, of user %d): remove it and what is in it, or set [cache.disk] path to another", path, st.Mode&0o7777, st.Uid)
+	}
+	return nil
 }
 
 // isOurs tells whether there is a cache of this version. It is ErrForeign when

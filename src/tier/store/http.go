@@ -86,7 +86,7 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 		h.close()
 		return nil, err
 	}
-	h.client = &http.Client{Transport: tr, CheckRedirect: checkRedirect}
+	h.client = &http.Client{Transport: tr, CheckRedirect: h.checkRedirect}
 	if cfg.Pipeline && h.base.Scheme == "http" && isPlain(h.base.Host) {
 		h.pipeline = newPipeline(h.ctx, newDialer(h.ctx, h.limits), h)
 	}
@@ -110,8 +110,14 @@ func (h *HTTP) Close() error {
 	return nil
 }
 
-// Purge leaves the store as it is: it is the publisher's.
-func (h *HTTP) Purge(context.Context, tier.Ref) error { return nil }
+// Purge leaves the store as it is: it is the publisher's. But it may be the
+// connections that are wrong: see pipeline.doubt.
+func (h *HTTP) Purge(context.Context, tier.Ref) error {
+	if h.pipeline != nil {
+		h.pipeline.doubt()
+	}
+	return nil
+}
 
 // Get fetches a blob. Where the answer breaks off, the rest of it is asked for.
 func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
@@ -147,9 +153,9 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 }
 
 // getBlob asks for a blob by the pipeline, and where that won't do in the ordinary
-// way.
+// way; as with a query: what a cache has it tells at once, not behind what it fetches.
 func (h *HTTP) getBlob(ctx context.Context, path, query string, limit int64) (*answer, error) {
-	if h.pipeline == nil || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
+	if h.pipeline == nil || query != "" || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
 		return h.get(ctx, path, query, limit, nil)
 	}
 	full := path
@@ -162,6 +168,14 @@ func (h *HTTP) getBlob(ctx context.Context, path, query string, limit int64) (*a
 		return &answer{data: data, contentType: contentType}, nil
 	case errors.Is(err, errOrdinary):
 		return h.get(ctx, path, query, limit, nil)
+	case errors.Is(err, tier.ErrAbsent) && query == "":
+		// It may have been the answer to another request, which no digest shows.
+		// That something is not there at all is rare enough to ask once more.
+		a, err := h.get(ctx, path, query, limit, nil)
+		if err == nil {
+			h.pipeline.doubt()
+		}
+		return a, err
 	case ctx.Err() != nil:
 		err = tier.Unavailable(err)
 	}
@@ -542,12 +556,32 @@ func (a *answer) rangeValidator() string {
 // bytes.
 func checkRange(header http.Header, from, limit int64) error {
 	v := header.Get("Content-Range")
-	var first, last, total int64
-	if n, err := fmt.Sscanf(v, "bytes %d-%d/%d", &first, &last, &total); err != nil && n < 2 {
+	first, last, total, ok := parseContentRange(v)
+	if !ok {
 		return fmt.Errorf("content range %.80q", v)
 	}
-	if first != from || last < first || last >= limit || total != 0 && last != total-1 {
+	if first != from || last < first || last >= limit || total >= 0 && last != total-1 {
 		return fmt.Errorf("content range %.80q, wanted from %d on", v, from)
 	}
 	return nil
+}
+
+// parseContentRange reads "bytes 5-9/10"; of "bytes 5-9/*" total is -1.
+func parseContentRange(v string) (first, last, total int64, ok bool) {
+	v, ok = strings.CutPrefix(v, "bytes ")
+	span, size, ok1 := strings.Cut(v, "/")
+	from, to, ok2 := strings.Cut(span, "-")
+	first, ok3 := parseLength(from)
+	last, ok4 := parseLength(to)
+	total, ok5 := parseLength(size)
+	if size == "*" {
+		total, ok5 = -1, true
+	}
+	return first, last, total, ok && ok1 && ok2 && ok3 && ok4 && ok5
+}
+
+// parseLength reads a number of bytes: digits and nothing else, not even a sign.
+func parseLength(v string) (int64, bool) {
+	n, err := strconv.ParseUint(v, 10, 63)
+	return int64(n), err == nil
 }

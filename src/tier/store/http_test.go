@@ -302,7 +302,7 @@ func TestRedirects(t *testing.T) {
 	secure := httptest.NewTLSServer(nil)
 	t.Cleanup(secure.Close)
 	handler := func(w http.ResponseWriter, r *http.Request) {
-		auth.Store(r.Host, r.Header.Get("Authorization"))
+		auth.Store(r.Host, r.Header.Get("Authorization")+r.Header.Get("X-Token"))
 		dir, rest, _ := strings.Cut(r.URL.Path[1:], "/")
 		to := map[string]string{
 			"near":     "/end/" + rest,
@@ -332,7 +332,7 @@ func TestRedirects(t *testing.T) {
 	secure.Config.Handler = http.HandlerFunc(handler)
 
 	get := func(base string) error {
-		cfg := store.Config{URL: mustURL(t, base), Login: "me", Secret: "hush"}
+		cfg := store.Config{URL: mustURL(t, base), Login: "me", Secret: "hush", Asking: func(h http.Header) { h.Set("X-Token", "token") }}
 		if strings.HasPrefix(base, "https") {
 			cfg.CA = caFile(t, &tiertest.Origin{Server: secure})
 		}
@@ -347,7 +347,7 @@ func TestRedirects(t *testing.T) {
 		got, _ := v.(string)
 		return got
 	}
-	if err := get(srv.URL + "/near"); err != nil || seen(srv) == "" {
+	if err := get(srv.URL + "/near"); err != nil || !strings.HasSuffix(seen(srv), "token") || len(seen(srv)) < 10 {
 		t.Errorf("to the same host: %v, credentials %q", err, seen(srv))
 	}
 	if err := get(srv.URL + "/far"); err != nil || seen(elsewhere) != "" {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aysfs/aysfs/src/tier"
@@ -350,14 +351,13 @@ func (c *pipe) end(why error) {
 // readHead reads the header of an answer.
 func readHead(br *bufio.Reader) (head, error) {
 	h := head{length: -1, plain: true}
-	line, err := br.ReadSlice('\n')
+	line, err := headLine(br)
 	if err != nil {
-		return h, unexpected(err)
+		return h, err
 	}
-	proto, rest, _ := bytes.Cut(bytes.TrimRight(line, "\r\n"), []byte(" "))
+	proto, rest, _ := bytes.Cut(line, []byte(" "))
 	code, _, _ := bytes.Cut(rest, []byte(" "))
-	h.status, err = strconv.Atoi(string(code))
-	if err != nil || h.status < 200 || h.status > 999 {
+	if h.status, err = strconv.Atoi(string(code)); err != nil || len(code) != 3 || h.status < 200 {
 		return h, fmt.Errorf("status line %.80q", line)
 	}
 	switch string(proto) {
@@ -369,31 +369,30 @@ func readHead(br *bufio.Reader) (head, error) {
 	}
 	size, chunked := len(line), false
 	for {
-		line, err := br.ReadSlice('\n')
+		line, err := headLine(br)
 		if err != nil {
-			return h, unexpected(err)
+			return h, err
 		}
-		if size += len(line); size > mostHeader {
+		if size += len(line) + 2; size > mostHeader {
 			return h, fmt.Errorf("a header of more than %d bytes", mostHeader)
 		}
-		line = bytes.TrimRight(line, "\r\n")
 		if len(line) == 0 {
 			break
 		}
 		name, value, ok := bytes.Cut(line, []byte(":"))
-		if !ok {
+		if !ok || !isToken(name) {
 			return h, fmt.Errorf("header line %.80q", line)
 		}
 		value = bytes.TrimSpace(value)
 		switch {
 		case is(name, "Content-Length"):
-			n, err := strconv.ParseInt(string(value), 10, 64)
-			if err != nil || n < 0 || h.length >= 0 && h.length != n {
+			n, ok := parseLength(string(value))
+			if !ok || h.length >= 0 && h.length != n {
 				return h, fmt.Errorf("content length %.80q", value)
 			}
 			h.length = n
 		case is(name, "Content-Encoding"):
-			h.plain = is(value, "zstd") || is(value, "identity")
+			h.plain = h.plain && (is(value, "zstd") || is(value, "identity"))
 		case is(name, "Content-Type"):
 			h.contentType = string(value)
 		case is(name, "Transfer-Encoding"):
@@ -409,6 +408,31 @@ func readHead(br *bufio.Reader) (head, error) {
 		h.length = 0
 	}
 	return h, nil
+}
+
+// headLine reads one line of a header. Of control characters it takes only tabs:
+// a carriage return, say, is what others may take for the line's end.
+func headLine(br *bufio.Reader) ([]byte, error) {
+	line, err := br.ReadSlice('\n')
+	if err != nil {
+		return nil, unexpected(err)
+	}
+	line = bytes.TrimSuffix(line[:len(line)-1], []byte("\r"))
+	if bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return nil, fmt.Errorf("header line %.80q", line)
+	}
+	return line, nil
+}
+
+// isToken tells whether a header may have that name (RFC 9110, 5.6.2). A blank
+// before the colon, or at the start of a line, is where readers of headers differ.
+func isToken(name []byte) bool {
+	for _, c := range name {
+		if c <= ' ' || c >= 0x7f || strings.IndexByte(`"(),/:;<=>?@[\]{}`, c) >= 0 {
+			return false
+		}
+	}
+	return len(name) > 0
 }
 
 func is(b []byte, name string) bool { return len(b) == len(name) && bytes.EqualFold(b, []byte(name)) }

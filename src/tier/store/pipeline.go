@@ -381,6 +381,18 @@ func (p *pipeline) troubled() {
 	}
 }
 
+// doubt is told that an answer was not what had been asked for. Where a server, or
+// who is between, sent one answer more or less than it was asked for, all behind it
+// are others', too. So these connections are given up.
+func (p *pipeline) doubt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.pipes {
+		c.conn.Close()
+	}
+	p.troubled()
+}
+
 // unfit takes note of a server that doesn't do what this takes. p.mu is held.
 func (p *pipeline) unfit() { p.off = time.Now().Add(unfitFor) }
 

@@ -88,8 +88,8 @@ func rootsWith(file string) (*x509.CertPool, error) {
 }
 
 // checkRedirect is asked before a redirect is followed. The store's credentials
-// go to the store alone.
-func checkRedirect(req *http.Request, via []*http.Request) error {
+// go to the store alone, and so does what Asking adds, which may be some.
+func (h *HTTP) checkRedirect(req *http.Request, via []*http.Request) error {
 	first, last := via[0].URL, via[len(via)-1].URL
 	if req.URL.Scheme != "https" && (req.URL.Scheme != "http" || last.Scheme == "https") {
 		return fmt.Errorf("%w: from %s to %s", ErrRedirect, last.Scheme, req.URL.Scheme)
@@ -106,6 +106,13 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	secured := first.Scheme == "http" && req.URL.Scheme == "https" && strings.EqualFold(first.Hostname(), req.URL.Hostname())
 	if !sameHost && !secured {
 		req.Header.Del("Authorization")
+		if h.asking != nil {
+			own := make(http.Header)
+			h.asking(own)
+			for name := range own {
+				req.Header.Del(name)
+			}
+		}
 	}
 	return nil
 }

@@ -1,0 +1,47 @@
+package fs
+
+import (
+	"testing"
+	"time"
+)
+
+// What just could not be read is known for a moment, apart for what came to nothing
+// and what came slowly.
+func TestLosses(t *testing.T) {
+	var l losses
+	if l.has(1, 0, 100, false) {
+		t.Error("knows of a loss that there never was")
+	}
+	const id, from, to = 7, 1000, 2000
+	l.add(id, from, to-from, true)
+	for _, tt := range []struct {
+		id     uint64
+		off, n int64
+		slow   bool
+		want   bool
+	}{
+		{id, from, 1, true, true},
+		{id, to - 1, 100, true, true},
+		{id, from - 10, 11, true, true},
+		{id, to, 100, true, false},
+		{id, from - 10, 10, true, false},
+		{id + 1, from, 1, true, false},
+		{id, from, 1, false, false},
+	} {
+		if got := l.has(tt.id, tt.off, tt.n, tt.slow); got != tt.want {
+			t.Errorf("%+v: %v", tt, got)
+		}
+	}
+	// As many as can wait at once are remembered.
+	for i := range uint64(maxServers - 1) {
+		l.add(100+i, 0, 1, false)
+	}
+	if !l.has(id, from, 1, true) {
+		t.Error("forgotten at once")
+	}
+	for end := time.Now().Add(10 * time.Second); l.has(id, from, 1, true); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("known for ever")
+		}
+	}
+}
