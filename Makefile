@@ -3,6 +3,7 @@
 # make test     everything but what takes a machine (root)
 # make test-appliance     virtual machines, containers, packages, releases (root)
 # make test-faults        networks, disks and machines that fail at random, for minutes (root)
+# make fuzz     what reads bytes of others, with bytes of nobody
 # make test-arm           what small machines run, in an emulator of theirs (root)
 # make vuln     known vulnerabilities in what this is built on
 # make bench    measurements, a quarter of an hour of them (root)
@@ -24,7 +25,7 @@ GOVULNCHECK := go run golang.org/x/vuln/cmd/govulncheck@v1.9.0
 TESTFLAGS   ?=
 SHELL       := /bin/bash
 
-.PHONY: build demo test test-appliance test-faults test-arm lint vuln cross unit bench dist release-snapshot deps deps-appliance deps-arm \
+.PHONY: build demo test test-appliance test-faults fuzz test-arm lint vuln cross unit bench dist release-snapshot deps deps-appliance deps-arm \
         deps-bench deps-bench-apt clean
 
 build:
@@ -74,6 +75,31 @@ test-appliance: deps deps-appliance
 # comes from a seed that they print.
 test-faults: deps
 	go test -p 1 -tags faults -run '^TestFaults' -count=1 -timeout 20m $(TESTFLAGS) $(FAULTS)
+	@$(MAKE) --no-print-directory fuzz
+
+# Every fuzz target in turn, for a number of inputs; a target that finds something
+# leaves the input below its package's testdata, to be kept. To go on for longer:
+# make fuzz FUZZ=60s. What was of interest is kept for the next time.
+FUZZ     ?= 1000x
+FUZZTMP  := $(or $(TMPDIR),/tmp)/aysfs-fuzz
+FUZZKEPT ?= $(FUZZTMP)/kept
+fuzz:
+	@mkdir -p $(FUZZTMP); targets=0 inputs=0 failed=0; \
+	for dir in $$(grep -rl --include='*_test.go' '^func Fuzz' src | xargs -n 1 dirname | sort -u); do \
+		go test -c -fuzz . -o $(FUZZTMP)/test ./$$dir || exit 1; \
+		for name in $$(cd $$dir && $(FUZZTMP)/test -test.list '^Fuzz'); do \
+			if (cd $$dir && timeout 1h $(FUZZTMP)/test -test.run "^$$name\$$" -test.fuzz "^$$name\$$" -test.fuzztime $(FUZZ) \
+				-test.fuzzminimizetime 1s -test.fuzzcachedir $(FUZZKEPT)/$$dir) >$(FUZZTMP)/log 2>&1; then \
+				echo "--- PASS: $$name, of $$dir"; \
+			else \
+				cat $(FUZZTMP)/log; failed=$$((failed + 1)); \
+			fi; \
+			targets=$$((targets + 1)); \
+			n=$$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' $(FUZZTMP)/log | tail -n 1); \
+			inputs=$$((inputs + $${n:-0})); \
+		done; \
+	done; \
+	echo "fuzz: $$targets targets, $$inputs inputs, $$failed failed"; [ $$failed = 0 ]
 
 # Packages in which 32 bits, another page size or another order of memory may matter,
 # and the programs themselves. Left out is what starts itself anew, for this kernel

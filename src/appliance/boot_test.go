@@ -173,7 +173,7 @@ func checkUnits(m *machine) {
 	// From 0, sealed, to 10, anything goes. What mounts for all can't be sealed.
 	m.run("systemd-analyze security --no-pager --threshold=60 ays_cache.service >/tmp/security || { cat /tmp/security; exit 1; }")
 	m.t.Log(m.run("tail -n 1 /tmp/security"))
-	if out := m.run("cat /proc/$(pidof -s aysfs)/oom_score_adj"); strings.TrimSpace(out) != "-900" {
+	if out := m.run("cat /proc/$(systemctl show --value -p MainPID aysfs)/oom_score_adj"); strings.TrimSpace(out) != "-900" {
 		m.t.Errorf("aysfs has the OOM score %s", out)
 	}
 }

@@ -67,7 +67,7 @@ func readFlags(args []string) (*options, error) {
 	fs.BoolVar(&o.publish, "publish", true, "measure publishing too")
 	fs.BoolVar(&o.h2, "h2", false, "HTTP/2 over TLS between client and store, not HTTP/1.1")
 	fs.BoolVar(&o.perf, "perf", false, "record the clients with perf while they are measured, into the output directory")
-	fs.DurationVar(&o.limit, "limit", 30*time.Second, "longest time of a work, then it is given up; build has ten times that")
+	fs.DurationVar(&o.limit, "limit", 20*time.Second, "longest time of a work, then it is given up; build has ten times that")
 	fs.DurationVar(&o.within, "within", 14*time.Minute, "when nothing is repeated any more that would take longer; all is done once")
 	fs.StringVar(&o.from, "from", "", "JSON `file` of an earlier run: measure nothing, show that")
 	fs.StringVar(&o.bin, "bin", "bin", "`directory` with aysfs and ays")

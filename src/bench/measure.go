@@ -140,6 +140,8 @@ func (b *bencher) does(c *contender, w work) bool {
 	switch {
 	case c.hangs || c.tree != "" && c.tree != w.tree:
 		return false
+	case w.long && len(b.whens(w)) == 0:
+		return false
 	case b.o.works != nil && (b.o.drivers != nil || !w.long):
 		return true
 	case w.long:
@@ -151,7 +153,7 @@ func (b *bencher) does(c *contender, w work) bool {
 // whens are the conditions in which a work is done.
 func (b *bencher) whens(w work) []string {
 	if w.long && b.o.works == nil {
-		return []string{page}
+		return slices.DeleteFunc(slices.Clone(b.o.when), func(when string) bool { return when != page })
 	}
 	return b.o.when
 }

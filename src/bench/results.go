@@ -48,6 +48,7 @@ type machine struct {
 	Arch       string `json:"arch"`
 	Memory     int64  `json:"memory_bytes"`
 	FS         string `json:"native_fs"`
+	HaltPoll   string `json:"guest_halt_poll_ns,omitempty"` // of a virtual machine: 0 makes every wake-up dear
 	LoadBefore string `json:"load_before"` // others at work make noise of the figures
 	LoadAfter  string `json:"load_after"`
 }
@@ -65,6 +66,9 @@ func newResults(ctx context.Context, o *options, s *site) *results {
 	unix.Uname(&uts)
 	r.Machine.Kernel = unix.ByteSliceToString(uts.Release[:])
 	r.Machine.Model = field("/proc/cpuinfo", "model name")
+	if ns, err := os.ReadFile("/sys/module/haltpoll/parameters/guest_halt_poll_ns"); err == nil {
+		r.Machine.HaltPoll = strings.TrimSpace(string(ns))
+	}
 	if out, err := output(ctx, 10*time.Second, "df", "--output=fstype", s.dir); err == nil {
 		_, fs, _ := strings.Cut(string(out), "\n") // after the head
 		r.Machine.FS = strings.TrimSpace(fs)

@@ -35,19 +35,18 @@ func (b *bencher) series(ctx context.Context, w work, t *tree, c *contender, run
 		}
 		began, before := time.Now(), len(b.res.Samples)
 		for n := range pageMost {
-			one.measure(page, dir)
-			if w.long || n+1 >= pageRepeats && time.Since(began) > pageTime {
+			if ok := one.measure(page, dir); !ok || w.long || n+1 >= pageRepeats && time.Since(began) > pageTime {
 				break
 			}
 		}
-		if done := b.res.Samples[before:]; len(done) > 0 {
+		if done := b.res.Samples[before:]; len(done) > 0 && done[len(done)-1].Problem == "" {
 			one.tell(page, medianOf(done, func(s sample) float64 { return s.Seconds }), fmt.Sprintf("in the middle of %d", len(done)))
 		}
 	}
 	if c.from() != here && !c.slow[w.name+" "+cold] {
 		one.mounted(false, func(dir string) {
-			one.measureOr(wants(cold), cold, dir)
-			if c.from() == fresh && !c.slow[w.name+" "+cold] {
+			ok := one.measureOr(wants(cold), cold, dir)
+			if c.from() == fresh && ok {
 				again(dir)
 			}
 		})
@@ -56,21 +55,23 @@ func (b *bencher) series(ctx context.Context, w work, t *tree, c *contender, run
 		return
 	}
 	one.mounted(true, func(dir string) {
-		one.measureOr(wants(disk), disk, dir)
-		again(dir)
+		if one.measureOr(wants(disk), disk, dir) {
+			again(dir)
+		}
 	})
 }
 
 // measureOr also does the work where it is not wanted, for it fills caches. What
-// takes long is not done for that.
-func (s *series) measureOr(wanted bool, when, dir string) {
+// takes long is not done for that. It tells whether they are filled.
+func (s *series) measureOr(wanted bool, when, dir string) (ok bool) {
 	if wanted || !s.w.long {
-		s.measure(when, dir)
-		return
+		return s.measure(when, dir)
 	}
-	if _, err := s.within(func(ctx context.Context) (time.Duration, error) { return timed(ctx, dir, nil, tarArgs...) }); err != nil {
+	_, err := s.within(func(ctx context.Context) (time.Duration, error) { return timed(ctx, dir, nil, tarArgs...) })
+	if err != nil {
 		s.say("%s %s: read the tree: %v", s.w.name, s.c.name, err)
 	}
+	return err == nil
 }
 
 // patience is how long a peer may take to be measured more than once: it is not
@@ -101,8 +102,13 @@ func (s *series) mounted(keep bool, do func(dir string)) {
 		s.say("%v", err)
 	}
 	s.before = s.net()
+	var m *mounted
+	var err error
 	began := time.Now()
-	m, err := s.c.mount(s.ctx, s.t, keep)
+	if !inTime(mountLimit, func() { m, err = s.c.mount(s.ctx, s.t, keep) }) {
+		s.hang()
+		return
+	}
 	s.mount = time.Since(began)
 	if err != nil {
 		if s.ctx.Err() == nil {
@@ -112,18 +118,22 @@ func (s *series) mounted(keep bool, do func(dir string)) {
 	}
 	s.m = m
 	do(m.dir)
-	if !s.c.hangs {
-		s.c.hangs = !inTime(unmountTime, m.unmount)
-	}
-	if s.c.hangs {
-		s.skip(s.c.name, "it hangs: left out from here on")
+	if s.c.hangs || !inTime(unmountLimit, m.unmount) {
+		s.hang()
 	}
 }
 
-// How long what was given up may take to end, and a client to let go of its mount.
+// hang is for a client that nothing more can be expected of.
+func (s *series) hang() {
+	s.c.hangs = true
+	s.skip(s.c.name, "it hangs: left out from here on")
+}
+
+// How long what was given up may take to end, and what drivers limit by themselves.
 const (
-	hangTime    = 10 * time.Second
-	unmountTime = time.Minute
+	hangTime     = 10 * time.Second
+	mountLimit   = 2 * time.Minute
+	unmountLimit = time.Minute
 )
 
 // inTime tells whether do ends in time; if not, it goes on in the background.
@@ -180,24 +190,25 @@ func (s *series) net() netUse {
 	return netUse{Traffic: s.link.Traffic(), Requests: s.site.server.requests()}
 }
 
-// measure does the work once and keeps the sample, if it is asked for.
-func (s *series) measure(when, dir string) {
+// measure does the work once and keeps the sample, if it is asked for. It tells
+// whether the work was done.
+func (s *series) measure(when, dir string) (ok bool) {
 	key := s.w.name + " " + when
 	if s.ctx.Err() != nil || s.c.slow[key] {
-		return
+		return false
 	}
 	stop := s.record(when)
 	took, err := s.within(func(ctx context.Context) (time.Duration, error) { return s.w.run(ctx, s.t, dir, when) })
 	stop()
 	if s.ctx.Err() != nil {
-		return
+		return false
 	}
 	if errors.Is(err, errAbsent) {
 		for _, when := range conditions {
 			s.c.slow[s.w.name+" "+when] = true
 		}
 		s.skip(s.w.name+" on "+s.c.name, err.Error())
-		return
+		return false
 	}
 	out := sample{Work: s.w.name, When: when, Driver: s.c.name, Run: s.run, Seconds: took.Seconds()}
 	if when == cold {
@@ -226,12 +237,13 @@ func (s *series) measure(when, dir string) {
 		out.Net = s.netSince(s.before, when == cold && s.w.whole && s.c.name == subject)
 	}
 	if !slices.Contains(s.whens(s.w), when) {
-		return
+		return out.Problem == ""
 	}
 	if when != page || out.Problem != "" {
 		s.tell(when, out.Seconds, firstLine(out.Problem))
 	}
 	s.res.Samples = append(s.res.Samples, out)
+	return out.Problem == ""
 }
 
 // tell tells what was measured to who waits.

@@ -128,9 +128,13 @@ func TestDoes(t *testing.T) {
 		{options{works: []string{"build"}}, peer, build, false},
 		{options{works: []string{"build"}, drivers: []string{"sshfs"}}, peer, build, true},
 	} {
+		c.o.when = conditions
 		b := &bencher{o: &c.o}
 		if got := b.does(c.c, c.w); got != c.want {
 			t.Errorf("%s does %s with %q of %q: got %v", c.c.name, c.w.name, c.o.works, c.o.drivers, got)
 		}
+	}
+	if b := (&bencher{o: &options{when: []string{cold}}}); b.does(own, build) {
+		t.Error("a build is done when only cold works are asked for")
 	}
 }

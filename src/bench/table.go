@@ -57,11 +57,15 @@ func (r *results) about() []string {
 	for _, s := range r.Samples {
 		runs = max(runs, s.Run)
 	}
+	idle := ""
+	if r.Machine.HaltPoll == "0" {
+		idle = ", its processors asleep as soon as they are idle"
+	}
 	return []string{
-		fmt.Sprintf("%d × %s, Linux %s, %s; load %s before and %s after; %.1f minutes", r.Machine.CPUs, r.Machine.Model, r.Machine.Kernel,
+		fmt.Sprintf("%d × %s%s, Linux %s, %s; load %s before and %s after; %.1f minutes", r.Machine.CPUs, r.Machine.Model, idle, r.Machine.Kernel,
 			r.Machine.FS, firstWord(r.Machine.LoadBefore), firstWord(r.Machine.LoadAfter), r.Seconds/60),
-		fmt.Sprintf("link: %.0f ms round trip, %.0f Mbit/s, %s; medians of up to %d runs", r.Link.RoundTripMS, r.Link.Mbits, r.Link.Protocol, runs),
-		"trees: " + strings.Join(trees, "; "),
+		fmt.Sprintf("Link: %.0f ms round trip, %.0f Mbit/s, %s; medians of up to %d runs", r.Link.RoundTripMS, r.Link.Mbits, r.Link.Protocol, runs),
+		"Trees: " + strings.Join(trees, "; "),
 		strings.Join(versions, "; "),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
@@ -124,6 +125,7 @@ func (c *Client) introduce(g *gridCache, first func()) {
 		}
 	}()
 	pause := announceFirst
+	said := false // the log has that it can't be told
 	for {
 		ctx, cancel := context.WithTimeout(life, 3*g.http.Timeout)
 		err := g.announce(ctx, c.config(), c.version)
@@ -135,11 +137,19 @@ func (c *Client) introduce(g *gridCache, first func()) {
 		if life.Err() != nil {
 			return
 		}
+		level := slog.LevelDebug
 		if err != nil {
-			c.log.Warn("can't tell a grid cache what is mounted", "op", "announce", "tier", "grid "+g.name, "err", err, "again_in", pause)
+			if !said {
+				level = slog.LevelWarn
+			}
+			c.log.Log(life, level, "can't tell a grid cache what is mounted: it is told again until it listens, and done without meanwhile", "op", "announce", "tier", "grid "+g.name, "err", err, "again_in", pause)
 		} else {
-			c.log.Debug("told a grid cache what is mounted", "op", "announce", "tier", "grid "+g.name)
+			if said {
+				level = slog.LevelInfo
+			}
+			c.log.Log(life, level, "told a grid cache what is mounted", "op", "announce", "tier", "grid "+g.name)
 		}
+		said = err != nil
 		// A cache that often fails is told again after growing pauses only.
 		select {
 		case <-time.After(pause):

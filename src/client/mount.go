@@ -283,7 +283,7 @@ func (c *Client) pend(m *mount) error {
 	_, made, err := c.mountWith(m, cfg, nil)
 	c.refilter(m)
 	if made {
-		c.log.Warn("no tree yet: the path answers with errors until there is one", "op", "mount", "mount", m.path)
+		c.log.Warn("no tree yet: the path answers with errors until there is one; ays doctor tells what may help", "op", "mount", "mount", m.path)
 	}
 	return err
 }

@@ -41,6 +41,7 @@ func Examine(ctx context.Context, file, version string) []Finding {
 		return append(found, Finding{Fail, "config " + file, err.Error(), "mend it; aysfs -check -config " + file + " tells when it is good"})
 	}
 	found = append(found, Finding{OK, "config " + file, fmt.Sprintf("%d stores, %d mounts", len(cfg.Stores), len(cfg.Mounts)), ""})
+	found = append(found, configMode(file, cfg)...)
 	var checks []func(context.Context) []Finding
 	checks = append(checks, func(context.Context) []Finding { return cacheDisk(cfg.Disk) })
 	for _, m := range cfg.Mounts {

@@ -27,6 +27,28 @@ func fuseDevice(path string) Finding {
 	return Finding{Fail, path, err.Error(), "run as root; in a container, with --cap-add SYS_ADMIN and --device /dev/fuse"}
 }
 
+// configMode looks at who may read a config that has passwords.
+func configMode(file string, cfg *config.Client) []Finding {
+	secret := false
+	for _, s := range cfg.Stores {
+		secret = secret || s.Secret.Reveal() != ""
+	}
+	for _, g := range cfg.Grid {
+		secret = secret || g.Passwd.Reveal() != ""
+	}
+	for _, l := range cfg.Local {
+		secret = secret || l.Passwd.Reveal() != ""
+	}
+	for _, d := range cfg.Debug {
+		secret = secret || d.Passwd.Reveal() != ""
+	}
+	st, err := os.Stat(file)
+	if err != nil || !secret || st.Mode().Perm()&0o004 == 0 {
+		return nil
+	}
+	return []Finding{{Warn, "config " + file, "anybody may read the passwords in it", "run: chmod 640 " + file}}
+}
+
 // fewDescriptors is how many descriptors a client with many segments and
 // connections may come near to.
 const fewDescriptors = 4096

@@ -177,6 +177,7 @@ func TestDoctorOfCaches(t *testing.T) {
 	c.diagnosed("grid cache "+g.url, doctor.OK, "it answers")
 	c.diagnosed("local cache 127.0.0.1:"+port, doctor.OK, "it answers")
 	c.diagnosed("redis d "+debug.Addr, doctor.OK, "it answers")
+	c.diagnosed("config", doctor.Warn, "anybody may read the passwords in it") // tests have them so
 	caches("wrong", "wrong")
 	c.diagnosed("grid cache "+g.url, doctor.Fail, "401")
 	c.diagnosed("local cache 127.0.0.1:"+port, doctor.Fail, "denied")

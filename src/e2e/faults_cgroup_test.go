@@ -125,6 +125,18 @@ func TestFaultsMemoryLimit(t *testing.T) {
 	calls, failed, slowest := busy.end()
 	atHalf, own, peak := group.kills(), anonymous(t, c.soon().PID), group.get(group.name("peak"))
 
+	// The keeper is not what goes first.
+	adjusted := func(pid int) (n int) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+		if _, err2 := fmt.Sscan(string(b), &n); err != nil || err2 != nil {
+			t.Fatal(err, err2)
+		}
+		return n
+	}
+	if s := c.soon(); adjusted(s.PID) <= adjusted(s.Keeper.PID) {
+		t.Errorf("the kernel would kill the keeper, with %d, as soon as what serves, with %d", adjusted(s.Keeper.PID), adjusted(s.PID))
+	}
+
 	// Then somebody else takes what is left, and the kernel kills what takes most.
 	busy = startThreads(t, mount, tree, 32, r.Uint64(), time.Minute)
 	for range 3 {

@@ -17,6 +17,7 @@ import (
 // TestFaultsFailover has one cache that works among many that don't, each in a way
 // of its own. It is found at once, and the others are left alone.
 func TestFaultsFailover(t *testing.T) {
+	t.Parallel()
 	tree, v := shortDir(t), versions{}
 	netTree(t, tree, v, 1)
 	store := newStore(t, "e2e|app(1)", tree)
@@ -68,6 +69,7 @@ func TestFaultsFailover(t *testing.T) {
 // TestFaultsStorm has many threads read what a store refuses to give, over and
 // over. The store is not to be stormed.
 func TestFaultsStorm(t *testing.T) {
+	t.Parallel()
 	tree, v := shortDir(t), versions{}
 	netTree(t, tree, v, 1)
 	store := newStore(t, "e2e|app(1)", tree)
@@ -78,6 +80,8 @@ func TestFaultsStorm(t *testing.T) {
 	mount := c.mount("e2e|app(1)", "prefetch = 0")
 	c.start()
 	w := newWalker(t, netTimeout, v)
+	const window = 3 * time.Second
+	var total, asked int64
 	for _, kind := range []faults.Kind{faults.Status503, faults.Reset, faults.Status404, faults.Status400, faults.Noise} {
 		front.Set(1, kind)
 		var reads atomic.Int64
@@ -98,23 +102,25 @@ func TestFaultsStorm(t *testing.T) {
 				}
 			})
 		}
-		time.Sleep(4 * time.Second)
+		time.Sleep(window)
 		close(stop)
 		within(t, time.Minute, "the readers end", all.Wait)
 		n := front.Requests() - before
-		t.Logf("%s: %d requests for %d reads in 4 s", kind, n, reads.Load())
-		if n > 60 {
-			t.Errorf("%s: %d requests for one blob in 4 s", kind, n)
+		total, asked = total+reads.Load(), max(asked, n)
+		if n > 50 {
+			t.Errorf("%s: %d requests for %d reads of one file in %v", kind, n, reads.Load(), window)
 		}
 	}
 	front.Set(0)
 	took := w.healed(30*time.Second, mount)
-	t.Logf("promise: a store that refuses is asked at most a few times a second for one blob; read again after %.1f s", took.Seconds())
+	t.Logf("promise: a store that refuses was asked %d times at most for one file in %v, by 32 threads that read it %d times in all; read again after %.1f s",
+		asked, window, total, took.Seconds())
 	c.stop()
 }
 
 // TestFaultsTLS has handshakes fail at random.
 func TestFaultsTLS(t *testing.T) {
+	t.Parallel()
 	tree, v := shortDir(t), versions{}
 	netTree(t, tree, v, 1)
 	store := newStore(t, "e2e|app(1)", tree)

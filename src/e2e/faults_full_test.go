@@ -72,8 +72,8 @@ func fillDisk(t *testing.T, disk string) (free func()) {
 	}
 }
 
-// lines counts the warnings and errors in a log.
-func lines(log string) (n int) {
+// complaints counts the warnings and errors in a log.
+func complaints(log string) int {
 	return strings.Count(log, "level=WARN") + strings.Count(log, "level=ERROR")
 }
 
@@ -124,7 +124,7 @@ func TestFaultsFullDisk(t *testing.T) {
 	refused := 0
 	for round := range 2 * *faultsRounds {
 		free := fillDisk(t, disk)
-		before := lines(cache.log())
+		before := complaints(cache.log())
 		allRight("on a full disk", names)
 		check.begin(plain)
 		check.goOn(200)
@@ -160,7 +160,7 @@ func TestFaultsFullDisk(t *testing.T) {
 			t.Errorf("redis has %d bytes of what could not be written", len(got))
 		}
 		wantContent(t, 10*time.Second, conf, was)
-		told = append(told, lines(cache.log())-before)
+		told = append(told, complaints(cache.log())-before)
 		free()
 		check.goOn(100)
 		if n := check.halt(); n > 0 {
@@ -183,7 +183,7 @@ func TestFaultsFullDisk(t *testing.T) {
 		}
 		publish(t, published, "e2e|app(1)", filepath.Join(tree, fmt.Sprint("d", round%4+1)))
 		run(t, time.Minute, ays, "verify", "-store", published)
-		tolds = append(tolds, lines(c.log()))
+		tolds = append(tolds, complaints(c.log()))
 	}
 	if !strings.Contains(c.log(), "keeps blobs again") {
 		t.Error("the log on that disk does not go on")

@@ -320,6 +320,7 @@ func TestFaultsManyWait(t *testing.T) {
 
 // TestFaultsNames has the name server fail, in each of the ways that it can.
 func TestFaultsNames(t *testing.T) {
+	t.Parallel()
 	const addr = "127.0.0.77"
 	resolver, err := faults.NewResolver(addr + ":53")
 	if err != nil {

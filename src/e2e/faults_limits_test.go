@@ -200,7 +200,7 @@ func TestFaultsCacheDescriptors(t *testing.T) {
 			if p.endsWithin(0) {
 				t.Errorf("it ended: %v", p.err)
 			}
-			told := lines(g.log())
+			told := complaints(g.log())
 			if told == 0 || told > 10 {
 				t.Errorf("%d warnings:\n%s", told, lastLines(g.log(), 20))
 			}

@@ -186,7 +186,7 @@ func (m *machine) content(n *Node) string {
 		}
 		return b.String()
 	}
-	b := make([]byte, n.Attr().Size)
+	b := make([]byte, min(n.Attr().Size, 1<<20))
 	k, err := n.ReadAt(m.t.Context(), b, 0)
 	if err != nil {
 		return err.Error()

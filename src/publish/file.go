@@ -107,6 +107,10 @@ func (r *reader) readFile(ctx context.Context, j fileJob) error {
 	return nil
 }
 
+// maxFile bounds a file in bytes: a hole costs no more than a word to make, and
+// years to sum.
+const maxFile = 1 << 40
+
 // readBlob stores a file of up to MaxBlob bytes.
 func (r *reader) readBlob(f io.Reader, e *object.Entry) error {
 	buf := r.files.blobs.Get().(*[]byte)
@@ -128,6 +132,9 @@ func (r *reader) readBlob(f io.Reader, e *object.Entry) error {
 
 // readChunks cuts a file, stores the chunks side by side, and then their list.
 func (r *reader) readChunks(ctx context.Context, f io.Reader, e *object.Entry) error {
+	if e.Size > maxFile {
+		return fmt.Errorf("it has %d bytes, more than %d", e.Size, int64(maxFile))
+	}
 	window := r.files.windows.Get().(*[]byte)
 	defer r.files.windows.Put(window)
 	cutter, err := chunkers.NewChunkerBuffer(chunker, f, &chunkers.ChunkerOpts{

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -103,11 +104,26 @@ func (v *supervisor) start(p *program) (*worker, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", p.path, err)
 	}
+	sacrifice(cmd.Process.Pid)
 	go func() {
 		w.err = cmd.Wait()
 		close(w.ended)
 	}()
 	return w, nil
+}
+
+// sacrifice has the kernel, when memory is short, kill a worker rather than this
+// process: where nothing keeps the mounts they end.
+func sacrifice(pid int) {
+	const more = 50 // thousandths of the memory that there is
+	own, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(string(own))); err == nil {
+		// Where that can't be set, the worker takes most all the same, mostly.
+		_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(min(n+more, 1000))), 0)
+	}
 }
 
 func (w *worker) signal(sig os.Signal) { w.cmd.Process.Signal(sig) }

@@ -40,6 +40,8 @@ type member struct {
 	*Meter
 	hash uint64 // of its name
 
+	longest time.Duration // that it is left alone
+
 	mu     sync.Mutex
 	pause  time.Duration // the last one, 0 while all is well
 	resume time.Time
@@ -56,7 +58,11 @@ func newGroup(g Group, last bool) *group {
 	for _, s := range g.Sources {
 		h := fnv.New64a()
 		h.Write([]byte(s.Name()))
-		w.members = append(w.members, &member{Meter: NewMeter(s), hash: h.Sum64()})
+		m := &member{Meter: NewMeter(s), hash: h.Sum64(), longest: lastAside}
+		if only {
+			m.longest = lastLook
+		}
+		w.members = append(w.members, m)
 	}
 	return w
 }
@@ -71,7 +77,7 @@ func (g *group) order(ref Ref, now time.Time) []*member {
 	seed := binary.LittleEndian.Uint64(ref.Digest[:8])
 	able := make([]*member, 0, len(g.members))
 	for _, m := range g.members {
-		if !m.aside(now, g.only) { // what was found to hang is asked when it is known to be back
+		if !m.aside(now, g.only) {
 			able = append(able, m)
 		}
 	}
@@ -112,6 +118,9 @@ const (
 	// at all, and probeTime how long it may take to answer that.
 	hangs     = time.Second
 	probeTime = 2 * time.Second
+	// lastLook is the longest pause of an only member: nobody waits to find out that it
+	// is not back.
+	lastLook = 10 * time.Second
 )
 
 // aside tells whether m is left alone: for a while; an only one until it is known to
@@ -143,7 +152,7 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 		m.pause, m.resume = 0, time.Time{}
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrCorrupt):
 		if !now.Before(m.resume) {
-			m.pause = min(max(2*m.pause, firstAside), lastAside)
+			m.pause = min(max(2*m.pause, firstAside), m.longest)
 			m.resume = now.Add(m.pause)
 			return m.pause
 		}
