@@ -57,6 +57,7 @@ func (c *Client) Reload(say bool) {
 		c.unusable(err)
 		return
 	}
+	cfg = fit(cfg, c.log)
 	was := c.config()
 	cfg, refused := live(was, cfg)
 	differs := !reflect.DeepEqual(was, cfg)

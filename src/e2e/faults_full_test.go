@@ -128,7 +128,7 @@ func TestFaultsFullDisk(t *testing.T) {
 		allRight("on a full disk", names)
 		check.begin(plain)
 		check.goOn(200)
-		if s := c.status().Cache; s.Bypassed == "" {
+		if s := c.status().Cache; s.Bypassed == "" && round == 0 { // later it has something to evict
 			t.Error("status does not tell that nothing is kept")
 		}
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/fnv"
 	"slices"
 	"sync"
@@ -114,8 +113,8 @@ func spread(h uint64) uint64 {
 const (
 	firstAside = time.Second
 	lastAside  = time.Minute
-	// hangs is how long an only member may take before it is asked whether it is there
-	// at all, and probeTime how long it may take to answer that.
+	// hangs is how long a member may take before it is asked whether it is there at all,
+	// and probeTime how long it may take to answer that.
 	hangs     = time.Second
 	probeTime = 2 * time.Second
 	// lastLook is the longest pause of an only member: nobody waits to find out that it
@@ -160,67 +159,6 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 	return 0
 }
 
-// errHangs is what becomes of an only member's answer that nobody waits for.
-var errHangs = fmt.Errorf("%w: it does not answer, not even what it has", ErrUnavailable)
-
-// askOnly asks the only member of a group that others come after. One that takes long
-// may be fetching the blob, so it is asked for what it has, which it answers at once:
-// if that fails to come, it hangs, and is left alone.
-func (c *Chain) askOnly(ctx context.Context, g *group, m *member, ref Ref) answer {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	answers := make(chan answer, 1)
-	c.running.Go(func() { answers <- c.askMember(ctx, g, m, ref) })
-	late := time.NewTimer(hangs)
-	defer late.Stop()
-	select {
-	case a := <-answers:
-		return a
-	case <-late.C:
-	}
-	there := make(chan bool, 1)
-	c.running.Go(func() { there <- c.there(ctx, m, ref) })
-	for {
-		select {
-		case a := <-answers:
-			return a
-		case ok := <-there:
-			if !ok && ctx.Err() == nil {
-				if pause := m.answered(errHangs, time.Now()); pause > 0 {
-					c.log.Warn("leaving a cache alone", "op", "fetch", "tier", m.Name(), "for", pause, "err", errHangs)
-				}
-				return answer{err: errHangs}
-			}
-			there = nil
-		}
-	}
-}
-
-// there tells whether a member answers at all, whatever that is.
-func (c *Chain) there(ctx context.Context, m *member, ref Ref) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
-	ref.Here = true
-	a := c.ask(ctx, m.Meter, ref)
-	return a.err == nil || ctx.Err() == nil
-}
-
-// findOut finds out, behind whoever reads, whether an only member that was left alone is
-// back.
-func (c *Chain) findOut(m *member, ref Ref) {
-	c.running.Go(func() {
-		err := errHangs
-		if c.there(c.ctx, m, ref) {
-			err = nil
-			c.log.Info("a cache answers again", "op", "fetch", "tier", m.Name())
-		}
-		m.answered(err, time.Now())
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.probed = false
-	})
-}
-
 // patience is the part of a group's time after which a member that was to fetch a
 // blob, and neither did nor failed, counts as one that fails: it may hang.
 const patience = 3
@@ -245,9 +183,19 @@ func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref
 		hang = time.Until(end) / patience
 	}
 	r.fetch(ctx)
-	hedge, hung := time.NewTimer(g.slow.limit()), time.NewTimer(hang)
+	hedge, hung, check := time.NewTimer(g.slow.limit()), time.NewTimer(hang), time.NewTimer(hangs)
 	defer hedge.Stop()
 	defer hung.Stop()
+	defer check.Stop()
+	gone := make(chan int, len(order)) // members that hang
+	next := func() bool {
+		if !r.fetch(ctx) {
+			return false
+		}
+		hung.Reset(hang)
+		check.Reset(hangs)
+		return true
+	}
 	var failures []error
 	for {
 		select {
@@ -260,8 +208,8 @@ func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref
 				failures = append(failures, a.err)
 				r.failed[a.member] = true
 			}
-			if !a.here && a.member == r.fetched-1 && ctx.Err() == nil && r.fetch(ctx) {
-				hung.Reset(hang)
+			if !a.here && a.member == r.fetched-1 && ctx.Err() == nil {
+				next()
 			}
 			if r.open == 0 {
 				return answer{}, failures
@@ -271,8 +219,19 @@ func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref
 				hedge.Reset(g.slow.limit())
 			}
 		case <-hung.C:
-			if r.fetch(ctx) {
-				hung.Reset(hang)
+			next()
+		case <-check.C:
+			// It may be fetching the blob: what it has it tells at once.
+			n := r.fetched - 1
+			c.running.Go(func() {
+				if !c.there(ctx, order[n], ref) && ctx.Err() == nil {
+					gone <- n
+				}
+			})
+		case n := <-gone:
+			c.leaveAlone(order[n], errHangs)
+			if n == r.fetched-1 {
+				next()
 			}
 		case <-ctx.Done():
 			return answer{}, append(failures, ended(ctx, "wait for", ref))

@@ -30,7 +30,8 @@ type cacheDouble struct {
 	name  string
 	blobs *tiertest.Memory
 	delay time.Duration
-	slow  time.Duration // more, where it is not asked for what it has
+	late  atomic.Int64 // more, in nanoseconds
+	slow  atomic.Int64 // still more, where it is not asked for what it has
 	err   atomic.Pointer[error]
 	asked atomic.Int64
 }
@@ -39,9 +40,9 @@ func (c *cacheDouble) Name() string { return c.name }
 
 func (c *cacheDouble) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	c.asked.Add(1)
-	delay := c.delay
+	delay := c.delay + time.Duration(c.late.Load())
 	if !ref.Here {
-		delay += c.slow
+		delay += time.Duration(c.slow.Load())
 	}
 	select {
 	case <-time.After(delay):
@@ -174,7 +175,7 @@ func TestOnlyMemberHangs(t *testing.T) {
 		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, s}, Codec: codec})
 		defer chain.Close()
 		getAll(t, chain, refs[:10])
-		caches[0].delay = time.Hour
+		caches[0].late.Store(int64(time.Hour))
 		began, slow := time.Now(), 0
 		for _, ref := range refs[10:200] {
 			before := time.Now()
@@ -192,7 +193,7 @@ func TestOnlyMemberHangs(t *testing.T) {
 		if n := caches[0].asked.Load(); n > 10+2+30 {
 			t.Errorf("it was asked %d times in %v", n-10, time.Since(began))
 		}
-		caches[0].delay = 0
+		caches[0].late.Store(0)
 		time.Sleep(2 * time.Minute)
 		getAll(t, chain, refs[200:201]) // has it looked for
 		synctest.Wait()
@@ -202,19 +203,46 @@ func TestOnlyMemberHangs(t *testing.T) {
 			t.Errorf("the store was asked %d times, with the cache back", n)
 		}
 		// One that is slow, and there, is waited for.
-		caches[0].slow = 10 * time.Second
+		caches[0].slow.Store(int64(10 * time.Second))
 		getAll(t, chain, refs[250:260])
-		caches[0].slow = 0
+		caches[0].slow.Store(0)
 		if n := stores[0].asked.Load() - before; n > 0 {
 			t.Errorf("the store was asked %d times, with the cache at work", n)
 		}
 		// One that hung may have what nobody else has.
-		caches[0].delay = time.Hour
+		caches[0].late.Store(int64(time.Hour))
 		getAll(t, chain, refs[260:261])
-		caches[0].delay = 5 * time.Second
+		caches[0].late.Store(int64(5 * time.Second))
 		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
 		stores[0].err.Store(&down)
 		getAll(t, chain, refs[261:262])
+	})
+}
+
+// TestOneOfTwoHangs has one of two caches hang: its share is had by way of the other, and
+// only the first to ask waits.
+func TestOneOfTwoHangs(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(200)
+		g, caches := fetchersOf(blobs)
+		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, tier.One(tiertest.NewMemory("store"))}, Codec: codec})
+		defer chain.Close()
+		getAll(t, chain, refs[:50])
+		caches[0].hung.Store(true)
+		slow := 0
+		for _, ref := range refs[50:] {
+			before := time.Now()
+			getAll(t, chain, []tier.Ref{ref})
+			if took := time.Since(before); took > 4*time.Second {
+				t.Errorf("it took %v", took)
+			} else if took > time.Second {
+				slow++
+			}
+			time.Sleep(time.Second)
+		}
+		if slow == 0 || slow > 12 { // once for each pause, which grow
+			t.Errorf("%d of 150 reads waited for it", slow)
+		}
 	})
 }
 
@@ -314,9 +342,14 @@ func TestNearerGroupsAreFilled(t *testing.T) {
 type fetcher struct {
 	cacheDouble
 	fetched, looked atomic.Int64
+	hung            atomic.Bool // not even what it has is told
 }
 
 func (f *fetcher) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	if f.hung.Load() {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	if ref.Here {
 		f.looked.Add(1)
 		return nil, fmt.Errorf("%s: %w", f.name, tier.ErrAbsent)
@@ -348,8 +381,9 @@ func TestHedgeDoesNotFetch(t *testing.T) {
 		if n := caches[0].fetched.Load() + caches[1].fetched.Load(); n != int64(len(refs)) {
 			t.Errorf("%d fetches of %d blobs", n, len(refs))
 		}
-		if n := caches[0].looked.Load() + caches[1].looked.Load(); n != int64(len(refs)) {
-			t.Errorf("for %d slow answers of %d the other cache was asked as well", n, len(refs))
+		// And the one that fetches is asked whether it is there at all.
+		if n := caches[0].looked.Load() + caches[1].looked.Load(); n != 2*int64(len(refs)) {
+			t.Errorf("for %d slow answers of %d the other cache was asked as well", n-int64(len(refs)), len(refs))
 		}
 	})
 }
