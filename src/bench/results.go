@@ -49,7 +49,7 @@ type machine struct {
 	Memory     int64  `json:"memory_bytes"`
 	FS         string `json:"native_fs"`
 	HaltPoll   string `json:"guest_halt_poll_ns,omitempty"` // of a virtual machine: 0 makes every wake-up dear
-	LoadBefore string `json:"load_before"` // others at work make noise of the figures
+	LoadBefore string `json:"load_before"`                  // others at work make noise of the figures
 	LoadAfter  string `json:"load_after"`
 }
 

@@ -32,16 +32,19 @@ func (c *Client) begin(m *mount) {
 			m.tried(fmt.Errorf("mount %s: given up: the config no longer has it", m.cfg.Path))
 			return
 		}
-		beside.Go(func() { c.record(m) })
-		c.prefetchAll(m)
+		c.prefetchAll(m, false)
 	})
 }
 
-// goOn is begin for a mount that is there already.
+// goOn is begin for a mount that is there already. What began in it began long ago:
+// that is not recorded.
 func (c *Client) goOn(m *mount) {
 	c.work.Go(func() {
 		defer close(m.ended)
-		c.prefetchAll(m)
+		var beside sync.WaitGroup
+		defer beside.Wait()
+		beside.Go(func() { c.findProfile(m) })
+		c.prefetchAll(m, c.learns(m))
 	})
 }
 

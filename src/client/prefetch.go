@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -20,14 +21,21 @@ const (
 )
 
 // prefetchAll brings near what a mount shows, and again with each tree that it
-// moves to, until the mount is to go.
-func (c *Client) prefetchAll(m *mount) {
+// moves to, until the mount is to go. Unless that was done, it has recorded what
+// programs need, as soon as the config wants that.
+func (c *Client) prefetchAll(m *mount, recorded bool) {
 	defer func() { m.pin(&c.pins, nil) }()
+	var recording sync.WaitGroup
+	defer recording.Wait()
 	for {
 		select {
 		case <-m.moved:
 		case <-m.life.Done():
 			return
+		}
+		if !recorded && c.learns(m) {
+			recorded = true
+			recording.Go(func() { c.record(m) })
 		}
 		if err := c.prefetch(m); err != nil && m.life.Err() == nil {
 			c.log.Warn("prefetch ended early", "op", "prefetch", "mount", m.path, "err", err)

@@ -827,3 +827,21 @@ func TestManyCallsWait(t *testing.T) {
 		t.Errorf("a call without a place: %v", err)
 	}
 }
+
+// TestTooManyPaths has redis tell of more paths than a mount may have changed: that
+// is an error before it takes much time or memory.
+func TestTooManyPaths(t *testing.T) {
+	t.Parallel()
+	r := redistest.Start(t, "")
+	s := open(t, r, Options{})
+	s.most = 20_000
+	r.CLI("EVAL", `for i = 1, ARGV[1] do redis.call("HSET", KEYS[1], i, ",0") end`, "1", "debug:paths:m", fmt.Sprint(10*s.most))
+	n := 0
+	err := s.Scan(t.Context(), func(_ Change, err error) error {
+		n++
+		return err
+	})
+	if !errors.Is(err, ErrFormat) || n > s.most || n < s.most/2 {
+		t.Errorf("%d paths, %v", n, err)
+	}
+}

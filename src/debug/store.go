@@ -41,6 +41,7 @@ type Store struct {
 	paths, files, lines string // keys
 	conns               *conns
 	log                 *slog.Logger
+	most                int // paths; maxPaths but in tests
 }
 
 // New returns the changes of a mount. It does not connect yet: redis may come
@@ -56,6 +57,7 @@ func New(o Options) *Store {
 		mount: o.Mount, client: o.Client,
 		paths: "debug:paths:" + o.Mount, files: "debug:files:" + o.Mount, lines: "debug:log:" + o.Mount,
 		conns: newConns(o.Addr, o.Passwd, o.Timeout), log: o.Log.With("op", "debug", "mount", o.Mount),
+		most: maxPaths,
 	}
 }
 
@@ -79,8 +81,8 @@ func (s *Store) Scan(ctx context.Context, each func(Change, error) error) error 
 				return err
 			}
 			c.spent = true
-			if seen += len(page) / 2; seen > maxPaths {
-				return fmt.Errorf("%w: more than %d paths", ErrFormat, maxPaths)
+			if seen += len(page) / 2; seen > s.most {
+				return fmt.Errorf("%w: more than %d paths", ErrFormat, s.most)
 			}
 			for i := 0; i+1 < len(page); i += 2 {
 				if told = each(parseChange(page[i], page[i+1])); told != nil {

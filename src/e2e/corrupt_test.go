@@ -74,9 +74,10 @@ func TestNoCorruptByteIsServed(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantError(t, 6*time.Second, filepath.Join(mount, name, "001"), syscall.EIO)
-		if !logsCorrupt(c.log(), digest) {
-			t.Errorf("no warning names the store and %s", digest)
-		}
+		eventually(t, 20*time.Second, "a warning names the store and "+digest, func() bool { // there is one a second
+			os.ReadFile(filepath.Join(mount, name, "001"))
+			return logsCorrupt(c.log(), digest)
+		})
 		if err := os.WriteFile(blob, good, 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -163,7 +163,7 @@ func TestExplainCaches(t *testing.T) {
 		return strings.Join(tiers(), ", ") == "local failed, grid has it, store failed"
 	})
 	out := run(t, 30*time.Second, ays, "explain", "-socket", c.socket(), path)
-	for _, want := range []string{"local 127.0.0.1:" + port, "grid " + g.addr, "refused"} {
+	for _, want := range []string{"local", "grid " + g.addr, "refused"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("explain does not tell %q:\n%s", want, out)
 		}

@@ -56,10 +56,11 @@ func (k *killable) run(args ...string) (ended bool) {
 		if p.err != nil {
 			k.t.Fatalf("%s %q: %v\n%s", what, args, p.err, out.String())
 		}
-		k.takes[what] = (k.takes[what]*3 + time.Since(began)) / 4
-		if k.takes[what] < time.Since(began)/4*2 { // the first one
-			k.takes[what] = time.Since(began)
+		took := time.Since(began)
+		if takes, known := k.takes[what]; known {
+			took = (3*takes + took) / 4
 		}
+		k.takes[what] = took
 		return true
 	}
 	k.cut[what]++

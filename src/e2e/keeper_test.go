@@ -495,6 +495,35 @@ func TestKeptMountsFollowTheConfig(t *testing.T) {
 	c.stop()
 }
 
+// TestPrefetchGoesOn: who follows what served goes on to bring the whole tree near, and
+// the trees that come after it.
+func TestPrefetchGoesOn(t *testing.T) {
+	t.Parallel()
+	tree, _ := smallTree(t)
+	store := newStore(t, "e2e|app(1)", tree)
+	c := keptClient(t, store.url())
+	c.main = "refresh = \"1s\""
+	mount := c.mount("e2e|app(1)", "prefetch = 2")
+	c.start()
+	c.killWorker()
+	answers(t, mount)
+	whole := func(serial int64) func() bool {
+		return func() bool {
+			s, err := fetchStatus(c)
+			if err != nil || len(s.Mounts) != 1 {
+				return false
+			}
+			b := s.Mounts[0].PrefetchTree
+			return s.Mounts[0].Serial == serial && b != nil && !b.Running && b.Bytes == s.Mounts[0].Bytes
+		}
+	}
+	eventually(t, time.Minute, "the whole tree is here", whole(1))
+	write(t, tree, map[string]node{"new": {mode: 0o644, data: noise(100_000, 9)}})
+	publish(t, store.dir, "e2e|app(1)", tree)
+	eventually(t, time.Minute, "the whole of the next tree is here", whole(2))
+	c.stop()
+}
+
 // TestDetachedMountsGoOn takes a mount out of the config while a file is open in it,
 // and then kills and replaces what serves.
 func TestDetachedMountsGoOn(t *testing.T) {

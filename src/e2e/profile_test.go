@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -477,6 +478,34 @@ func TestPrefetchOfTheWholeTree(t *testing.T) {
 	c.settled()
 	store.down()
 	sameTree(t, p.tree, mount)
+	c.stop()
+}
+
+// TestPrefetchSwitchedOn: a mount whose needs nobody wanted to know has them recorded
+// from the reload on that asks for it.
+func TestPrefetchSwitchedOn(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	c := newClient(t, store.url())
+	mount := c.mount(profileID, "prefetch = 0")
+	c.start()
+	p.run(t, mount)
+	if r := c.status().Mounts[0].Profile; r != nil {
+		t.Errorf("recorded with prefetch = 0: %+v", r)
+	}
+	text := strings.Replace(c.config(), "prefetch = 0", "prefetch = 1", 1)
+	c.reload(text, func(s *control.Status) bool { return s.Mounts[0].Profile != nil && s.Mounts[0].Profile.Recording })
+	for name, f := range p.files {
+		if name != "large" && !slices.Contains(p.reads, name) { // else the kernel has it
+			wantContent(t, time.Minute, filepath.Join(mount, name), f.data)
+			break
+		}
+	}
+	eventually(t, time.Minute, "it is recorded", func() bool {
+		r := c.status().Mounts[0].Profile
+		return r != nil && r.Recorded > 0
+	})
 	c.stop()
 }
 

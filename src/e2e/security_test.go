@@ -166,6 +166,11 @@ func TestSecretsAreNotTold(t *testing.T) {
 	if !strings.Contains(c.log(), "goroutine ") {
 		t.Error("no stacks")
 	}
+	for _, m := range mountsUnder(c.dir) {
+		if err := unix.Unmount(m, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}
 	hushed.in(t, "the client's log", []byte(c.log()))
 	hushed.in(t, "the cache's log", []byte(g.log()))
 	hushed.inFiles(t, c.dir)
@@ -221,6 +226,7 @@ func TestOthersCantWrite(t *testing.T) {
 			mode := st.Mode()
 			switch {
 			case mode&fs.ModeSymlink != 0:
+			case secret && d.Name() == "LOCK": // ledis' own way, where nobody else gets in
 			case mode.Perm()&0o022 != 0:
 				t.Errorf("others may write to %s: %v", path, mode)
 			case (secret || strings.HasSuffix(path, ".key")) && mode.Perm()&0o077 != 0 && (path == dir || !d.IsDir()):
@@ -236,9 +242,6 @@ func TestOthersCantWrite(t *testing.T) {
 	}
 	if n < 20 {
 		t.Errorf("only %d files were looked at", n)
-	}
-	if err := os.Chmod(filepath.Dir(ays), 0o755); err != nil {
-		t.Fatal(err)
 	}
 	for _, socket := range []string{c.socket(), g.control()} {
 		cmd := exec.Command("curl", "-sS", "--unix-socket", socket, "http://x/metrics")
@@ -360,13 +363,13 @@ func TestSymlinksLeadNobodyAstray(t *testing.T) {
 			c := newClient(t, store.url())
 			k.set(c)
 			proc := c.begin()
-			if !proc.endsWithin(20 * time.Second) {
+			eventually(t, 20*time.Second, fmt.Sprintf("the log tells %q", k.want), func() bool { return strings.Contains(c.log(), k.want) })
+			if proc.endsWithin(time.Second) {
+				if exitCode(proc.err) == 0 {
+					t.Error("it starts")
+				}
+			} else {
 				c.kill()
-			} else if exitCode(proc.err) == 0 {
-				t.Errorf("it starts")
-			}
-			if !strings.Contains(c.log(), k.want) {
-				t.Errorf("the log does not tell %q", k.want)
 			}
 			untouched()
 		})

@@ -23,8 +23,8 @@ const (
 	// Guess is what a reader may come to, going by what it read. None of it comes
 	// while there is a profile, which knows better.
 	Guess
-	// Whole is whatever else there is. It stands still while anybody reads, and
-	// ends where the cache is full.
+	// Whole is whatever else there is. It stands still while anybody reads, takes a
+	// tenth of what the way to the sources carries, and ends where the cache is full.
 	Whole
 
 	priorities = 4
@@ -213,6 +213,9 @@ func (c *Chain) mayBegin(p Priority) bool {
 			c.seen, c.quiet = reads, time.Now()
 		}
 		wait = max(wait, time.Until(c.quiet.Add(calm)))
+		if c.flying[Whole] == 0 {
+			wait = max(wait, time.Until(c.pace.next))
+		}
 	}
 	if wait <= 0 {
 		return true

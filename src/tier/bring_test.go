@@ -219,6 +219,51 @@ func TestBringGoesOnBeforeWhoFollows(t *testing.T) {
 	})
 }
 
+// Whole comes so slowly that a read which begins at any moment hardly waits longer, on
+// average, over a way whatever it carries.
+func TestBringWholeLeavesTheWayFree(t *testing.T) {
+	for _, each := range []time.Duration{50 * time.Microsecond, time.Millisecond, 20 * time.Millisecond} {
+		t.Run(fmt.Sprint(each), func(t *testing.T) {
+			read := func(beside bool) (took time.Duration, brought int) {
+				simulated(t, func(t *testing.T, c *object.Codec) {
+					src, all := filled(4000, 4000)
+					src.each = each
+					chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: groups(src), Codec: c})
+					defer chain.Close()
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					asked, brings := all[:100], all[100:]
+					if beside {
+						go chain.Bring(ctx, tier.Whole, slices.Values(brings), nil)
+					}
+					for i, ref := range asked {
+						// Longer than readers are waited for, and never in step.
+						time.Sleep(150*time.Millisecond + time.Duration(i*37%100)*time.Millisecond)
+						began := time.Now()
+						b, err := chain.Get(ctx, ref)
+						if err != nil {
+							t.Fatal(err)
+						}
+						b.Release()
+						took += time.Since(began)
+					}
+					brought = len(src.asked()) - len(asked)
+				})
+				return took, brought
+			}
+			alone, _ := read(false)
+			beside, brought := read(true)
+			t.Logf("alone %v, beside it %v, %d brought meanwhile", alone, beside, brought)
+			if beside > alone*105/100 {
+				t.Errorf("demand took %v, alone %v", beside, alone)
+			}
+			if brought < 50 {
+				t.Errorf("%d were brought meanwhile", brought)
+			}
+		})
+	}
+}
+
 // Whole waits while anybody reads, be it what is here.
 func TestBringWholeWhileNobodyReads(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
@@ -250,7 +295,7 @@ func TestBringWholeWhileNobodyReads(t *testing.T) {
 		if n := len(src.asked()); n != reading {
 			t.Errorf("%d were brought while somebody read", n-reading)
 		}
-		for range 40 {
+		for range 600 { // thirty seconds, a tenth of which all of them take
 			mustCopy(all[0]) // which is no reader
 			time.Sleep(50 * time.Millisecond)
 		}

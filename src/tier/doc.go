@@ -11,7 +11,8 @@
 //	                 verify, unpack  -> disk cache, behind the answer
 //
 // What nobody waits for yet comes by Bring, in order and by priority (bring.go), as
-// much at once as the way carries (window.go) and never before what somebody waits for.
+// much at once as the way carries (window.go) and never before what somebody waits for;
+// what is only wanted some time leaves the way free for the most part (pace.go).
 //
 // A server that passes blobs on sees them arrive, before they are verified: see
 // Chain.Follow and Arrival.

@@ -102,6 +102,9 @@ func (c *Chain) begin(f *flight) {
 	f.alone = len(c.flights) < 2
 	if f.prefetch {
 		f.keep, f.estimate = true, c.window.estimate(f.ref.Max())
+		if f.priority == Whole {
+			c.pace.begin(c.flying[Whole], f.estimate)
+		}
 		c.flying[f.priority] += f.estimate
 		ctx = InBackground(ctx)
 	}
@@ -255,7 +258,11 @@ func (c *Chain) admitPrefetch(p Priority, ref Ref) bool {
 	if c.prefetching > 0 && c.prefetching+cost > budget || cost > c.prefetchBudget {
 		return false
 	}
-	if c.cleared > 0 || !c.window.fits(flying, c.window.estimate(ref.Max())) || !c.memory.TryAcquire(cost) {
+	size := c.window.estimate(ref.Max())
+	if p == Whole && !c.pace.fits(c.flying[Whole], size) {
+		return false
+	}
+	if c.cleared > 0 || !c.window.fits(flying, size) || !c.memory.TryAcquire(cost) {
 		return false
 	}
 	c.prefetching += cost
@@ -272,6 +279,9 @@ func (c *Chain) release(f *flight) {
 	if f.prefetch {
 		c.prefetching -= f.cost
 		c.flying[f.priority] -= f.estimate
+		if f.priority == Whole && c.flying[Whole] == 0 {
+			c.pace.ended(c.window.latency())
+		}
 	}
 	c.dispatch()
 }

@@ -14,6 +14,7 @@ type window struct {
 	mu    sync.Mutex
 	size  int64         // bytes
 	alone time.Duration // about what a fetch takes with nothing beside it; 0: not known
+	least time.Duration // about the shortest that a fetch took lately; 0: not known
 	ratio float64       // of stored to plain bytes, as seen lately
 	began bool          // it has shrunk once: from then on it grows slowly
 
@@ -68,6 +69,13 @@ func (w *window) now() int64 {
 	return w.size
 }
 
+// latency is about what the shortest fetch takes; 0 if that isn't known.
+func (w *window) latency() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.least
+}
+
 // rest is how long a source has to be left alone by who isn't waited for, so
 // that it is clear that somebody who is has nothing more to ask.
 func (w *window) rest() time.Duration {
@@ -85,6 +93,11 @@ func (w *window) took(began time.Time, plain, stored int64, alone, demand bool) 
 	now := time.Now()
 	d := now.Sub(began)
 	if stored > 0 {
+		if w.least == 0 || d < w.least {
+			w.least = d
+		} else { // the way may have become longer
+			w.least += (d - w.least) / 512
+		}
 		w.ratio += (float64(stored)/float64(max(plain, 1)) - w.ratio) / 32
 		switch {
 		case w.alone == 0 || d < w.alone:

@@ -18,5 +18,8 @@
 // goes on, and costs next to nothing, so one run of a program gives many cuts,
 // and each Moment several outcomes.
 //
+// The disk is served by this process. What writes to it is better another one: a
+// thread that waits for a write to be done by its own process can't be killed.
+//
 // It takes root, /dev/fuse, loop devices, and mke2fs.
 package powercut
