@@ -87,7 +87,7 @@ const (
 
 // New makes what a client needs and touches nothing but the disk cache.
 func New(opts Options) (*Client, error) {
-	cfg := fit(opts.Config, opts.Log)
+	cfg := fit(opts.Config, 0, opts.Log)
 	c := &Client{
 		cfg: cfg, loaded: loaded{at: time.Now()}, file: opts.File, version: opts.Version, log: opts.Log, level: opts.Level, since: time.Now(), left: opts.Predecessor,
 		heads: &keptHeads{}, looks: make(chan struct{}, 1), origins: make(map[string]*origin),

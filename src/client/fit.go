@@ -15,14 +15,17 @@ const leastMemory = 16 << 20
 
 // fit returns cfg with no more memory than a control group leaves this process, which
 // is killed beyond that, and crawls before: half of the limit is for Go, for the keeper
-// and for pages of the disk cache.
-func fit(cfg *config.Client, log *slog.Logger) *config.Client {
+// and for pages of the disk cache. It is told unless that much was used already.
+func fit(cfg *config.Client, used int64, log *slog.Logger) *config.Client {
 	limit, ok := groupLimit("/proc/self/cgroup", "/sys/fs/cgroup")
 	if !ok || cfg.Main.Memory <= max(limit/2, leastMemory) {
 		return cfg
 	}
 	fitted := *cfg
 	fitted.Main.Memory = max(limit/2, leastMemory)
+	if fitted.Main.Memory == used {
+		return &fitted
+	}
 	log.Warn("less memory is used than configured: the control group has too little; raise its limit, or set [main] memory to less",
 		"op", "config", "memory", cfg.Main.Memory, "used", fitted.Main.Memory, "limit", limit)
 	return &fitted

@@ -57,8 +57,8 @@ func (c *Client) Reload(say bool) {
 		c.unusable(err)
 		return
 	}
-	cfg = fit(cfg, c.log)
 	was := c.config()
+	cfg = fit(cfg, was.Main.Memory, c.log)
 	cfg, refused := live(was, cfg)
 	differs := !reflect.DeepEqual(was, cfg)
 	if err := c.apply(was, cfg); err != nil {

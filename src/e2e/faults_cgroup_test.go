@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -96,7 +95,7 @@ func (g *cgroup) inside(program string) string {
 }
 
 // TestFaultsMemoryLimit gives a client and its keeper half of the memory that the
-// default config may take, with many at work; then so little that it is killed.
+// default config may take, with many at work.
 func TestFaultsMemoryLimit(t *testing.T) {
 	t.Parallel()
 	r := chances(t)
@@ -115,7 +114,7 @@ func TestFaultsMemoryLimit(t *testing.T) {
 	c.start()
 	id := mountID(t, mount)
 
-	// With half of it it works, if slowly, or dies and goes on.
+	// It uses less than configured; where it is killed all the same another one goes on.
 	busy := startThreads(t, mount, tree, 64, r.Uint64(), time.Minute)
 	began := time.Now()
 	for time.Since(began) < time.Duration(*faultsRounds)*8*time.Second {
@@ -145,37 +144,15 @@ func TestFaultsMemoryLimit(t *testing.T) {
 		t.Errorf("the kernel would kill the keeper, with %d, as soon as what serves, with %d", adjusted(s.Keeper.PID), adjusted(s.PID))
 	}
 
-	// Then somebody else takes what is left, and the kernel kills what takes most.
-	busy = startThreads(t, mount, tree, 32, r.Uint64(), time.Minute)
-	for range 3 {
-		hog := exec.Command("sh", "-c", "echo -1000 >/proc/self/oom_score_adj && echo $$ >"+group.dir+"/cgroup.procs && { head -c 32m /dev/zero; sleep 0.5; } | tail -c 32m >/dev/null")
-		before := group.kills()
-		p := startProcess(t, hog)
-		for !p.endsWithin(10*time.Millisecond) && group.kills() == before {
-			busy.working()
-		}
-		p.endsWithin(20 * time.Second)
-		answers(t, mount)
-		time.Sleep(1200 * time.Millisecond)
-		if group.kills() > atHalf {
-			break
-		}
-	}
-	killed := group.kills() - atHalf
-	calls2, failed2, slowest2 := busy.end()
-	s := c.soon()
-	if killed == 0 || s.Keeper.Restarts == 0 {
-		t.Errorf("killed %d times, started again %d times", killed, s.Keeper.Restarts)
-	}
-	if failed+failed2 > 0 {
-		t.Errorf("%d calls failed, and %d with what serves killed", failed, failed2)
+	if failed > 0 {
+		t.Errorf("%d calls failed", failed)
 	}
 	if now := mountID(t, mount); now != id {
 		t.Errorf("it was mount %s, and is %s", id, now)
 	}
 	sameTree(t, tree, mount)
-	t.Logf("promise: with %d MiB in all, 64 threads at work: killed %d times (%.1f MiB of its own; %s bytes at most, pages included), %d calls, %d failed, the slowest took %v; killed %d times for want of memory and started again %d times under %d calls: %d failed, the slowest took %v",
-		half>>20, atHalf, float64(own)/(1<<20), peak, calls, failed, slowest, killed, s.Keeper.Restarts, calls2, failed2, slowest2)
+	t.Logf("promise: with %d MiB in all, 64 threads at work: killed %d times (%.1f MiB of its own; %s bytes at most, pages included), %d calls, %d failed, the slowest took %v",
+		half>>20, atHalf, float64(own)/(1<<20), peak, calls, failed, slowest)
 	c.stop()
 }
 
