@@ -224,6 +224,8 @@ func TestFaultsPowerCutPublish(t *testing.T) {
 				}
 				run(t, time.Minute, ays, "copy", "-from", dir, "-to", to)
 				run(t, time.Minute, ays, "verify", "-store", to)
+				// A copy that finds nothing new looks at no blobs, and not for what was left there.
+				run(t, time.Minute, ays, "gc", "-store", to)
 				nothingHalf(t, to)
 				after.close()
 				total, loose = total+1, loose+m.Loose()
