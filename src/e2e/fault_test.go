@@ -246,7 +246,7 @@ func TestCacheFilled(t *testing.T) {
 			if err := os.Mkdir(disk, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := unix.Mount("none", disk, "tmpfs", 0, "size=24m"); err != nil {
+			if err := unix.Mount("none", disk, "tmpfs", 0, "size=24m,mode=0700"); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH) })

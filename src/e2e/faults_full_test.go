@@ -30,7 +30,7 @@ func smallDisk(t *testing.T, mib int) string {
 	run(t, time.Minute, "/usr/sbin/mke2fs", "-q", "-t", "ext4", "-m", "0", image)
 	if out, err := try(t, time.Minute, exec.Command("mount", "-o", "loop", image, at)); err != nil {
 		t.Logf("a tmpfs instead of a loop device: %s", out)
-		if err := unix.Mount("none", at, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
+		if err := unix.Mount("none", at, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0700", mib)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -176,7 +176,7 @@ func TestFaultsHangs(t *testing.T) {
 	}
 	tmpfs := func(s *stuck, size string) {
 		dir := shortDir(s.t)
-		if err := unix.Mount("none", dir, "tmpfs", 0, "size="+size); err != nil {
+		if err := unix.Mount("none", dir, "tmpfs", 0, "mode=0700,size="+size); err != nil {
 			s.t.Fatal(err)
 		}
 		s.t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })

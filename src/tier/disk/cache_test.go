@@ -14,6 +14,8 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -673,6 +675,38 @@ func TestDirectoryOfOthers(t *testing.T) {
 		}
 		if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
 			t.Errorf("%s: it was written to: %v, %v", name, names, err)
+		}
+	}
+}
+
+// A new tmpfs lets all write. It is taken as long as nobody has.
+func TestNewFileSystem(t *testing.T) {
+	for name, c := range map[string]struct {
+		planted string
+		taken   bool
+	}{"cache": {"", true}, "planted": {"lock", false}, "tmp": {"", false}} {
+		dir := filepath.Join(t.TempDir(), name)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
+			t.Fatalf("mount a tmpfs: %v", err)
+		}
+		defer unix.Unmount(dir, unix.MNT_DETACH)
+		if c.planted != "" {
+			if err := os.WriteFile(filepath.Join(dir, c.planted), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d, err := openDirectory(dir)
+		if err != nil || (d.unusable == nil) != c.taken {
+			t.Errorf("%s: %+v, %v", name, d, err)
+		}
+		if closed := CheckPrivate(dir) == nil; closed != c.taken {
+			t.Errorf("%s: closed to others: %v", name, closed)
+		}
+		if err == nil {
+			d.close()
 		}
 	}
 }

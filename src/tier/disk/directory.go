@@ -60,7 +60,9 @@ func openDirectory(path string) (*directory, error) {
 		return nil, err
 	}
 	if err == nil {
-		err = CheckPrivate(path)
+		if err = CheckPrivate(path); err != nil && closeUp(path) == nil {
+			err = CheckPrivate(path)
+		}
 	}
 	if err != nil {
 		d.unusable = err
@@ -101,7 +103,35 @@ func CheckPrivate(path string) error {
 		return fmt.Errorf("look at %s: %w", path, err)
 	}
 	if uid := int(st.Uid); uid != 0 && uid != os.Geteuid() || st.Mode&0o022 != 0 {
-		return fmt.Errorf("other users may write to %s (mode %04o, of user %d): remove it and what is in it, or set [cache.disk] path to another", path, st.Mode&0o7777, st.Uid)
+		return fmt.Errorf("other users may write to %s (mode %04o, of user %d): chmod 700 it if it is empty, remove it if not, or set [cache.disk] path to another", path, st.Mode&0o7777, st.Uid)
+	}
+	return nil
+}
+
+// closeUp takes from others the right to write to a file system of its own that is
+// empty, as a new tmpfs is: nobody has made use of that right. One that is there for
+// all stays as it is, and is ErrForeign.
+func closeUp(path string) error {
+	var st, parent unix.Stat_t
+	if err := errors.Join(unix.Lstat(path, &st), unix.Stat(filepath.Dir(path), &parent)); err != nil {
+		return err
+	}
+	name := filepath.Base(path)
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Dev == parent.Dev || int(st.Uid) != os.Geteuid() || name == "tmp" || name == "shm" {
+		return ErrForeign
+	}
+	d := directory{path: path}
+	for range 2 { // also when nobody can add anything any more
+		names, err := d.names()
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 && !slices.Equal(names, []string{"lost+found"}) {
+			return ErrForeign
+		}
+		if err := os.Chmod(path, 0o700); err != nil {
+			return err
+		}
 	}
 	return nil
 }
