@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -127,7 +129,7 @@ func clearDead(tmp string) error {
 		if err != nil {
 			return err
 		}
-		err = os.RemoveAll(dir)
+		err = removeTemp(dir)
 		l.Close()
 		if err != nil {
 			return err
@@ -136,12 +138,23 @@ func clearDead(tmp string) error {
 	return nil
 }
 
+// removeTemp removes a directory in tmp. Who looks for dead ones may take the lock in
+// it for that of one as soon as it is gone, and makes it anew.
+func removeTemp(dir string) error {
+	for tries := 0; ; tries++ {
+		err := os.RemoveAll(dir)
+		if !errors.Is(err, unix.ENOTEMPTY) || tries == 100 {
+			return err
+		}
+	}
+}
+
 // close gives up what was not finished.
 func (s *dirStore) close() error {
 	// What is left of the batch has no reason to be told about: either finish
 	// has told, or the publish failed of something else.
 	_ = s.batch.finish()
-	err := os.RemoveAll(s.tmp)
+	err := removeTemp(s.tmp)
 	s.lock.Close()
 	s.guard.close()
 	return err

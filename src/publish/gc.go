@@ -158,6 +158,10 @@ func (c *collection) mark(ctx context.Context) error {
 		if s := c.domains[ref.Domain]; s != nil {
 			return s.marks.add(ref.Digest)
 		}
+		// Its first publish may have come after open: nothing of it is removed.
+		if ours, err := hasBlobs(filepath.Join(c.dir, ref.Domain)); ours || err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 		return fmt.Errorf("domain %s: %w", ref.Domain, tier.ErrAbsent)
 	})
 	return c.eachTree(func(tree object.TreeName, dir string) error {
@@ -376,7 +380,7 @@ func (s *sweeper) close() error {
 	if s.guard != nil {
 		s.guard.close()
 	}
-	err := os.RemoveAll(s.tmp)
+	err := removeTemp(s.tmp)
 	s.lock.Close()
 	return err
 }
