@@ -133,7 +133,7 @@ func (c curve) flat(t *testing.T, what string) {
 	first, last := c.peak(0, len(c)/3), c.peak(len(c)*2/3, len(c))
 	t.Logf("promise: %s, peak of the first third: %v; of the last: %v", what, first, last)
 	grown := func(a, b, slack int64) bool { return b > a+a/5+slack }
-	if grown(first.anon, last.anon, 6<<20) || grown(first.files, last.files, 16) ||
+	if grown(first.anon, last.anon, 10<<20) || grown(first.files, last.files, 16) ||
 		grown(first.routines, last.routines, 50) || grown(first.threads, last.threads, 16) {
 		t.Errorf("%s does not stay flat", what)
 	}
