@@ -20,6 +20,8 @@ type coming struct {
 	queue  []begun
 	first  int       // the oldest in queue
 	rest   time.Time // none until then
+	// briefly: reading from the device does not wait for a request.
+	briefly bool
 }
 
 // begun is a read, and when it was.
@@ -46,7 +48,19 @@ func newComing(conn *fuse.Connection) coming {
 	if !dev.IsValid() || dev.Type() != reflect.TypeFor[*os.File]() || dev.IsNil() {
 		return coming{}
 	}
-	return coming{device: int32((*os.File)(dev.UnsafePointer()).Fd())}
+	c := coming{device: int32((*os.File)(dev.UnsafePointer()).Fd())}
+	c.wait(true) // whoever served before may have died in the middle
+	return c
+}
+
+// wait says whether reading from the device is to wait for a request. It must not
+// while a read is coming: what requested tells of may be an interrupt, which the
+// library keeps to itself, or be taken back, and there may be no other request until
+// this read is answered.
+func (c *coming) wait(wait bool) {
+	if err := unix.SetNonblock(int(c.device), !wait); err == nil {
+		c.briefly = !wait
+	}
 }
 
 // add takes a read, unless it is better left to somebody else.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -308,6 +309,58 @@ func TestHarmlessSignalsDoNotBreakAReader(t *testing.T) {
 	close(gate)
 	if err := cmd.Wait(); err != nil || out.String() != "hello, world\n" {
 		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+// An interrupt, which the library keeps to itself, is no request: what the disk has
+// begun to read is answered all the same, though nobody asks for anything else.
+func TestInterruptsWhileTheDiskReads(t *testing.T) {
+	m := newMemory()
+	tree := dir{}
+	for i := range 20 {
+		tree[fmt.Sprint(i)] = fmt.Sprint("content of ", i)
+	}
+	_, mnt := m.mount(t, tree, nil)
+	late := make(chan struct{}) // coming until that is too late, and there then
+	close(late)
+	m.change(func() { m.disk = late })
+	reader := make(chan int, 1)
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		reader <- unix.Gettid()
+		// Who reads by way of the page cache can't be interrupted.
+		buf, _ := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		defer unix.Munmap(buf)
+		for name, want := range tree {
+			file, err := unix.Open(filepath.Join(mnt, name), unix.O_RDONLY|unix.O_DIRECT, 0)
+			if err != nil {
+				done <- err
+				return
+			}
+			n, err := unix.Read(file, buf)
+			unix.Close(file)
+			if err != nil || string(buf[:n]) != want {
+				done <- fmt.Errorf("%s: %q, %v", name, buf[:max(n, 0)], err)
+				return
+			}
+		}
+		done <- nil
+	}()
+	thread := <-reader
+	for limit := time.After(30 * time.Second); ; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-limit:
+			os.Stat(filepath.Join(mnt, "no")) // ends the wait
+			t.Fatal("a read is not answered while nothing else is asked for")
+		default:
+			unix.Tgkill(os.Getpid(), thread, unix.SIGURG) // which the runtime takes
+		}
 	}
 }
 

@@ -180,13 +180,19 @@ func (s *server) read() (request, bool) {
 			}
 			continue
 		}
+		if s.coming.briefly != s.coming.some() {
+			s.coming.wait(!s.coming.some())
+		}
 		ctx, op, err := s.conn.ReadOp()
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
 			return request{}, false
 		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EINTR):
-			// The request was taken back before it was read.
+			// The request was taken back before it was read, or there was none.
+			if !s.coming.briefly && s.coming.device != 0 {
+				s.coming.wait(true)
+			}
 			continue
 		default:
 			s.fs.log.Error("the connection to the kernel failed", "op", "serve", "mount", s.fs.cfg.Path, "err", err)
