@@ -68,8 +68,9 @@ type Found struct {
 
 // Look returns the newest head of the tree with the platform of name or, if
 // there is none, of the tree for every platform. Where the store can't be asked,
-// or its head can't be trusted, it is the one that was kept, or that somebody else
-// on this machine had.
+// says that there is none, or has one that can't be trusted, it is the one that was
+// kept: a machine that starts shows what one that runs goes on showing. Where the
+// store can't be asked it may also be one that somebody else on this machine had.
 func (h *Heads) Look(ctx context.Context, name object.TreeName) Found {
 	var errs []error
 	for _, n := range Candidates(name) {
@@ -83,9 +84,9 @@ func (h *Heads) Look(ctx context.Context, name object.TreeName) Found {
 		}
 	}
 	last := errs[len(errs)-1]
-	// Without a network, which of the candidates exists is known from before.
+	// Which of the candidates exists is known from before.
 	for _, n := range Candidates(name) {
-		if kept, _ := h.kept(n); kept != nil && !errors.Is(last, tier.ErrAbsent) {
+		if kept, _ := h.kept(n); kept != nil {
 			return Found{Head: kept, Err: last}
 		}
 	}

@@ -287,6 +287,7 @@ func TestHeads(t *testing.T) {
 		{name: "any platform", atAny: sign(anywhere, signer), serial: 5, fresh: true},
 		{name: "platform first", inStore: sign(newer, signer), atAny: sign(anywhere, signer), serial: 6, fresh: true},
 		{name: "absent", want: tier.ErrAbsent},
+		{name: "absent, one kept", kept: sign(nil, signer), serial: 5},
 		{name: "unsigned", inStore: sign(nil, nil), want: object.ErrUnsigned},
 		{name: "unsigned, no key", inStore: sign(nil, nil), unverified: true, serial: 5, fresh: true},
 		{name: "older", inStore: sign(older, signer), kept: sign(nil, signer), serial: 5},
