@@ -40,8 +40,8 @@ lint:
 	@files=$$(gofmt -l src); [ -z "$$files" ] || { echo "run gofmt -w on:" $$files; exit 1; }
 	go vet ./src/...
 	go vet -tags appliance $(APPLIANCE)
-	$(STATICCHECK) ./src/...
 	go vet -tags faults $(FAULTS)
+	$(STATICCHECK) ./src/...
 	$(STATICCHECK) -tags appliance $(APPLIANCE)
 	$(STATICCHECK) -tags faults $(FAULTS)
 	shellcheck -s sh $(SCRIPTS)

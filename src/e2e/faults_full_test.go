@@ -188,6 +188,9 @@ func TestFaultsFullDisk(t *testing.T) {
 		run(t, time.Minute, ays, "verify", "-store", published)
 		tolds = append(tolds, complaints(c.log()))
 	}
+	if refused == 0 {
+		t.Error("the disk was never full for a publish")
+	}
 	if !strings.Contains(c.log(), "keeps blobs again") {
 		t.Error("the log on that disk does not go on")
 	}
