@@ -13,9 +13,9 @@ func (c *Cache) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
 		return tier.Blob{}, tier.Unknown
 	}
 	off, n = max(off, 0), max(n, 0)
-	if data, ok := c.waiting(&ref); ok {
+	if b, ok := c.waiting(&ref, off, n); ok {
 		c.count.hits.Add(1)
-		return tier.NewBlob(cut(data, off, n), nil), tier.InMemory
+		return b, tier.InMemory
 	}
 	fp := fingerprint(&ref)
 	e, _, ok := c.index.peek(fp)
@@ -95,7 +95,7 @@ func (c *Cache) WillNeed(ref tier.Ref) bool {
 	if c.closed.Load() {
 		return false
 	}
-	if _, ok := c.waiting(&ref); ok {
+	if c.isWaiting(&ref) {
 		return false
 	}
 	e, _, ok := c.index.peek(fingerprint(&ref))

@@ -46,7 +46,8 @@ type item struct {
 	ref    tier.Ref
 	fp     entry
 	data   []byte
-	purged bool // GUARDED_BY Cache.pendMu
+	blob   tier.Blob // data, released when it is not pending any more
+	purged bool      // GUARDED_BY Cache.pendMu
 
 	// Of a survivor of an eviction:
 	from  *segment
@@ -86,6 +87,7 @@ func (c *Cache) tryEnqueue(it *item) (taken bool, space <-chan struct{}) {
 		return false, nil
 	}
 	if old := c.pending[key]; old != nil && !old.purged {
+		it.blob.Release()
 		return true, nil
 	}
 	// One that is larger than the whole queue may have it for itself.
@@ -192,6 +194,11 @@ func (c *Cache) writeQueue() {
 
 // forget lets go of blobs that are on disk now, or dropped.
 func (c *Cache) forget(batch []*item) {
+	defer func() {
+		for _, it := range batch {
+			it.blob.Release()
+		}
+	}()
 	c.pendMu.Lock()
 	defer c.pendMu.Unlock()
 	for _, it := range batch {
