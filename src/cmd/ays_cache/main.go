@@ -10,17 +10,12 @@
 package main
 
 import (
-	"context"
-	"flag"
 	"fmt"
-	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
-	"github.com/aysfs/aysfs/src/logs"
+	"github.com/aysfs/aysfs/src/foreground"
 	"github.com/aysfs/aysfs/src/server/daemon"
 	"github.com/aysfs/aysfs/src/service"
 )
@@ -34,40 +29,31 @@ var (
 func main() { os.Exit(run()) }
 
 func run() int {
-	file := flag.String("config", "/etc/aysfs/ays_cache.toml", "the config `file`")
-	check := flag.Bool("check", false, "check the config, say what would be served, and exit with 0 or 2")
-	show := flag.Bool("version", false, "print the version")
-	flag.Parse()
-	if *show {
-		fmt.Printf("ays_cache %s (%s)\n", version, commit)
-		return 0
+	p := foreground.Program{
+		Name: "ays_cache", Version: version, Commit: commit,
+		Config: "/etc/aysfs/ays_cache.toml", Purpose: "served",
+		Stdout: os.Stdout, Stderr: os.Stderr,
 	}
-	if flag.NArg() == 1 && service.IsCommand(flag.Arg(0)) {
-		return command(flag.Arg(0), *file)
+	words, code, ok := p.Parse(os.Args, service.Commands)
+	if !ok {
+		return code
 	}
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "ays_cache: %q is not understood; all is set in the config, see ays_cache -help\n", flag.Args())
-		return 2
+	if service.IsCommand(words.Command) {
+		return command(words.Command, words.Config)
 	}
-	cfg, err := config.LoadServer(*file)
+	cfg, err := config.LoadServer(words.Config)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	if *check {
+	if words.Check {
 		daemon.Describe(os.Stdout, cfg)
 		return 0
 	}
-	level := new(slog.LevelVar)
-	level.Set(cfg.Main.LogLevel)
-	log := logs.New(os.Stderr, cfg.Main.Log, level)
-	logs.Adopt(log) // net/http complains to the standard logger
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	log, level := foreground.Log(cfg.Main.Log, cfg.Main.LogLevel)
+	ctx, stop, reload := foreground.Signals()
 	defer stop()
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-
-	d, err := daemon.Start(ctx, daemon.Options{Config: cfg, File: *file, Version: version, Log: log, Level: level})
+	d, err := daemon.Start(ctx, daemon.Options{Config: cfg, File: words.Config, Version: version, Log: log, Level: level})
 	if err != nil {
 		log.Error("can't start", "op", "start", "err", err)
 		return 1

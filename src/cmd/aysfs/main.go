@@ -13,17 +13,15 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
+	"slices"
 
 	"github.com/aysfs/aysfs/src/client"
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
-	"github.com/aysfs/aysfs/src/logs"
+	"github.com/aysfs/aysfs/src/foreground"
 	"github.com/aysfs/aysfs/src/service"
 )
 
@@ -36,41 +34,32 @@ var (
 func main() { os.Exit(run()) }
 
 func run() int {
-	file := flag.String("config", "/etc/aysfs/aysfs.toml", "the config `file`")
-	check := flag.Bool("check", false, "check the config, say what would be mounted, and exit with 0 or 2")
-	show := flag.Bool("version", false, "print the version")
-	flag.Parse()
-	if *show {
-		fmt.Printf("aysfs %s (%s)\n", version, commit)
-		return 0
+	p := foreground.Program{
+		Name: "aysfs", Version: version, Commit: commit,
+		Config: "/etc/aysfs/aysfs.toml", Purpose: "mounted",
+		Stdout: os.Stdout, Stderr: os.Stderr,
 	}
-	worker := flag.NArg() == 1 && flag.Arg(0) == workerWord
-	if flag.NArg() == 1 && service.IsCommand(flag.Arg(0)) {
-		return command(flag.Arg(0), *file)
+	words, code, ok := p.Parse(os.Args, slices.Concat(service.Commands, []string{workerWord}))
+	if !ok {
+		return code
 	}
-	if flag.NArg() > 0 && !worker {
-		fmt.Fprintf(os.Stderr, "aysfs: %q is not understood; all is set in the config, see aysfs -help\n", flag.Args())
-		return 2
+	if service.IsCommand(words.Command) {
+		return command(words.Command, words.Config)
 	}
-	cfg, err := config.LoadClient(*file)
+	cfg, err := config.LoadClient(words.Config)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	if *check {
+	if words.Check {
 		client.Describe(os.Stdout, cfg)
 		return 0
 	}
-	level := new(slog.LevelVar)
-	level.Set(cfg.Main.LogLevel)
-	log := logs.New(os.Stderr, cfg.Main.Log, level)
-	logs.Adopt(log) // net/http complains to the standard logger
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	log, level := foreground.Log(cfg.Main.Log, cfg.Main.LogLevel)
+	ctx, stop, reload := foreground.Signals()
 	defer stop()
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-	opts := client.Options{Config: cfg, File: *file, Version: version, Log: log, Level: level}
-	if worker {
+	opts := client.Options{Config: cfg, File: words.Config, Version: version, Log: log, Level: level}
+	if words.Command == workerWord {
 		return work(ctx, stop, opts, reload)
 	}
 	c, err := client.New(opts)
