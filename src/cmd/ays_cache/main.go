@@ -10,14 +10,12 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
 	"github.com/aysfs/aysfs/src/foreground"
 	"github.com/aysfs/aysfs/src/server/daemon"
-	"github.com/aysfs/aysfs/src/service"
 )
 
 // Set by the build.
@@ -29,31 +27,20 @@ var (
 func main() { os.Exit(run()) }
 
 func run() int {
-	p := foreground.Program{
-		Name: "ays_cache", Version: version, Commit: commit,
-		Config: "/etc/aysfs/ays_cache.toml", Purpose: "served",
+	p := foreground.Program[*config.Server]{
+		Name: "ays_cache", Version: version, Commit: commit, File: "/etc/aysfs/ays_cache.toml", Purpose: "served",
+		Load: config.LoadServer, Describe: daemon.Describe, Command: command,
 		Stdout: os.Stdout, Stderr: os.Stderr,
 	}
-	words, code, ok := p.Parse(os.Args, service.Commands)
+	call, code, ok := p.Begin(os.Args)
 	if !ok {
 		return code
 	}
-	if service.IsCommand(words.Command) {
-		return command(words.Command, words.Config)
-	}
-	cfg, err := config.LoadServer(words.Config)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	if words.Check {
-		daemon.Describe(os.Stdout, cfg)
-		return 0
-	}
+	cfg := call.Config
 	log, level := foreground.Log(cfg.Main.Log, cfg.Main.LogLevel)
 	ctx, stop, reload := foreground.Signals()
 	defer stop()
-	d, err := daemon.Start(ctx, daemon.Options{Config: cfg, File: words.Config, Version: version, Log: log, Level: level})
+	d, err := daemon.Start(ctx, daemon.Options{Config: cfg, File: call.File, Version: version, Log: log, Level: level})
 	if err != nil {
 		log.Error("can't start", "op", "start", "err", err)
 		return 1

@@ -13,16 +13,13 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 
 	"github.com/aysfs/aysfs/src/client"
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
 	"github.com/aysfs/aysfs/src/foreground"
-	"github.com/aysfs/aysfs/src/service"
 )
 
 // Set by the build.
@@ -34,32 +31,21 @@ var (
 func main() { os.Exit(run()) }
 
 func run() int {
-	p := foreground.Program{
-		Name: "aysfs", Version: version, Commit: commit,
-		Config: "/etc/aysfs/aysfs.toml", Purpose: "mounted",
+	p := foreground.Program[*config.Client]{
+		Name: "aysfs", Version: version, Commit: commit, File: "/etc/aysfs/aysfs.toml", Purpose: "mounted",
+		Load: config.LoadClient, Describe: client.Describe, Command: command, Words: []string{workerWord},
 		Stdout: os.Stdout, Stderr: os.Stderr,
 	}
-	words, code, ok := p.Parse(os.Args, slices.Concat(service.Commands, []string{workerWord}))
+	call, code, ok := p.Begin(os.Args)
 	if !ok {
 		return code
 	}
-	if service.IsCommand(words.Command) {
-		return command(words.Command, words.Config)
-	}
-	cfg, err := config.LoadClient(words.Config)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	if words.Check {
-		client.Describe(os.Stdout, cfg)
-		return 0
-	}
+	cfg := call.Config
 	log, level := foreground.Log(cfg.Main.Log, cfg.Main.LogLevel)
 	ctx, stop, reload := foreground.Signals()
 	defer stop()
-	opts := client.Options{Config: cfg, File: words.Config, Version: version, Log: log, Level: level}
-	if words.Command == workerWord {
+	opts := client.Options{Config: cfg, File: call.File, Version: version, Log: log, Level: level}
+	if call.Word == workerWord {
 		return work(ctx, stop, opts, reload)
 	}
 	c, err := client.New(opts)
