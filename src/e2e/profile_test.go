@@ -481,6 +481,35 @@ func TestPrefetchOfTheWholeTree(t *testing.T) {
 	c.stop()
 }
 
+// TestPrefetchOfATooLargeTree: it ends where the cache is full, having dropped nothing
+// of what is there, and tells so.
+func TestPrefetchOfATooLargeTree(t *testing.T) {
+	t.Parallel()
+	tree := shortDir(t)
+	files := map[string]node{}
+	for i := range 64 {
+		files[fmt.Sprintf("f%02d", i)] = node{mode: 0o644, data: noise(512<<10, byte(i))}
+	}
+	write(t, tree, files)
+	store := newStore(t, profileID, tree)
+	c := newClient(t, store.url())
+	c.disk = `max_size = "16MiB"`
+	c.mount(profileID, "prefetch = 2")
+	for range 2 { // the second time with a cache that is full
+		c.start()
+		eventually(t, time.Minute, "the cache is full", func() bool {
+			b := c.status().Mounts[0].PrefetchTree
+			return b != nil && !b.Running
+		})
+		c.settled()
+		s := c.status()
+		if b := s.Mounts[0].PrefetchTree; !strings.Contains(b.Error, "full") || b.Bytes < 4<<20 || s.Cache.Evicted > 0 || s.Cache.Dropped > 0 {
+			t.Errorf("%+v in a cache of %+v", b, s.Cache)
+		}
+		c.stop()
+	}
+}
+
 // TestPrefetchSwitchedOn: a mount whose needs nobody wanted to know has them recorded
 // from the reload on that asks for it.
 func TestPrefetchSwitchedOn(t *testing.T) {
