@@ -16,6 +16,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/bench/link"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/profile"
 )
 
@@ -508,6 +509,40 @@ func TestPrefetchOfATooLargeTree(t *testing.T) {
 		}
 		c.stop()
 	}
+}
+
+// TestPrefetchComesBack: what can't be had comes when it can, without a restart.
+func TestPrefetchComesBack(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	of := p.files[p.reads[0]].data
+	blob := filepath.Join(store.dir, "default", digest.Of(of).String())
+	if err := os.Rename(blob, blob+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, store.url())
+	mount := c.mount(profileID, "prefetch = 2")
+	c.start()
+	var b *control.Bringing
+	eventually(t, time.Minute, "all else is here", func() bool {
+		b = c.status().Mounts[0].PrefetchTree
+		return b != nil && !b.Running
+	})
+	if b.Failed != 1 || !strings.Contains(b.Error, "1 object could not be had") {
+		t.Errorf("without a blob: %+v", b)
+	}
+	if err := os.Rename(blob+".gone", blob); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, "the rest is here", func() bool {
+		b = c.status().Mounts[0].PrefetchTree
+		return b != nil && !b.Running && b.Error == "" && b.Failed == 0
+	})
+	c.settled()
+	store.down()
+	sameTree(t, p.tree, mount)
+	c.stop()
 }
 
 // TestPrefetchSwitchedOn: a mount whose needs nobody wanted to know has them recorded

@@ -34,6 +34,8 @@ const (
 var (
 	// ErrNoRoom says that the cache would have to drop something for more.
 	ErrNoRoom = errors.New("the cache is full")
+	// ErrUnasked says that a blob comes only when somebody asks for it.
+	ErrUnasked = errors.New("too large to come unasked")
 	// ErrClosed says that the chain was closed meanwhile.
 	ErrClosed = errors.New("closed")
 )
@@ -94,7 +96,7 @@ func (c *Chain) Bring(ctx context.Context, p Priority, refs iter.Seq[Ref], each 
 		if c.has(ref) {
 			each(ref, nil)
 		} else if c.cost(ref) > c.prefetchBudget {
-			each(ref, fmt.Errorf("bring %v: %w: it may have %d bytes, too many to come unasked", ref, ErrUnavailable, ref.Max()))
+			each(ref, fmt.Errorf("bring %v: %w: %w: it may have %d bytes", ref, ErrUnavailable, ErrUnasked, ref.Max()))
 		} else {
 			if need := ref.Max() + roomOverhead; p == Whole && c.room != nil {
 				if room < need {
