@@ -328,6 +328,13 @@ func TestProfileRecordAndShow(t *testing.T) {
 			t.Errorf("%q: %s", args, out)
 		}
 	}
+	wrong := []string{"profile", "record", "-store", store.dir, "-id", profileID, "-for", "-1s", "--", "ls", "{}"}
+	if out, err := runCommand(t, ays, wrong...); err == nil || !strings.Contains(out, "-for -1s") {
+		t.Errorf("%q: %v, %s", wrong, err, out)
+	}
+	if out, err := runCommand(t, ays, "profile", "show", "-file", script); err == nil || !strings.Contains(out, script+": not a profile") {
+		t.Errorf("show a script: %v, %s", err, out)
+	}
 	// It goes along with the tree.
 	mirror := filepath.Join(shortDir(t), "mirror")
 	run(t, time.Minute, ays, "copy", "-from", store.url(), "-to", mirror)
@@ -337,7 +344,16 @@ func TestProfileRecordAndShow(t *testing.T) {
 		t.Errorf("a mirror shows\n%s", again)
 	}
 	run(t, time.Minute, ays, "profile", "record", "-for", "200ms", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cat {}/lib/d00/* >/dev/null; exec sleep 100")
-	if out := run(t, time.Minute, ays, "profile", "show", "-store", mirror, "-id", profileID); !strings.Contains(out, "2 runs") {
+	// What a script has started ends with it; and what goes on all the same doesn't matter.
+	out = run(t, time.Minute, ays, "profile", "record", "-for", "200ms", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cd {}; cat lib/d00/* >/dev/null; sleep 100; true")
+	if strings.Contains(out, "still uses") {
+		t.Errorf("its sleep goes on: %s", out)
+	}
+	out = run(t, time.Minute, ays, "profile", "record", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cd {}; cat lib/d00/* >/dev/null; sleep 8 >/dev/null 2>&1 &")
+	if !strings.Contains(out, "still uses") || !strings.Contains(out, "recorded ") {
+		t.Errorf("with a sleep that goes on: %s", out)
+	}
+	if out := run(t, time.Minute, ays, "profile", "show", "-store", mirror, "-id", profileID); !strings.Contains(out, "4 runs") {
 		t.Errorf("merged:\n%s", out)
 	}
 
