@@ -106,10 +106,10 @@ func (c *Client) findProfile(m *mount) {
 		return
 	}
 	c.mergeProfile(m, from, func(own *profile.Profile) *profile.Profile {
-		switch {
+		switch now := time.Now(); {
 		case own == nil:
-			return other
-		case other.Time.After(own.Time):
+			return other.NotAfter(now)
+		case other.Newer(own, now):
 			return profile.Merge(own, other)
 		}
 		return nil
@@ -128,7 +128,7 @@ func (c *Client) profile(m *mount) *profile.Profile {
 		c.log.Warn("a profile in the disk cache can't be read", "op", "profile", "mount", m.path, "err", err)
 		return nil
 	}
-	return p
+	return p.NotAfter(time.Now())
 }
 
 // mergeProfile keeps what merge makes of the profile that is kept, which may be nil;

@@ -231,7 +231,7 @@ func (o *recordOptions) put(ctx context.Context, c *call, run *profile.Profile) 
 		if o.replace {
 			old = nil
 		}
-		return profile.Merge(old, run), nil
+		return profile.Merge(old, run).NotAfter(time.Now()), nil
 	})
 }
 
