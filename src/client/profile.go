@@ -125,7 +125,7 @@ func (c *Client) profile(m *mount) *profile.Profile {
 	}
 	p, err := profile.Parse(b)
 	if err != nil {
-		c.log.Warn("a profile in the disk cache can't be read", "op", "profile", "mount", m.path, "err", err)
+		c.log.Warn("a profile in the disk cache can't be read, and is made anew", "op", "profile", "mount", m.path, "err", err)
 		return nil
 	}
 	return p.NotAfter(time.Now())
@@ -163,7 +163,7 @@ func (c *Client) askForProfile(ctx context.Context, m *mount) (*profile.Profile,
 		}
 		p, err := profile.Parse(b)
 		if err != nil {
-			c.log.Warn("what should be a profile can't be read", "op", "profile", "mount", m.path, "tier", from, "err", err)
+			c.log.Warn("what should be a profile can't be read: ays profile record makes another", "op", "profile", "mount", m.path, "tier", from, "err", err)
 			return nil, "", fmt.Errorf("%w: %w", tier.ErrAbsent, err)
 		}
 		return p, from, nil

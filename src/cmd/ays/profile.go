@@ -301,9 +301,9 @@ func showProfile(ctx context.Context, c *call, args []string) int {
 	p, err := profile.Parse(b)
 	if err != nil {
 		if *file != "" {
-			err = fmt.Errorf("%s: %w", *file, err)
+			return c.fail(fmt.Errorf("%s: %w", *file, err))
 		}
-		return c.fail(err)
+		return c.fail(fmt.Errorf("profile of %v: %w: \"ays profile record\" makes another", *name, err))
 	}
 	s := describeProfile(ctx, p, t)
 	s.Bytes = len(b)
