@@ -16,6 +16,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/bench/link"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/profile"
 )
 
@@ -336,6 +337,13 @@ func TestProfileRecordAndShow(t *testing.T) {
 			t.Errorf("%q: %s", args, out)
 		}
 	}
+	wrong := []string{"profile", "record", "-store", store.dir, "-id", profileID, "-for", "-1s", "--", "ls", "{}"}
+	if out, err := runCommand(t, ays, wrong...); err == nil || !strings.Contains(out, "-for -1s") {
+		t.Errorf("%q: %v, %s", wrong, err, out)
+	}
+	if out, err := runCommand(t, ays, "profile", "show", "-file", script); err == nil || !strings.Contains(out, script+": not a profile") {
+		t.Errorf("show a script: %v, %s", err, out)
+	}
 	// It goes along with the tree.
 	mirror := filepath.Join(shortDir(t), "mirror")
 	run(t, time.Minute, ays, "copy", "-from", store.url(), "-to", mirror)
@@ -345,7 +353,16 @@ func TestProfileRecordAndShow(t *testing.T) {
 		t.Errorf("a mirror shows\n%s", again)
 	}
 	run(t, time.Minute, ays, "profile", "record", "-for", "200ms", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cat {}/lib/d00/* >/dev/null; exec sleep 100")
-	if out := run(t, time.Minute, ays, "profile", "show", "-store", mirror, "-id", profileID); !strings.Contains(out, "2 runs") {
+	// What a script has started ends with it; and what goes on all the same doesn't matter.
+	out = run(t, time.Minute, ays, "profile", "record", "-for", "200ms", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cd {}; cat lib/d00/* >/dev/null; sleep 100; true")
+	if strings.Contains(out, "still uses") {
+		t.Errorf("its sleep goes on: %s", out)
+	}
+	out = run(t, time.Minute, ays, "profile", "record", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cd {}; cat lib/d00/* >/dev/null; sleep 8 >/dev/null 2>&1 &")
+	if !strings.Contains(out, "still uses") || !strings.Contains(out, "recorded ") {
+		t.Errorf("with a sleep that goes on: %s", out)
+	}
+	if out := run(t, time.Minute, ays, "profile", "show", "-store", mirror, "-id", profileID); !strings.Contains(out, "4 runs") {
 		t.Errorf("merged:\n%s", out)
 	}
 
@@ -474,6 +491,69 @@ func TestPrefetchOfTheWholeTree(t *testing.T) {
 	if !strings.Contains(out, "tree 4") {
 		t.Errorf("ays status:\n%s", out)
 	}
+	c.settled()
+	store.down()
+	sameTree(t, p.tree, mount)
+	c.stop()
+}
+
+// TestPrefetchOfATooLargeTree: it ends where the cache is full, having dropped nothing
+// of what is there, and tells so.
+func TestPrefetchOfATooLargeTree(t *testing.T) {
+	t.Parallel()
+	tree := shortDir(t)
+	files := map[string]node{}
+	for i := range 64 {
+		files[fmt.Sprintf("f%02d", i)] = node{mode: 0o644, data: noise(512<<10, byte(i))}
+	}
+	write(t, tree, files)
+	store := newStore(t, profileID, tree)
+	c := newClient(t, store.url())
+	c.disk = `max_size = "16MiB"`
+	c.mount(profileID, "prefetch = 2")
+	for range 2 { // the second time with a cache that is full
+		c.start()
+		eventually(t, time.Minute, "the cache is full", func() bool {
+			b := c.status().Mounts[0].PrefetchTree
+			return b != nil && !b.Running
+		})
+		c.settled()
+		s := c.status()
+		if b := s.Mounts[0].PrefetchTree; !strings.Contains(b.Error, "full") || b.Bytes < 4<<20 || s.Cache.Evicted > 0 || s.Cache.Dropped > 0 {
+			t.Errorf("%+v in a cache of %+v", b, s.Cache)
+		}
+		c.stop()
+	}
+}
+
+// TestPrefetchComesBack: what can't be had comes when it can, without a restart.
+func TestPrefetchComesBack(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	of := p.files[p.reads[0]].data
+	blob := filepath.Join(store.dir, "default", digest.Of(of).String())
+	if err := os.Rename(blob, blob+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, store.url())
+	mount := c.mount(profileID, "prefetch = 2")
+	c.start()
+	var b *control.Bringing
+	eventually(t, time.Minute, "all else is here", func() bool {
+		b = c.status().Mounts[0].PrefetchTree
+		return b != nil && !b.Running
+	})
+	if b.Failed != 1 || !strings.Contains(b.Error, "1 object could not be had") {
+		t.Errorf("without a blob: %+v", b)
+	}
+	if err := os.Rename(blob+".gone", blob); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, "the rest is here", func() bool {
+		b = c.status().Mounts[0].PrefetchTree
+		return b != nil && !b.Running && b.Error == "" && b.Failed == 0
+	})
 	c.settled()
 	store.down()
 	sameTree(t, p.tree, mount)
