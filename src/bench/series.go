@@ -96,8 +96,8 @@ func (s *series) beside() bool {
 // measured.
 const (
 	restLook = 300 * time.Millisecond
-	restMost = 10 * time.Second
-	restCPU  = 0.03 // of one processor
+	restMost = 5 * time.Second
+	restCPU  = 0.05 // of one processor
 )
 
 func (s *series) rest() {
