@@ -365,6 +365,19 @@ func TestProfileRecordAndShow(t *testing.T) {
 		t.Errorf("profile: %+v", m)
 	}
 	c.stop()
+
+	// Mounts of one tree have one, and each tells of it.
+	c = newClient(t, store.url())
+	c.mount(profileID)
+	c.mount(profileID, `remote = "lib"`)
+	c.start()
+	for i := range 2 {
+		eventually(t, time.Minute, "a mount knows the profile", func() bool {
+			m := c.status().Mounts[i].Profile
+			return m != nil && m.Needs > 0
+		})
+	}
+	c.stop()
 }
 
 // Whatever a store, or a cache, has for a profile: files have their content, soon.
