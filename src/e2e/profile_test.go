@@ -49,6 +49,19 @@ func newProgram(t *testing.T) *program {
 	return p
 }
 
+// servedProgram is a new program, and a store that has its tree.
+func servedProgram(t *testing.T) (*program, *webStore) {
+	t.Helper()
+	p := newProgram(t)
+	return p, newStore(t, profileID, p.tree)
+}
+
+// programClient is a machine with the program's tree, and where that is.
+func programClient(t *testing.T, url string, lines ...string) (c *client, mount string) {
+	c = newClient(t, url)
+	return c, c.mount(profileID, lines...)
+}
+
 // run is what the program does on a mount.
 func (p *program) run(t *testing.T, mount string) {
 	t.Helper()
@@ -115,17 +128,24 @@ func (p *program) wantNoMisses(t *testing.T, c *client, mount string) {
 	}
 }
 
+// wantProfileFrom wants a mount's profile to be from somewhere that begins so.
+func wantProfileFrom(t *testing.T, c *client, from string) {
+	t.Helper()
+	if m := c.status().Mounts[0].Profile; m == nil || !strings.HasPrefix(m.From, from) {
+		t.Errorf("profile: %+v, want it from %s", m, from)
+	}
+}
+
 func TestProfileGoesThroughTheGrid(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	grid := newGridCache(t)
 	grid.stor = "refresh = \"1s\""
 	grid.start()
 	machine := func() (*client, string) {
-		c := newClient(t, store.url())
-		c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
-		return c, c.mount(profileID)
+		c, mount := programClient(t, store.url())
+		c.disk = grid.config()
+		return c, mount
 	}
 	first, mount := machine()
 	p.recorded(t, first, mount)
@@ -158,10 +178,7 @@ func TestProfileGoesThroughTheGrid(t *testing.T) {
 	}
 	p.reads = append(p.reads[:7], p.reads[8:]...)
 	publish(t, store.dir, profileID, p.tree)
-	note, err := os.ReadFile(filepath.Join(store.dir, "md", profileID, "any/head"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	note := mustRead(t, filepath.Join(store.dir, "md", profileID, "any/head"))
 	eventually(t, 30*time.Second, "the cache has the new head", func() bool {
 		return run(t, time.Minute, "curl", "-s", grid.url+"/md/e2e%7Cprogram(1)/any/head?stor=s") == string(note)
 	})
@@ -173,10 +190,8 @@ func TestProfileGoesThroughTheGrid(t *testing.T) {
 
 func TestProfileOfThisMachine(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
-	c := newClient(t, store.url())
-	mount := c.mount(profileID)
+	p, store := servedProgram(t)
+	c, mount := programClient(t, store.url())
 	p.recorded(t, c, mount)
 	asked := store.profiles.Load()
 	// All blobs are gone, for want of room say.
@@ -211,12 +226,10 @@ func TestProfileOfThisMachine(t *testing.T) {
 // TestProfileIsToldWhenAProgramHasStarted: a grid has it while the machine runs.
 func TestProfileIsToldWhenAProgramHasStarted(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	grid := startGridCache(t)
-	c := newClient(t, store.url())
-	c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
-	mount := c.mount(profileID)
+	c, mount := programClient(t, store.url())
+	c.disk = grid.config()
 	c.start()
 	run(t, time.Minute, "ls", "-l", mount) // is nobody's start
 	p.run(t, mount)
@@ -256,9 +269,8 @@ func TestProfileRunsAheadOfTheProgram(t *testing.T) {
 	t.Cleanup(way.Close)
 	store := serveStoreAt(t, dir, "198.18.1.2:80", way.Far())
 	waits := func(prefetch int) int64 {
-		c := newClient(t, store.url())
+		c, mount := programClient(t, store.url(), fmt.Sprintf("prefetch = %d", prefetch))
 		c.namespace = here
-		mount := c.mount(profileID, fmt.Sprintf("prefetch = %d", prefetch))
 		c.start()
 		before := store.blobs.Load()
 		p.run(t, mount)
@@ -291,16 +303,13 @@ func (p *program) script(t *testing.T) string {
 		fmt.Fprintf(&text, "cat %s >/dev/null\n", name)
 	}
 	fmt.Fprintf(&text, "dd if=large of=/dev/null bs=4k count=1 skip=1792 status=none\ndd if=large of=/dev/null bs=4k count=1 status=none\n")
-	if err := os.WriteFile(file, []byte(text.String()), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, file, []byte(text.String()), 0o755)
 	return file
 }
 
 func TestProfileRecordAndShow(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	script := p.script(t)
 	if out, err := runCommand(t, ays, "profile", "show", "-store", store.dir, "-id", profileID); err == nil || !strings.Contains(out, "has no profile") {
 		t.Errorf("show before there is one: %v\n%s", err, out)
@@ -357,13 +366,10 @@ func TestProfileRecordAndShow(t *testing.T) {
 		t.Errorf("merged:\n%s", out)
 	}
 
-	c := newClient(t, store.url())
-	mount := c.mount(profileID)
+	c, mount := programClient(t, store.url())
 	c.start()
 	p.wantNoMisses(t, c, mount)
-	if m := c.status().Mounts[0].Profile; m == nil || !strings.HasPrefix(m.From, "store ") {
-		t.Errorf("profile: %+v", m)
-	}
+	wantProfileFrom(t, c, "store ")
 	c.stop()
 
 	// Mounts of one tree have one, and each tells of it.
@@ -383,8 +389,7 @@ func TestProfileRecordAndShow(t *testing.T) {
 // Whatever a store, or a cache, has for a profile: files have their content, soon.
 func TestHostileProfiles(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	everything := profile.NewRecording()
 	for i := range profile.MaxNeeds {
 		everything.File(fmt.Sprintf("lib/../../etc/%d", i), 1)
@@ -416,8 +421,7 @@ func TestHostileProfiles(t *testing.T) {
 			mine.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 				return strings.HasSuffix(r.URL.Path, "/profile") && fault(w, r)
 			})
-			c := newClient(t, mine.url())
-			mount := c.mount(profileID)
+			c, mount := programClient(t, mine.url())
 			c.start()
 			within(t, time.Minute, "run", func() { p.run(t, mount) })
 			if s := c.status(); len(s.Mounts) != 1 || s.Mounts[0].Error != "" {
@@ -439,8 +443,7 @@ func (zeros) Read(b []byte) (int, error) {
 // read the tree.
 func TestProfileOfPrivateStore(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	store.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if login, secret, _ := r.BasicAuth(); login == "me" && secret == "word" {
 			return false
@@ -450,19 +453,17 @@ func TestProfileOfPrivateStore(t *testing.T) {
 	})
 	grid := startGridCache(t)
 	machine := func() (*client, string) {
-		c := newClient(t, store.url())
+		c, mount := programClient(t, store.url())
 		c.stor = "login = \"me\"\nsecret = \"word\""
-		c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
-		return c, c.mount(profileID)
+		c.disk = grid.config()
+		return c, mount
 	}
 	first, mount := machine()
 	p.recorded(t, first, mount)
 	second, mount := machine()
 	second.start()
 	p.wantNoMisses(t, second, mount)
-	if m := second.status().Mounts[0].Profile; m == nil || !strings.HasPrefix(m.From, "grid ") {
-		t.Errorf("profile: %+v", m)
-	}
+	wantProfileFrom(t, second, "grid ")
 	second.stop()
 	for _, login := range []string{"", "me:wrong"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, grid.url+"/ays/profile/e2e/m0", nil)
@@ -488,10 +489,8 @@ func TestProfileOfPrivateStore(t *testing.T) {
 // far it is.
 func TestPrefetchOfTheWholeTree(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
-	c := newClient(t, store.url())
-	mount := c.mount(profileID, "prefetch = 2")
+	p, store := servedProgram(t)
+	c, mount := programClient(t, store.url(), "prefetch = 2")
 	c.start()
 	var m control.Mount
 	eventually(t, time.Minute, "the whole tree is here", func() bool {
@@ -585,10 +584,8 @@ func TestPrefetchComesBack(t *testing.T) {
 // from the reload on that asks for it.
 func TestPrefetchSwitchedOn(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
-	c := newClient(t, store.url())
-	mount := c.mount(profileID, "prefetch = 0")
+	p, store := servedProgram(t)
+	c, mount := programClient(t, store.url(), "prefetch = 0")
 	c.start()
 	p.run(t, mount)
 	if r := c.status().Mounts[0].Profile; r != nil {

@@ -32,29 +32,7 @@ func profileCommands() []command {
 }
 
 func profileTree(ctx context.Context, c *call, args []string) int {
-	usage := func(w io.Writer) {
-		fmt.Fprint(w, "usage: ays profile COMMAND -store STORE -id ID [FLAGS] [ARGUMENTS]\n\n")
-		for _, cmd := range profileCommands() {
-			fmt.Fprintf(w, "  %-15s %s\n", cmd.name, cmd.summary)
-		}
-		fmt.Fprint(w, "\n\"ays profile COMMAND -h\" tells the flags of one.\n")
-	}
-	if len(args) == 0 {
-		usage(c.stderr)
-		return exitFailed
-	}
-	switch args[0] {
-	case "help", "-h", "-help", "--help":
-		usage(c.stdout)
-		return exitOK
-	}
-	for _, cmd := range profileCommands() {
-		if cmd.name == "profile "+args[0] {
-			c.command = &cmd
-			return cmd.run(ctx, c, args[1:])
-		}
-	}
-	return c.fail(fmt.Errorf("no command %q; \"ays profile help\" lists them", args[0]))
+	return c.runBelow(ctx, profileCommands(), "-store STORE -id ID", args)
 }
 
 // Memory that a recording takes for blobs, in bytes. There is no disk cache.

@@ -363,20 +363,38 @@ func (c *Cache) condemn(s *segment, why error) {
 // to be written than the queue may hold, Put waits for up to a second, and no
 // longer than ctx; then the blob is dropped.
 func (c *Cache) Put(ctx context.Context, ref tier.Ref, plain []byte) {
+	if it := c.toKeep(ref, plain); it != nil && !c.enqueue(ctx, it) {
+		c.count.dropped.Add(1)
+	}
+}
+
+// Offer is Put that waits for nothing: it is false where the queue is full.
+func (c *Cache) Offer(ref tier.Ref, plain []byte) bool {
+	it := c.toKeep(ref, plain)
+	if it == nil {
+		return true
+	}
+	taken, space := c.tryEnqueue(it)
+	if !taken && space == nil {
+		c.count.dropped.Add(1)
+	}
+	return space == nil
+}
+
+// toKeep is a blob for the queue; nil if it isn't to be kept, or is already.
+func (c *Cache) toKeep(ref tier.Ref, plain []byte) *item {
 	if c.closed.Load() {
-		return
+		return nil
 	}
 	if int64(len(plain)) > c.largest() || c.paused() {
 		c.count.dropped.Add(1)
-		return
+		return nil
 	}
 	fp := fingerprint(&ref)
 	if _, _, ok := c.index.peek(fp); ok {
-		return
+		return nil
 	}
-	if !c.enqueue(ctx, &item{ref: ref, fp: fp, data: plain}) {
-		c.count.dropped.Add(1)
-	}
+	return &item{ref: ref, fp: fp, data: plain}
 }
 
 // largest is the most bytes that a blob may have to be kept.
