@@ -136,8 +136,12 @@ func (c *Client) profile(m *mount) *profile.Profile {
 func (c *Client) mergeProfile(m *mount, from string, merge func(own *profile.Profile) *profile.Profile) {
 	c.merging.Lock()
 	defer c.merging.Unlock()
-	p := merge(c.profile(m))
+	own := c.profile(m)
+	p := merge(own)
 	if p == nil {
+		if own != nil { // another mount of the tree was quicker
+			m.needs.learned(own, "this machine")
+		}
 		return
 	}
 	b, err := p.Encode()

@@ -46,6 +46,13 @@ func (p *progress) change(s stage, do func(*stageProgress)) {
 	do(&p.stages[s])
 }
 
+// full tells whether the whole tree did not come because the cache was full.
+func (p *progress) full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return errors.Is(p.stages[stageTree].err, tier.ErrNoRoom)
+}
+
 // bring brings blobs near, until all have come, the mount moves to another tree, or
 // goes. What is known of how many there are is told; 0 where it isn't. It fails, too,
 // where some could not be had that may come later.

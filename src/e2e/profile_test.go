@@ -371,6 +371,19 @@ func TestProfileRecordAndShow(t *testing.T) {
 	p.wantNoMisses(t, c, mount)
 	wantProfileFrom(t, c, "store ")
 	c.stop()
+
+	// Mounts of one tree have one, and each tells of it.
+	c = newClient(t, store.url())
+	c.mount(profileID)
+	c.mount(profileID, `remote = "lib"`)
+	c.start()
+	for i := range 2 {
+		eventually(t, time.Minute, "a mount knows the profile", func() bool {
+			m := c.status().Mounts[i].Profile
+			return m != nil && m.Needs > 0
+		})
+	}
+	c.stop()
 }
 
 // Whatever a store, or a cache, has for a profile: files have their content, soon.
@@ -498,7 +511,7 @@ func TestPrefetchOfTheWholeTree(t *testing.T) {
 }
 
 // TestPrefetchOfATooLargeTree: it ends where the cache is full, having dropped nothing
-// of what is there, and tells so.
+// of what is there, and tells so. It goes on when the cache may be larger.
 func TestPrefetchOfATooLargeTree(t *testing.T) {
 	t.Parallel()
 	tree := shortDir(t)
@@ -511,7 +524,7 @@ func TestPrefetchOfATooLargeTree(t *testing.T) {
 	c := newClient(t, store.url())
 	c.disk = `max_size = "16MiB"`
 	c.mount(profileID, "prefetch = 2")
-	for range 2 { // the second time with a cache that is full
+	for i := range 2 { // the second time with a cache that is full
 		c.start()
 		eventually(t, time.Minute, "the cache is full", func() bool {
 			b := c.status().Mounts[0].PrefetchTree
@@ -522,8 +535,15 @@ func TestPrefetchOfATooLargeTree(t *testing.T) {
 		if b := s.Mounts[0].PrefetchTree; !strings.Contains(b.Error, "full") || b.Bytes < 4<<20 || s.Cache.Evicted > 0 || s.Cache.Dropped > 0 {
 			t.Errorf("%+v in a cache of %+v", b, s.Cache)
 		}
-		c.stop()
+		if i == 0 {
+			c.stop()
+		}
 	}
+	c.reload(strings.Replace(c.config(), "16MiB", "1GiB", 1), func(s *control.Status) bool {
+		b := s.Mounts[0].PrefetchTree
+		return b != nil && !b.Running && b.Error == "" && b.Bytes == s.Mounts[0].Bytes
+	})
+	c.stop()
 }
 
 // TestPrefetchComesBack: what can't be had comes when it can, without a restart.
