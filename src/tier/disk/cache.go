@@ -49,6 +49,7 @@ type Cache struct {
 	buffers  buffers
 	holds    sync.Pool    // of *hold
 	views    atomic.Int64 // bytes given out of maps since unmapPages
+	waits    atomic.Bool  // reading a file that isn't in memory can't but wait here
 	heads    *heads
 	profiles *profiles
 	pinned   atomic.Pointer[func(tier.Ref) bool]
