@@ -193,7 +193,7 @@ const whole = 1 << 62
 // gets a fault then. Copy is for those.
 func (c *Cache) Get(ref tier.Ref) (tier.Blob, error) { return c.Range(ref, 0, whole) }
 
-// Copy answers with a whole blob in memory that is the caller's.
+// Copy answers with a whole blob in memory that stays, and must not be changed.
 func (c *Cache) Copy(ref tier.Ref) ([]byte, error) {
 	b, err := c.answer(&ref, 0, whole, true)
 	return b.Data, err
@@ -229,17 +229,13 @@ func (c *Cache) Has(ref tier.Ref) bool {
 	return ok
 }
 
-// read finds a blob. With own, its bytes are copied to memory of their own.
+// read finds a blob. With own, its bytes lie in memory that stays.
 func (c *Cache) read(ref *tier.Ref, off, n int64, own bool) (tier.Blob, bool) {
 	if c.closed.Load() {
 		return tier.Blob{}, false
 	}
 	if data, ok := c.waiting(ref); ok {
-		data = cut(data, off, n)
-		if own {
-			data = bytes.Clone(data)
-		}
-		return tier.NewBlob(data, nil), true
+		return tier.NewBlob(cut(data, off, n), nil), true
 	}
 	fp, now := fingerprint(ref), c.stamp()
 	e, ok := c.index.touch(fp, now, uint16(c.activeSlot.Load()))
@@ -361,12 +357,14 @@ func (c *Cache) condemn(s *segment, why error) {
 //
 // The blob can be got at once, and is on disk a little later. Where more waits
 // to be written than the queue may hold, Put waits for up to a second, and no
-// longer than ctx; then the blob is dropped.
+// longer than ctx; then the blob is dropped. One that is larger than the whole queue is
+// waited for as long, so that whoever bounds what is in memory counts it; one of more
+// than four times as much is not kept.
 func (c *Cache) Put(ctx context.Context, ref tier.Ref, plain []byte) {
 	if c.closed.Load() {
 		return
 	}
-	if int64(len(plain)) > c.largest() || c.paused() {
+	if int64(len(plain)) > min(c.largest(), mostQueues*c.bounds.Load().Queue) || c.paused() {
 		c.count.dropped.Add(1)
 		return
 	}
@@ -374,10 +372,17 @@ func (c *Cache) Put(ctx context.Context, ref tier.Ref, plain []byte) {
 	if _, _, ok := c.index.peek(fp); ok {
 		return
 	}
-	if !c.enqueue(ctx, &item{ref: ref, fp: fp, data: plain}) {
+	it := &item{ref: ref, fp: fp, data: plain}
+	if !c.enqueue(ctx, it) {
 		c.count.dropped.Add(1)
+	} else if int64(len(plain)) > c.bounds.Load().Queue {
+		c.awaitWritten(ctx, it)
 	}
 }
+
+// mostQueues is how many times the queue a blob may be that Put keeps: it lies in memory
+// twice while it is written.
+const mostQueues = 4
 
 // largest is the most bytes that a blob may have to be kept.
 func (c *Cache) largest() int64 { return c.bounds.Load().segment - 64<<10 }
