@@ -154,6 +154,7 @@ func (c *Client) apply(was, cfg *config.Client) error {
 		limitMemory(cfg.Main.Memory)
 		c.metadata.SetLimit(share(cfg.Main.Memory, metadataShare))
 	}
+	c.metadata.SetStores(len(cfg.Stores))
 
 	c.mu.Lock()
 	p := rearrange(c.mounts, cfg.Mounts)

@@ -198,7 +198,7 @@ func (o *origin) Get(ctx context.Context, ref tier.Ref) (tier.Blob, error) {
 	return ch.blobs.Get(ctx, ref)
 }
 
-// Copy is Get for callers that look at the bytes themselves, which are theirs.
+// Copy is Get for callers that look at the bytes themselves, and don't change them.
 func (o *origin) Copy(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	ch := o.use()
 	defer ch.users.Done()

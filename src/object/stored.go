@@ -47,12 +47,20 @@ func NewCodec(threads int) (*Codec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a zstd encoder: %w", err)
 	}
+	dec, err := newDecoder(threads)
+	if err != nil {
+		return nil, err
+	}
+	return &Codec{enc: enc, dec: dec}, nil
+}
+
+func newDecoder(threads int) (*zstd.Decoder, error) {
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(threads), zstd.WithDecoderLowmem(true),
 		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(MaxMetadata), zstd.WithDecoderMaxWindow(64<<20))
 	if err != nil {
 		return nil, fmt.Errorf("make a zstd decoder: %w", err)
 	}
-	return &Codec{enc: enc, dec: dec}, nil
+	return dec, nil
 }
 
 // Pack returns the stored form of a blob: compressed when that saves at least
@@ -109,12 +117,19 @@ func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64, room func(n 
 		}
 		size = int64(h.FrameContentSize)
 	}
+	dec := c.dec
 	if size > sizeLarge {
 		c.large.Lock()
 		defer c.large.Unlock()
+		// A decoder holds on to the last bytes that it made: these are to go.
+		var err error
+		if dec, err = newDecoder(1); err != nil {
+			return nil, err
+		}
+		defer dec.Close()
 	}
 	want := int(size) + decodeSpare
-	plain, err := c.dec.DecodeAll(stored, room(want)[:0:want])
+	plain, err := dec.DecodeAll(stored, room(want)[:0:want])
 	if err == nil && int64(len(plain)) > size {
 		err = ErrTooLarge
 	}

@@ -143,3 +143,30 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+// What was unpacked goes when its user lets go of it, however large.
+func TestUnpackedMemoryIsLetGo(t *testing.T) {
+	c, err := object.NewCodec(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 64 << 20
+	plain := make([]byte, size)
+	for i := range 4096 { // so that it is more than one repeated byte
+		plain[i*16384] = byte(i)
+	}
+	d, stored := digest.Of(plain), c.Pack(plain, nil)
+	plain = nil
+	for range 4 {
+		if b, err := c.Unpack(d, stored, size); err != nil || len(b) != size {
+			t.Fatal(len(b), err)
+		}
+	}
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if m.HeapAlloc > size/2 {
+		t.Errorf("%d MiB are still in memory", m.HeapAlloc>>20)
+	}
+	runtime.KeepAlive(c)
+}

@@ -249,7 +249,8 @@ func (c *Chain) WillNeed(ref Ref) bool {
 	return c.cache != nil && c.cache.WillNeed(bounded(ref))
 }
 
-// Copy is Get for callers that look at the bytes themselves, which are theirs.
+// Copy is Get for callers that look at the bytes themselves: they lie in memory that
+// stays, which others may look at, too, and are not to be changed.
 func (c *Chain) Copy(ctx context.Context, ref Ref) ([]byte, error) {
 	ref = bounded(ref)
 	if c.cache != nil {
@@ -262,6 +263,9 @@ func (c *Chain) Copy(ctx context.Context, ref Ref) ([]byte, error) {
 	b, err := c.Get(ctx, ref)
 	if err != nil {
 		return nil, err
+	}
+	if b.lender == nil {
+		return b.Data, nil
 	}
 	defer b.Release()
 	return bytes.Clone(b.Data), nil

@@ -146,7 +146,8 @@ type Cache interface {
 	// behind it, so that Ready soon answers. It is false where there is nothing to
 	// read: the blob is in memory, or not here.
 	WillNeed(ref Ref) bool
-	// Copy is Get into memory of the caller's own.
+	// Copy is Get for a caller that looks at the bytes itself, and doesn't change
+	// them: they lie in memory that stays.
 	Copy(ref Ref) ([]byte, error)
 	// Has tells whether Get would answer, without a look at the bytes.
 	Has(ref Ref) bool

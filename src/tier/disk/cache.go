@@ -194,7 +194,7 @@ const whole = 1 << 62
 // gets a fault then. Copy is for those.
 func (c *Cache) Get(ref tier.Ref) (tier.Blob, error) { return c.Range(ref, 0, whole) }
 
-// Copy answers with a whole blob in memory that is the caller's.
+// Copy answers with a whole blob in memory that stays, and must not be changed.
 func (c *Cache) Copy(ref tier.Ref) ([]byte, error) {
 	b, err := c.answer(&ref, 0, whole, true)
 	return b.Data, err
@@ -230,7 +230,7 @@ func (c *Cache) Has(ref tier.Ref) bool {
 	return ok
 }
 
-// read finds a blob. With own, its bytes are copied to memory of their own.
+// read finds a blob. With own, its bytes lie in memory that stays.
 func (c *Cache) read(ref *tier.Ref, off, n int64, own bool) (tier.Blob, bool) {
 	if c.closed.Load() {
 		return tier.Blob{}, false
@@ -362,16 +362,27 @@ func (c *Cache) condemn(s *segment, why error) {
 //
 // The blob can be got at once, and is on disk a little later. Where more waits
 // to be written than the queue may hold, Put waits for up to a second, and no
-// longer than ctx; then the blob is dropped.
+// longer than ctx; then the blob is dropped. One that is larger than the whole queue is
+// waited for as long, so that whoever bounds what is in memory counts it; one of more
+// than four times as much is not kept.
 func (c *Cache) Put(ctx context.Context, ref tier.Ref, plain []byte) {
-	if it := c.toKeep(ref, tier.NewBlob(plain, nil)); it != nil && !c.enqueue(ctx, it) {
+	it := c.toKeep(ref, tier.NewBlob(plain, nil))
+	if it == nil {
+		return
+	}
+	if !c.enqueue(ctx, it) {
 		c.count.dropped.Add(1)
+	} else if int64(len(plain)) > c.bounds.Load().Queue {
+		c.awaitWritten(ctx, it)
 	}
 }
 
-// Offer is Put that waits for nothing: it is false where the queue is full. The blob is
+// Offer is Put that waits for nothing: it is false where it would have to. The blob is
 // released when it is on disk, or dropped.
 func (c *Cache) Offer(ref tier.Ref, plain tier.Blob) bool {
+	if int64(len(plain.Data)) > c.bounds.Load().Queue {
+		return false
+	}
 	it := c.toKeep(ref, plain)
 	if it == nil {
 		plain.Release()
@@ -390,7 +401,7 @@ func (c *Cache) toKeep(ref tier.Ref, plain tier.Blob) *item {
 	if c.closed.Load() {
 		return nil
 	}
-	if int64(len(plain.Data)) > c.largest() || c.paused() {
+	if int64(len(plain.Data)) > min(c.largest(), mostQueues*c.bounds.Load().Queue) || c.paused() {
 		c.count.dropped.Add(1)
 		return nil
 	}
@@ -400,6 +411,10 @@ func (c *Cache) toKeep(ref tier.Ref, plain tier.Blob) *item {
 	}
 	return &item{ref: ref, fp: fp, data: plain.Data, blob: plain}
 }
+
+// mostQueues is how many times the queue a blob may be that Put keeps: it lies in memory
+// twice while it is written.
+const mostQueues = 4
 
 // largest is the most bytes that a blob may have to be kept.
 func (c *Cache) largest() int64 { return c.bounds.Load().segment - 64<<10 }

@@ -102,6 +102,27 @@ func (c *Cache) tryEnqueue(it *item) (taken bool, space <-chan struct{}) {
 	return false, c.space
 }
 
+// awaitWritten waits until a blob is on disk, or was dropped, as long as enqueue does.
+func (c *Cache) awaitWritten(ctx context.Context, it *item) {
+	patience := time.NewTimer(putPatience)
+	defer patience.Stop()
+	for {
+		c.pendMu.RLock()
+		waits, space := c.pending[keyOf(&it.ref)] == it, c.space
+		c.pendMu.RUnlock()
+		if !waits {
+			return
+		}
+		select {
+		case <-space:
+		case <-ctx.Done():
+			return
+		case <-patience.C:
+			return
+		}
+	}
+}
+
 // poke wakes whoever listens, if that has not been done already.
 func poke(ch chan struct{}) {
 	select {
