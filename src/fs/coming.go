@@ -3,6 +3,7 @@ package fs
 import (
 	"os"
 	"reflect"
+	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
@@ -23,7 +24,12 @@ type coming struct {
 	// briefly: reading from the device does not wait for a request.
 	briefly bool
 	exact   int // the thread whose waits end in time
+	// soon: the last read came within soonAfter.
+	soon bool
 }
+
+// several tells whether looking again and again leaves a processor to others.
+var several = runtime.NumCPU() > 1
 
 // begun is a read, and when it was.
 type begun struct {
@@ -36,6 +42,9 @@ const (
 	// lookOut is how long the reader waits for a request before it looks whether a
 	// read has come.
 	lookOut = 20 * time.Microsecond
+	// soonAfter is how long it does not even wait, but looks again and again, where reads
+	// come that soon: for a processor to fall asleep and wake takes as long.
+	soonAfter = 100 * time.Microsecond
 	// lateAfter is when it does not wait any more, and lateRest how long it takes none
 	// then.
 	lateAfter = 5 * time.Millisecond
@@ -102,6 +111,14 @@ func (c *coming) beExact() {
 	}
 }
 
+// lookOut waits for a request until it is time to look whether the oldest read has come.
+func (c *coming) lookOut() {
+	if c.soon && time.Since(c.queue[c.first].at) < soonAfter {
+		return
+	}
+	c.requested(lookOut)
+}
+
 // oldest is the read that was begun first. There must be one.
 func (c *coming) oldest() *request { return &c.queue[c.first].request }
 
@@ -118,6 +135,7 @@ func (c *coming) late() bool {
 // take takes the oldest out.
 func (c *coming) take() request {
 	r := c.queue[c.first].request
+	c.soon = several && time.Since(c.queue[c.first].at) < soonAfter
 	c.queue[c.first] = begun{}
 	if c.first++; c.first == len(c.queue) {
 		c.first, c.queue = 0, c.queue[:0]
