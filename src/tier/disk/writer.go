@@ -23,7 +23,7 @@ import (
 const (
 	batchBytes = 8 << 20
 	batchBlobs = 1024
-	batchDelay = 150 * time.Millisecond
+	batchDelay = 50 * time.Millisecond
 
 	putPatience  = time.Second // that a Put waits for room in the queue
 	busyPatience = time.Second // that the writer waits for room in the address space
