@@ -76,6 +76,11 @@ stor.name = "s"
 	if strings.Contains(b.String(), "hush") {
 		t.Error("the secret is shown")
 	}
+	cfg.Disk = nil // as with max_size = "0"
+	b.Reset()
+	if Describe(&b, cfg); !strings.Contains(b.String(), "no prefetch") {
+		t.Errorf("without a disk cache:\n%s", &b)
+	}
 }
 
 // TestRearrange goes from one config to the next, and looks at which mounts stay.

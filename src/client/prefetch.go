@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,6 +24,13 @@ const (
 	prefetchTree  = 2
 )
 
+// How long a prefetch that ended early waits until it goes on: twice as long each
+// time.
+const (
+	prefetchFirst = 5 * time.Second
+	prefetchLast  = 5 * time.Minute
+)
+
 // prefetchAll brings near what a mount shows, and again with each tree that it
 // moves to, until the mount is to go. Unless that was done, it has recorded what
 // programs need, as soon as the config wants that.
@@ -29,18 +38,32 @@ func (c *Client) prefetchAll(m *mount, recorded bool) {
 	defer m.repin(&c.pins, nil)
 	var recording sync.WaitGroup
 	defer recording.Wait()
+	pause := prefetchFirst
+	var again <-chan time.Time
 	for {
 		select {
 		case <-m.moved:
+			pause = prefetchFirst
+		case <-again:
 		case <-m.life.Done():
 			return
 		}
+		again = nil
 		if !recorded && c.learns(m) {
 			recorded = true
 			recording.Go(func() { c.record(m) })
 		}
-		if err := c.prefetch(m); err != nil && m.life.Err() == nil {
-			c.log.Warn("prefetch ended early", "op", "prefetch", "mount", m.path, "err", err)
+		err := c.prefetch(m)
+		if err == nil {
+			pause = prefetchFirst
+		} else if m.life.Err() == nil {
+			level := slog.LevelWarn
+			if pause > prefetchFirst {
+				level = slog.LevelDebug
+			}
+			c.log.Log(m.life, level, "prefetch ended early, and goes on later", "op", "prefetch", "mount", m.path, "err", err, "again_in", pause)
+			again = time.After(pause)
+			pause = min(2*pause, prefetchLast)
 		}
 	}
 }

@@ -358,8 +358,9 @@ func (c *Client) remove(gone []*mount) {
 // update gives a mount that stays its new config.
 func (c *Client) update(u update, cfg *config.Client) {
 	m := u.mount
+	more := m.progress.full() // the cache may be larger now
 	m.mu.Lock()
-	more := u.cfg.Prefetch > m.cfg.Prefetch
+	more = more || u.cfg.Prefetch > m.cfg.Prefetch
 	m.cfg, m.grafts = u.cfg, u.grafts
 	f := m.fs
 	m.mu.Unlock()

@@ -35,6 +35,10 @@ type Codec struct {
 // plain bytes.
 const sizeLarge = 4 * MaxBlob
 
+// decodeSpare is how much longer than what comes out a buffer must be for the decoder
+// to copy sixteen bytes at a time, and not to look at each copy's end.
+const decodeSpare = 16
+
 // NewCodec returns a codec that works on up to threads blobs at a time; more
 // callers wait.
 func NewCodec(threads int) (*Codec, error) {
@@ -118,7 +122,10 @@ func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 		}
 		defer dec.Close()
 	}
-	plain, err := dec.DecodeAll(stored, make([]byte, 0, size))
+	plain, err := dec.DecodeAll(stored, make([]byte, 0, size+decodeSpare))
+	if err == nil && int64(len(plain)) > size {
+		err = ErrTooLarge
+	}
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w (%w)", digest.ErrMismatch, err)
 	}

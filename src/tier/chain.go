@@ -318,10 +318,13 @@ func (c *Chain) Prefetch(ref Ref) bool {
 // Close ends what runs in the background, and waits for that. What the machine
 // has can still be got afterwards, nothing else.
 func (c *Chain) Close() {
+	c.cancel()
 	c.mu.Lock()
 	c.closed = true
+	for _, f := range c.flights {
+		f.cancel()
+	}
 	c.mu.Unlock()
-	c.cancel()
 	c.running.Wait()
 }
 
@@ -465,8 +468,7 @@ func (c *Chain) fillBefore(i int, ref Ref, stored []byte) {
 // wrong on the way.
 func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 	defer func() {
-		// What is unpacked may come from anyone. Whatever it does to a decoder,
-		// it costs one read, not the mounts.
+		// As in unpack, of all that a source does with what it is given.
 		if r := recover(); r != nil {
 			c.log.Error("panic while fetching", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "err", r, "stack", string(debug.Stack()))
 			a = answer{err: Corrupt(s.Name(), ref, fmt.Errorf("panic: %v", r))}
@@ -483,7 +485,7 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 		default:
 			return answer{err: err}
 		}
-		plain, err := c.codec.Unpack(ref.Digest, stored, ref.Max())
+		plain, err := c.unpack(s, ref, stored)
 		switch {
 		case err == nil && c.stored:
 			return answer{plain: stored, stored: stored, from: s.Name()}
@@ -494,11 +496,16 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 		}
 		corrupt = Corrupt(s.Name(), ref, err)
 		c.complain(s, ref, err)
-		if err := s.Purge(ctx, ref); err != nil {
-			c.log.Warn("purge a corrupt blob", "op", "purge", "tier", s.Name(), "digest", ref.Digest, "err", err)
-		}
+		c.purge(ctx, s, ref)
 	}
 	return answer{err: corrupt}
+}
+
+// purge has a source drop what it gave.
+func (c *Chain) purge(ctx context.Context, s *Meter, ref Ref) {
+	if err := s.Purge(ctx, ref); err != nil {
+		c.log.Warn("purge a corrupt blob", "op", "purge", "tier", s.Name(), "digest", ref.Digest, "err", err)
+	}
 }
 
 // complain logs a corrupt blob: of those that come within a second the first one,

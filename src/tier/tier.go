@@ -155,6 +155,9 @@ type Cache interface {
 	// returns before the blob is on disk, and may drop it where there is no
 	// room: what is kept is for the cache to say, never an error of a read.
 	Put(ctx context.Context, ref Ref, plain []byte)
+	// Offer is Put that waits for nothing: it is false, and nothing has been done, where
+	// Put might have to.
+	Offer(ref Ref, plain []byte) bool
 }
 
 // Corrupt wraps what was wrong with a blob that a source gave.

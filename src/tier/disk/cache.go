@@ -361,26 +361,46 @@ func (c *Cache) condemn(s *segment, why error) {
 // waited for as long, so that whoever bounds what is in memory counts it; one of more
 // than four times as much is not kept.
 func (c *Cache) Put(ctx context.Context, ref tier.Ref, plain []byte) {
-	if c.closed.Load() {
-		return
-	}
-	if int64(len(plain)) > min(c.largest(), mostQueues*c.bounds.Load().Queue) || c.paused() {
+	it := c.toKeep(ref, plain)
+	switch {
+	case it == nil:
+	case !c.enqueue(ctx, it):
 		c.count.dropped.Add(1)
-		return
-	}
-	fp := fingerprint(&ref)
-	if _, _, ok := c.index.peek(fp); ok {
-		return
-	}
-	it := &item{ref: ref, fp: fp, data: plain}
-	if !c.enqueue(ctx, it) {
-		c.count.dropped.Add(1)
-	} else if int64(len(plain)) > c.bounds.Load().Queue {
+	case int64(len(plain)) > c.bounds.Load().Queue:
 		c.awaitWritten(ctx, it)
 	}
 }
 
-// mostQueues is how many times the queue a blob may be that Put keeps: it lies in memory
+// Offer is Put that waits for nothing: it is false where the queue is full.
+func (c *Cache) Offer(ref tier.Ref, plain []byte) bool {
+	it := c.toKeep(ref, plain)
+	if it == nil {
+		return true
+	}
+	taken, space := c.tryEnqueue(it)
+	if !taken && space == nil {
+		c.count.dropped.Add(1)
+	}
+	return space == nil
+}
+
+// toKeep is a blob for the queue; nil if it isn't to be kept, or is already.
+func (c *Cache) toKeep(ref tier.Ref, plain []byte) *item {
+	if c.closed.Load() {
+		return nil
+	}
+	if int64(len(plain)) > min(c.largest(), mostQueues*c.bounds.Load().Queue) || c.paused() {
+		c.count.dropped.Add(1)
+		return nil
+	}
+	fp := fingerprint(&ref)
+	if _, _, ok := c.index.peek(fp); ok {
+		return nil
+	}
+	return &item{ref: ref, fp: fp, data: plain}
+}
+
+// mostQueues is how many times the queue a blob may be that is kept: it lies in memory
 // twice while it is written.
 const mostQueues = 4
 

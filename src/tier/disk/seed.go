@@ -221,6 +221,9 @@ func (s *Seed) Has(ref tier.Ref) bool { return s.c.Has(ref) }
 // Put does nothing.
 func (s *Seed) Put(context.Context, tier.Ref, []byte) {}
 
+// Offer does nothing.
+func (s *Seed) Offer(tier.Ref, []byte) bool { return true }
+
 // Head returns the note that was baked for a tree, or tier.ErrAbsent.
 func (s *Seed) Head(tree string) ([]byte, error) {
 	if note, ok := s.heads[tree]; ok && len(note) <= object.MaxHead {
@@ -318,4 +321,9 @@ func (s Seeded) Put(ctx context.Context, ref tier.Ref, plain []byte) {
 	if s.Cache != nil {
 		s.Cache.Put(ctx, ref, plain)
 	}
+}
+
+// Offer is Put that waits for nothing.
+func (s Seeded) Offer(ref tier.Ref, plain []byte) bool {
+	return s.Cache == nil || s.Cache.Offer(ref, plain)
 }

@@ -55,31 +55,12 @@ type item struct {
 
 // enqueue hands a blob to the writer, and returns false if there was no room.
 func (c *Cache) enqueue(ctx context.Context, it *item) bool {
-	cost := int64(len(it.data)) + itemOverhead
-	key := keyOf(&it.ref)
 	var patience *time.Timer
 	for {
-		c.pendMu.Lock()
-		if c.closing {
-			c.pendMu.Unlock()
-			return false
+		taken, space := c.tryEnqueue(it)
+		if space == nil {
+			return taken
 		}
-		if old := c.pending[key]; old != nil && !old.purged {
-			c.pendMu.Unlock()
-			return true
-		}
-		// One that is larger than the whole queue may have it for itself.
-		if c.queued == 0 || c.queued+cost <= c.bounds.Load().Queue {
-			c.queued += cost
-			c.pending[key] = it
-			c.queue = append(c.queue, it)
-			c.gathered += int64(len(it.data))
-			c.pendMu.Unlock()
-			poke(c.wake)
-			return true
-		}
-		space := c.space
-		c.pendMu.Unlock()
 		if patience == nil {
 			patience = time.NewTimer(putPatience)
 			defer patience.Stop()
@@ -113,6 +94,31 @@ func (c *Cache) awaitWritten(ctx context.Context, it *item) {
 			return
 		}
 	}
+}
+
+// tryEnqueue is enqueue that waits for nothing: where there is no room now, it returns
+// what is closed when there is more.
+func (c *Cache) tryEnqueue(it *item) (taken bool, space <-chan struct{}) {
+	cost := int64(len(it.data)) + itemOverhead
+	key := keyOf(&it.ref)
+	c.pendMu.Lock()
+	defer c.pendMu.Unlock()
+	if c.closing {
+		return false, nil
+	}
+	if old := c.pending[key]; old != nil && !old.purged {
+		return true, nil
+	}
+	// One that is larger than the whole queue may have it for itself.
+	if c.queued == 0 || c.queued+cost <= c.bounds.Load().Queue {
+		c.queued += cost
+		c.pending[key] = it
+		c.queue = append(c.queue, it)
+		c.gathered += int64(len(it.data))
+		poke(c.wake)
+		return true, nil
+	}
+	return false, c.space
 }
 
 // poke wakes whoever listens, if that has not been done already.

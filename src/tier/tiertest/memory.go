@@ -180,6 +180,12 @@ func (c *Cache) Put(_ context.Context, ref tier.Ref, plain []byte) {
 	}
 }
 
+// Offer is Put.
+func (c *Cache) Offer(ref tier.Ref, plain []byte) bool {
+	c.Put(context.Background(), ref, plain)
+	return true
+}
+
 // Fail has the cache fail from now on, until it is called with nil.
 func (c *Cache) Fail(err error) {
 	c.mu.Lock()
