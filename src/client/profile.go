@@ -241,13 +241,23 @@ func (c *Client) record(m *mount) {
 			close(began)
 		}
 	})
-	defer stop()
 	select {
 	case <-began:
+		c.awaitIdle(m, run)
 	case <-m.life.Done():
-		c.recorded(m, nil)
-		return
 	}
+	stop()
+	m.needs.mu.Lock()
+	var p *profile.Profile
+	if files > 0 {
+		p = run.Profile()
+	}
+	m.needs.mu.Unlock()
+	c.recorded(m, p)
+}
+
+// awaitIdle returns when nothing new is needed any more, or the mount is to go.
+func (c *Client) awaitIdle(m *mount, run *profile.Recording) {
 	start := time.Now()
 	look := time.NewTicker(recordLook)
 	defer look.Stop()
@@ -255,19 +265,15 @@ func (c *Client) record(m *mount) {
 		select {
 		case <-look.C:
 		case <-m.life.Done():
+			return
 		}
 		m.needs.mu.Lock()
-		over := m.life.Err() != nil || run.Full() || time.Since(run.Last()) > recordIdle || time.Since(start) > recordMost
+		over := run.Full() || time.Since(run.Last()) > recordIdle || time.Since(start) > recordMost
 		m.needs.mu.Unlock()
 		if over {
-			break
+			return
 		}
 	}
-	stop()
-	m.needs.mu.Lock()
-	p := run.Profile()
-	m.needs.mu.Unlock()
-	c.recorded(m, p)
 }
 
 // recorded keeps what a run needed, with what was known before, and tells the grid's

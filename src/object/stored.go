@@ -84,6 +84,12 @@ func Compressed(stored []byte) bool { return bytes.HasPrefix(stored, zstdMagic) 
 // What would be larger than limit bytes is refused before it is unpacked. A
 // digest that doesn't fit is digest.ErrMismatch. The result may be stored itself.
 func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, error) {
+	return c.UnpackTo(d, stored, limit, func(n int) []byte { return make([]byte, 0, n) })
+}
+
+// UnpackTo is Unpack to what room returns for a number of bytes, which is a little more
+// than there will be, and is called once at most.
+func (c *Codec) UnpackTo(d digest.Digest, stored []byte, limit int64, room func(n int) []byte) ([]byte, error) {
 	if !Compressed(stored) {
 		if int64(len(stored)) <= limit && d.Check(stored) == nil {
 			return stored, nil
@@ -91,7 +97,7 @@ func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 		return nil, fmt.Errorf("%d bytes: %w", len(stored), digest.ErrMismatch)
 	}
 	// It nearly always is, and then what is stored need not be hashed.
-	plain, err := c.unpack(d, stored, limit)
+	plain, err := c.unpack(d, stored, limit, room)
 	if err != nil && int64(len(stored)) <= limit && d.Check(stored) == nil {
 		return stored, nil
 	}
@@ -99,7 +105,7 @@ func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 }
 
 // unpack is Unpack for what has been compressed.
-func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64) ([]byte, error) {
+func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64, room func(n int) []byte) ([]byte, error) {
 	size := limit
 	var h zstd.Header
 	if err := h.Decode(stored); err != nil {
@@ -122,7 +128,8 @@ func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 		}
 		defer dec.Close()
 	}
-	plain, err := dec.DecodeAll(stored, make([]byte, 0, size+decodeSpare))
+	want := int(size) + decodeSpare
+	plain, err := dec.DecodeAll(stored, room(want)[:0:want])
 	if err == nil && int64(len(plain)) > size {
 		err = ErrTooLarge
 	}

@@ -332,7 +332,7 @@ func (s shelf) Put(ctx context.Context, ref tier.Ref, stored []byte) {
 }
 
 // Offer leaves it to Put, which waits.
-func (s shelf) Offer(tier.Ref, []byte) bool { return false }
+func (s shelf) Offer(tier.Ref, tier.Blob) bool { return false }
 
 // sweep forgets blobs that are not in the data any more.
 func (k *kept) sweep(ctx context.Context) error {

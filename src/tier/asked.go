@@ -62,7 +62,7 @@ func (c *Chain) askFor(f *flight) bool {
 
 // leftBehind ends a flight whose answer nobody waits for any more.
 func (c *Chain) leftBehind(f *flight, why error) {
-	c.settle(f, nil, &FetchError{Ref: f.ref, Failures: []error{why}})
+	c.settle(f, Blob{}, &FetchError{Ref: f.ref, Failures: []error{why}})
 	c.ended(f)
 }
 
@@ -76,7 +76,7 @@ func (c *Chain) answered(f *flight, stored []byte, ok bool) {
 		return
 	}
 	m.gave(int64(len(stored)), time.Since(f.since))
-	plain, err := c.unpack(m, f.ref, stored)
+	blob, err := c.unpackShared(m, f.ref, stored)
 	if err != nil {
 		c.complain(m, f.ref, err)
 		c.running.Go(func() {
@@ -85,20 +85,20 @@ func (c *Chain) answered(f *flight, stored []byte, ok bool) {
 		})
 		return
 	}
-	if len(plain) > 0 && &plain[0] == &stored[0] {
-		plain = append(make([]byte, 0, len(plain)), plain...)
-	}
 	c.origins.add(f.ref, m.Name())
 	c.arrived.Store(time.Now().UnixNano())
-	c.window.took(f.since, int64(len(plain)), int64(len(stored)), f.alone, false)
-	if !c.settle(f, plain, nil) || c.cache.Offer(f.ref, plain) {
-		c.ended(f)
-		return
+	c.window.took(f.since, int64(len(blob.Data)), int64(len(stored)), f.alone, false)
+	if c.settle(f, blob, nil) {
+		again, _ := blob.Again()
+		if !c.cache.Offer(f.ref, again) {
+			c.running.Go(func() {
+				c.cache.Put(c.ctx, f.ref, again.Data) // which is the cache's for good
+				c.ended(f)
+			})
+			return
+		}
 	}
-	c.running.Go(func() {
-		c.cache.Put(c.ctx, f.ref, plain)
-		c.ended(f)
-	})
+	c.ended(f)
 }
 
 // ended is the end of a flight that was asked for.
@@ -111,14 +111,42 @@ func (c *Chain) ended(f *flight) {
 
 // unpack is what a source gave, checked. What is unpacked may come from anyone:
 // whatever it does to a decoder, it costs one read, not the mounts.
-func (c *Chain) unpack(s *Meter, ref Ref, stored []byte) (plain []byte, err error) {
+func (c *Chain) unpack(s *Meter, ref Ref, stored []byte, room func(n int) []byte) (plain []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.log.Error("panic while fetching", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "err", r, "stack", string(debug.Stack()))
 			plain, err = nil, fmt.Errorf("panic: %v", r)
 		}
 	}()
-	return c.codec.Unpack(ref.Digest, stored, ref.Max())
+	return c.codec.UnpackTo(ref.Digest, stored, ref.Max(), room)
+}
+
+// unpackShared is unpack to shared memory, also of what is not compressed: the bytes of
+// stored are its source's.
+func (c *Chain) unpackShared(s *Meter, ref Ref, stored []byte) (Blob, error) {
+	var memory *Shared
+	var loan uint64
+	room := func(n int) []byte {
+		if memory, loan = c.buffers.take(n); memory != nil {
+			return memory.whole
+		}
+		return make([]byte, 0, n)
+	}
+	plain, err := c.unpack(s, ref, stored, room)
+	if err == nil && len(plain) > 0 && &plain[0] == &stored[0] {
+		if memory != nil { // it only looked compressed
+			memory.Return(loan)
+		}
+		plain = append(room(len(plain))[:0], plain...)
+	}
+	switch {
+	case memory == nil:
+		return Blob{Data: plain}, err
+	case err != nil:
+		memory.Return(loan)
+		return Blob{}, err
+	}
+	return Lent(plain, memory, loan), nil
 }
 
 // flyAfterAll has a flight go the ordinary way, in the time that is left.

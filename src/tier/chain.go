@@ -62,6 +62,7 @@ type Chain struct {
 	groups  []*group
 	codec   *object.Codec
 	recent  *recent
+	buffers memory // for blobs that nobody waits for
 	origins origins
 	window  *window
 	timeout time.Duration
@@ -195,7 +196,8 @@ func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*
 	}
 	switch {
 	case f.err == nil:
-		return NewBlob(f.plain, nil), f.prefetch, nil
+		b, _ := f.blob.Again() // the flight has it until all have left
+		return b, f.prefetch, nil
 	case c.ctx.Err() != nil:
 		return Blob{}, false, errClosed(ref) // rather than that something was cancelled
 	}
@@ -219,10 +221,7 @@ func (c *Chain) Local(ref Ref, off, n int64) (Blob, bool) {
 			return b, true
 		}
 	}
-	if data, ok := c.remembered(ref); ok && off >= 0 && n >= 0 && off <= int64(len(data))-n {
-		return NewBlob(data[off:off+n], nil), true
-	}
-	return Blob{}, false
+	return c.rememberedPart(ref, off, n)
 }
 
 // Ready is Local for what is in memory: it waits for nothing. What is on disk the
@@ -238,8 +237,8 @@ func (c *Chain) Ready(ref Ref, off, n int64) (Blob, Nearness) {
 			return b, near
 		}
 	}
-	if data, ok := c.remembered(ref); ok && off >= 0 && n >= 0 && off <= int64(len(data))-n {
-		return NewBlob(data[off:off+n], nil), InMemory
+	if b, ok := c.rememberedPart(ref, off, n); ok {
+		return b, InMemory
 	}
 	return Blob{}, Unknown
 }
@@ -336,10 +335,7 @@ func (c *Chain) near(ref Ref) (Blob, bool) {
 			return b, true
 		}
 	}
-	if data, ok := c.remembered(ref); ok {
-		return NewBlob(data, nil), true
-	}
-	return Blob{}, false
+	return c.remembered(ref)
 }
 
 // cached counts what the cache answered, and tells whether it had the blob.
@@ -363,13 +359,27 @@ func (c *Chain) hit(b Blob) {
 }
 
 // remembered looks into what was fetched last.
-func (c *Chain) remembered(ref Ref) ([]byte, bool) {
-	data, ok := c.recent.get(ref)
+func (c *Chain) remembered(ref Ref) (Blob, bool) {
+	b, ok := c.recent.get(ref)
 	if ok {
 		c.recentHits.Add(1)
-		c.recentBytes.Add(int64(len(data)))
+		c.recentBytes.Add(int64(len(b.Data)))
 	}
-	return data, ok
+	return b, ok
+}
+
+// rememberedPart is remembered for n bytes at off, if the blob has them.
+func (c *Chain) rememberedPart(ref Ref, off, n int64) (Blob, bool) {
+	b, ok := c.remembered(ref)
+	if !ok {
+		return Blob{}, false
+	}
+	if off < 0 || n < 0 || off > int64(len(b.Data))-n {
+		b.Release()
+		return Blob{}, false
+	}
+	b.Data = b.Data[off : off+n]
+	return b, true
 }
 
 // has is near without the counting.
@@ -377,8 +387,7 @@ func (c *Chain) has(ref Ref) bool {
 	if c.cache != nil && c.cache.Has(ref) {
 		return true
 	}
-	_, ok := c.recent.get(ref)
-	return ok
+	return c.recent.has(ref)
 }
 
 // fetch asks the groups in their order, until one has the blob. Those whose members
@@ -485,7 +494,7 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 		default:
 			return answer{err: err}
 		}
-		plain, err := c.unpack(s, ref, stored)
+		plain, err := c.unpack(s, ref, stored, func(n int) []byte { return make([]byte, 0, n) })
 		switch {
 		case err == nil && c.stored:
 			return answer{plain: stored, stored: stored, from: s.Name()}

@@ -620,7 +620,7 @@ func (s *slowCache) Put(ctx context.Context, ref tier.Ref, plain []byte) {
 	s.Cache.Put(ctx, ref, plain)
 }
 
-func (s *slowCache) Offer(tier.Ref, []byte) bool { return false }
+func (s *slowCache) Offer(tier.Ref, tier.Blob) bool { return false }
 
 func TestChainBrokenCacheCostsHitsOnly(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
@@ -724,7 +724,7 @@ func (oneBlob) Has(tier.Ref) bool { return true }
 
 func (oneBlob) Put(context.Context, tier.Ref, []byte) {}
 
-func (oneBlob) Offer(tier.Ref, []byte) bool { return true }
+func (oneBlob) Offer(tier.Ref, tier.Blob) bool { return true }
 
 func BenchmarkChainHit(b *testing.B) {
 	ref, plain, src := one()

@@ -28,9 +28,11 @@ type flight struct {
 
 	abandoned bool // GUARDED_BY(Chain.mu)
 
-	done  chan struct{} // closed once plain or err is set
-	plain []byte
-	err   error
+	over bool // GUARDED_BY(Chain.mu); blob is released when nobody waits any more
+
+	done chan struct{} // closed once blob or err is set
+	blob Blob
+	err  error
 }
 
 // flightOverhead is about what a flight costs besides the blob: a stack, and a
@@ -73,6 +75,9 @@ func (c *Chain) leave(f *flight) {
 	f.waiters--
 	if f.waiters == 0 && !f.prefetch && !f.landed() {
 		c.abandon(f)
+	}
+	if f.over && f.waiters == 0 {
+		f.blob.Release()
 	}
 }
 
@@ -162,8 +167,8 @@ func (c *Chain) fly(ctx context.Context, f *flight) {
 // landedBefore returns a blob whose flight landed between the miss that this one
 // began with and now.
 func (c *Chain) landedBefore(ref Ref) ([]byte, bool) {
-	if plain, ok := c.recent.get(ref); ok {
-		return plain, true
+	if b, ok := c.recent.get(ref); ok {
+		return b.Data, true // never to be released
 	}
 	if c.cache == nil || !c.cache.Has(ref) {
 		return nil, false
@@ -178,7 +183,7 @@ func (c *Chain) landedBefore(ref Ref) ([]byte, bool) {
 
 // land ends a flight with its result.
 func (c *Chain) land(f *flight, plain []byte, err error) {
-	if c.settle(f, plain, err) {
+	if c.settle(f, NewBlob(plain, nil), err) {
 		// The flight stays in the table meanwhile, so that whoever misses the
 		// cache now finds it here.
 		c.cache.Put(c.ctx, f.ref, plain)
@@ -187,15 +192,15 @@ func (c *Chain) land(f *flight, plain []byte, err error) {
 }
 
 // settle gives a flight its result, and tells whether the cache is to have it.
-func (c *Chain) settle(f *flight, plain []byte, err error) (toCache bool) {
-	f.plain, f.err = plain, err
+func (c *Chain) settle(f *flight, blob Blob, err error) (toCache bool) {
+	f.blob, f.err = blob, err
 	if err != nil || !c.kept(f) {
 		// First out of the table: who asks again is to have a new try.
 		c.remove(f)
 		close(f.done)
 		return false
 	}
-	c.recent.add(f.ref, plain)
+	c.recent.add(f.ref, blob)
 	if !c.stored {
 		close(f.done)
 	}
@@ -298,6 +303,9 @@ func (c *Chain) release(f *flight) {
 	c.memory.Release(f.cost)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if f.over = true; f.waiters == 0 {
+		f.blob.Release()
+	}
 	if f.prefetch {
 		c.prefetching -= f.cost
 		c.flying[f.priority] -= f.estimate

@@ -156,8 +156,8 @@ type Cache interface {
 	// room: what is kept is for the cache to say, never an error of a read.
 	Put(ctx context.Context, ref Ref, plain []byte)
 	// Offer is Put that waits for nothing: it is false, and nothing has been done, where
-	// Put might have to.
-	Offer(ref Ref, plain []byte) bool
+	// Put might have to. Else the cache releases the blob when it doesn't need it any more.
+	Offer(ref Ref, plain Blob) bool
 }
 
 // Corrupt wraps what was wrong with a blob that a source gave.

@@ -222,7 +222,10 @@ func (s *Seed) Has(ref tier.Ref) bool { return s.c.Has(ref) }
 func (s *Seed) Put(context.Context, tier.Ref, []byte) {}
 
 // Offer does nothing.
-func (s *Seed) Offer(tier.Ref, []byte) bool { return true }
+func (s *Seed) Offer(_ tier.Ref, plain tier.Blob) bool {
+	plain.Release()
+	return true
+}
 
 // Head returns the note that was baked for a tree, or tier.ErrAbsent.
 func (s *Seed) Head(tree string) ([]byte, error) {
@@ -324,6 +327,9 @@ func (s Seeded) Put(ctx context.Context, ref tier.Ref, plain []byte) {
 }
 
 // Offer is Put that waits for nothing.
-func (s Seeded) Offer(ref tier.Ref, plain []byte) bool {
-	return s.Cache == nil || s.Cache.Offer(ref, plain)
+func (s Seeded) Offer(ref tier.Ref, plain tier.Blob) bool {
+	if s.Cache == nil {
+		return s.Seed.Offer(ref, plain)
+	}
+	return s.Cache.Offer(ref, plain)
 }

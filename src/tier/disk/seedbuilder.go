@@ -120,7 +120,10 @@ func (b *SeedBuilder) Has(ref tier.Ref) bool { return b.c.Has(ref) }
 func (b *SeedBuilder) Put(context.Context, tier.Ref, []byte) {}
 
 // Offer does nothing.
-func (b *SeedBuilder) Offer(tier.Ref, []byte) bool { return true }
+func (b *SeedBuilder) Offer(_ tier.Ref, plain tier.Blob) bool {
+	plain.Release()
+	return true
+}
 
 // Add adds a blob, which the caller has verified and doesn't change any more,
 // unless it is there. It can be got after Flush, if not before.

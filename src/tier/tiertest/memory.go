@@ -180,9 +180,10 @@ func (c *Cache) Put(_ context.Context, ref tier.Ref, plain []byte) {
 	}
 }
 
-// Offer is Put.
-func (c *Cache) Offer(ref tier.Ref, plain []byte) bool {
-	c.Put(context.Background(), ref, plain)
+// Offer keeps a copy of a blob.
+func (c *Cache) Offer(ref tier.Ref, plain tier.Blob) bool {
+	defer plain.Release()
+	c.Put(context.Background(), ref, bytes.Clone(plain.Data))
 	return true
 }
 
