@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -225,5 +226,30 @@ func TestPins(t *testing.T) {
 	p.drop([]tier.Ref{a})
 	if p.has(a) || len(p.refs) != 0 {
 		t.Errorf("left: %v", p.refs)
+	}
+}
+
+// However much metadata trees have, so much of it is pinned, and no more is remembered.
+func TestPinsAreBounded(t *testing.T) {
+	var p pins
+	ref := func(i int) tier.Ref {
+		return tier.Ref{Domain: "default", Digest: digest.Of(fmt.Append(nil, i)), Limit: 5}
+	}
+	var refs []tier.Ref
+	for i := range mostPins {
+		refs = append(refs, ref(i))
+	}
+	if n := p.add(refs[1:]); n != mostPins-1 {
+		t.Fatalf("%d are pinned", n)
+	}
+	more := []tier.Ref{refs[0], refs[1], ref(-1)}
+	n := p.add(more)
+	if n != 1 || !p.has(refs[0]) || p.has(ref(-1)) {
+		t.Errorf("where there is room for one, %d are pinned", n)
+	}
+	p.drop(more[:n])
+	p.drop(refs[1:])
+	if p.all != 0 || len(p.refs) != 0 {
+		t.Errorf("left: %d, %d", p.all, len(p.refs))
 	}
 }

@@ -444,7 +444,7 @@ func TestFaultsHostileObjects(t *testing.T) {
 	}
 	// All trees are looked at at once. Beside what memory bounds there is one object of
 	// the most bytes that metadata may have, and what mounts take.
-	const memory, each = 64 << 20, 512 << 10
+	const memory, each = 64 << 20, 256 << 10
 	most := (memory + object.MaxMetadata + int64(len(f.names))*each) * 5 / 4
 	client, server := peak(t, c.proc), peak(t, cache.proc)
 	if client > most || server > most {

@@ -32,8 +32,9 @@ type line struct {
 }
 
 type waiter struct {
-	bytes    int64
-	admitted chan struct{}
+	bytes      int64
+	background bool // nobody waits for it
+	admitted   chan struct{}
 }
 
 // pass is what somebody was admitted with.
@@ -84,8 +85,12 @@ func (in *intake) admit(ctx context.Context, from Blobs, bytes int64) (pass, err
 		l = &line{}
 		in.lines[from] = l
 	}
-	w := &waiter{bytes, make(chan struct{})}
-	l.waiting = append(l.waiting, w)
+	w := &waiter{bytes, tier.Background(ctx), make(chan struct{})}
+	at := len(l.waiting)
+	for !w.background && at > 0 && l.waiting[at-1].background {
+		at--
+	}
+	l.waiting = slices.Insert(l.waiting, at, w)
 	in.advance(from, l)
 	in.mu.Unlock()
 	p := pass{from, l, bytes}

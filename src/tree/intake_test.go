@@ -21,6 +21,7 @@ const mib = 1 << 20
 type step struct {
 	from     string // somebody comes, from that source; empty: nobody does
 	bytes    int64
+	behind   bool  // nobody waits for it
 	leaves   int   // who releases, or gives up; 0: nobody
 	limit    int64 // not 0: the lines' new length
 	admitted []int // by the number in which they came, from 1
@@ -58,6 +59,17 @@ func TestIntake(t *testing.T) {
 			{from: "c", bytes: 1 << 60, admitted: []int{1, 3, 4}},
 			{leaves: 1, admitted: []int{2, 3, 4}},
 			{leaves: 2, admitted: []int{3, 4, 5}},
+		}},
+		{"what nobody waits for stands behind", []step{
+			{from: "a", bytes: 8 * mib, admitted: []int{1}},
+			{from: "a", bytes: 8 * mib, behind: true, admitted: []int{1}},
+			{from: "a", bytes: 7 * mib, behind: true, admitted: []int{1}},
+			{from: "a", bytes: 5 * mib, admitted: []int{1}},
+			{from: "a", bytes: 4 * mib, admitted: []int{1}},
+			{leaves: 1, admitted: []int{4}},
+			{leaves: 4, admitted: []int{5}},
+			{leaves: 5, admitted: []int{2}},
+			{leaves: 2, admitted: []int{3}},
 		}},
 		{"who gives up makes room for who comes behind", []step{
 			{from: "a", bytes: 5 * mib, admitted: []int{1}},
@@ -110,7 +122,11 @@ func TestIntake(t *testing.T) {
 					before := waiting()
 					go func() {
 						defer close(g.gone)
-						p, err := in.admit(ctx, sources[s.from], s.bytes)
+						wait := ctx
+						if s.behind {
+							wait = tier.InBackground(ctx)
+						}
+						p, err := in.admit(wait, sources[s.from], s.bytes)
 						if err != nil {
 							if !errors.Is(err, context.Canceled) || errors.Is(err, tier.ErrUnavailable) {
 								t.Errorf("step %d: %v", i, err)

@@ -412,7 +412,7 @@ func (c *Cache) toKeep(ref tier.Ref, plain tier.Blob) *item {
 	return &item{ref: ref, fp: fp, data: plain.Data, blob: plain}
 }
 
-// mostQueues is how many times the queue a blob may be that Put keeps: it lies in memory
+// mostQueues is how many times the queue a blob may be that is kept: it lies in memory
 // twice while it is written.
 const mostQueues = 4
 

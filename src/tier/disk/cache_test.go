@@ -706,3 +706,22 @@ func TestNewFileSystem(t *testing.T) {
 		}
 	}
 }
+
+// Blobs that are larger than the queue are kept up to a bound: of how much is in memory
+// for them at a time, the caller's Put knows.
+func TestBlobsLargerThanTheQueue(t *testing.T) {
+	c := open(t, Options{Path: t.TempDir(), Queue: 1 << 20, MaxSize: 1 << 30})
+	for i, x := range []struct {
+		size int
+		kept bool
+	}{{1 << 20, true}, {3 << 20, true}, {mostQueues << 20, true}, {mostQueues<<20 + 1, false}} {
+		put(c, uint64(i), x.size)
+		if has(t, c, uint64(i), x.size) != x.kept {
+			t.Errorf("%d bytes: kept is not %v", x.size, x.kept)
+		}
+	}
+	flush(t, c)
+	if s := c.Stats(); s.Puts != 3 || s.Dropped != 1 {
+		t.Errorf("%d put, %d dropped", s.Puts, s.Dropped)
+	}
+}
