@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/aysfs/aysfs/src/object"
-	"github.com/aysfs/aysfs/src/tier"
 )
 
 // crowds fetches files ahead of who picks small ones of one kind out of directories,
@@ -143,9 +142,9 @@ func (w *crowds) goesOn(c *crowd) bool {
 // there are no more.
 func (w *crowds) round(s *shown, c *crowd, l *object.Listing, kind []byte) bool {
 	if c.total <= fewBytes {
-		return w.fs.guesses.bring(s, tier.Guess, 0, c, filesOf(s, c.dir, l, kind))
+		return w.fs.guesses.bring(s, 0, c, filesOf(s, c.dir, l, kind))
 	}
-	w.fs.guesses.bring(s, tier.Guess, 0, c, func(yield func(wanted) bool) {
+	w.fs.guesses.bring(s, 0, c, func(yield func(wanted) bool) {
 		for size := int64(0); c.next < l.Len() && size < oneRound; c.next++ {
 			e := l.At(c.next)
 			if !isOf(&e, kind) {
@@ -179,5 +178,5 @@ func filesOf(s *shown, dir uint64, l *object.Listing, kind []byte) iter.Seq[want
 }
 
 func wantedOf(s *shown, dir uint64, e *object.Entry) wanted {
-	return wanted{idOf(dir, hashName(e.Name), e), s.view.BlobRef(e.Digest, e.Size)}
+	return wanted{id: idOf(dir, hashName(e.Name), e), ref: s.view.BlobRef(e.Digest, e.Size)}
 }

@@ -208,19 +208,20 @@ func (g *guesses) end() {
 
 // wanted is what is to be brought, of which file.
 type wanted struct {
-	id  uint64
-	ref tier.Ref
+	id   uint64
+	ref  tier.Ref
+	part bool // there is more of the file
 }
 
 // bring brings what is not here, as far as the credit goes, of which keep is left to
 // others. It is true when all was brought.
-func (g *guesses) bring(s *shown, p tier.Priority, keep int64, c *crowd, all iter.Seq[wanted]) bool {
+func (g *guesses) bring(s *shown, keep int64, c *crowd, all iter.Seq[wanted]) bool {
 	done := false
 	var flying atomic.Int64
 	landed := make(chan struct{}, 1)
 	refs := func(yield func(tier.Ref) bool) {
 		for w := range all {
-			if p == tier.Guess && g.knows(w.id) || s.blobs.Has(w.ref) {
+			if !w.part && g.knows(w.id) || s.blobs.Has(w.ref) {
 				continue
 			}
 			for flying.Load() >= mostFlying {
@@ -242,7 +243,7 @@ func (g *guesses) bring(s *shown, p tier.Priority, keep int64, c *crowd, all ite
 		done = true
 	}
 	// What doesn't come now does when it is asked for.
-	err := s.blobs.Bring(s.over, p, refs, func(ref tier.Ref, _ error) {
+	err := s.blobs.Bring(s.over, tier.Guess, refs, func(ref tier.Ref, _ error) {
 		flying.Add(-ref.Max())
 		select {
 		case landed <- struct{}{}:

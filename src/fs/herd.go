@@ -83,7 +83,7 @@ func (w *crowds) follow(s *shown, h *herd, one, other uint64, kind []byte) {
 		h.known, h.top, h.files = true, top, w.look(ctx, s, top, kind)
 	}
 	g := &w.fs.guesses
-	g.bring(s, tier.Guess, min(g.remains()/2, herdKeeps), nil, func(yield func(wanted) bool) {
+	g.bring(s, min(g.remains()/2, herdKeeps), nil, func(yield func(wanted) bool) {
 		for ; len(h.files) > 0; h.files = h.files[1:] {
 			if !yield(h.files[0]) {
 				return

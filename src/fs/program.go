@@ -117,7 +117,7 @@ func (p *programs) load(ctx context.Context, s *shown, r *mapped, libraries int)
 
 // bring brings the chunks that a file maps.
 func (p *programs) bring(s *shown, f *pieces, e *executable) {
-	p.fs.guesses.bring(s, tier.ReadAhead, 0, nil, func(yield func(wanted) bool) {
+	p.fs.guesses.bring(s, 0, nil, func(yield func(wanted) bool) {
 		for _, l := range e.loads {
 			if l.Filesz > mostMapped {
 				continue
@@ -125,7 +125,7 @@ func (p *programs) bring(s *shown, f *pieces, e *executable) {
 			for at, end := int64(l.Off), min(int64(l.Off+l.Filesz), f.list.Size); at < end; {
 				i, start := f.list.At(at)
 				c := f.list.Chunks[i]
-				if !yield(wanted{f.r.id, s.view.BlobRef(c.Digest, c.Size)}) {
+				if !yield(wanted{f.r.id, s.view.BlobRef(c.Digest, c.Size), true}) {
 					return
 				}
 				at = start + c.Size
