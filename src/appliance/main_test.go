@@ -3,16 +3,14 @@
 package appliance
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aysfs/aysfs/src/proctest"
 )
 
 // top is the top of the source, from where the tests run.
@@ -22,78 +20,21 @@ const top = "../.."
 var aysfs, ays, aysCache string
 
 func TestMain(m *testing.M) {
-	code, err := runAll(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "appliance:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// runAll gives the tests a directory of their own, where nothing may be left
-// mounted.
-func runAll(m *testing.M) (code int, err error) {
-	if os.Geteuid() != 0 {
-		return 1, errors.New("these tests mount file systems and make images: run them as root")
-	}
-	dir, err := os.MkdirTemp("", "aysfs-appliance-")
-	if err != nil {
-		return 1, err
-	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return 1, err
-	}
-	bin := filepath.Join(dir, "bin")
-	if err := build(bin); err != nil {
-		return 1, err
-	}
-	aysfs, ays, aysCache = filepath.Join(bin, "aysfs"), filepath.Join(bin, "ays"), filepath.Join(bin, "ays_cache")
-	os.Setenv("TMPDIR", dir)
-	code = m.Run()
-	table, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return 1, err
-	}
-	for line := range strings.Lines(string(table)) {
-		if at := strings.Fields(line)[1]; strings.HasPrefix(at, dir+"/") {
-			return 1, fmt.Errorf("left mounted: %s", at)
-		}
-	}
-	return code, nil
+	os.Exit(proctest.Main(m, "appliance", func(dir string) error {
+		bin := filepath.Join(dir, "bin")
+		aysfs, ays, aysCache = filepath.Join(bin, "aysfs"), filepath.Join(bin, "ays"), filepath.Join(bin, "ays_cache")
+		return build(bin)
+	}))
 }
 
 // build builds all programs as make build does. More of the environment may
 // name another architecture.
 func build(to string, env ...string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -X main.version=appliance", "-o", to+"/", top+"/src/cmd/...")
-	cmd.Dir = "."
-	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
-	if msg, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %v: %w\n%s", env, err, msg)
-	}
-	return nil
+	return proctest.Build(to+"/", append([]string{"CGO_ENABLED=0"}, env...), "-ldflags=-s -w -X main.version=appliance", top+"/src/cmd/...")
 }
 
-// spawn starts a process that ends with this one, however this one ends. The
-// kernel means the thread that started it, so that one stays.
-var spawn = func() func(*exec.Cmd) error {
-	cmds, errs := make(chan *exec.Cmd), make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		for cmd := range cmds {
-			if cmd.SysProcAttr == nil {
-				cmd.SysProcAttr = &syscall.SysProcAttr{}
-			}
-			cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-			errs <- cmd.Start()
-		}
-	}()
-	return func(cmd *exec.Cmd) error {
-		cmds <- cmd
-		return <-errs
-	}
-}()
+// spawn starts a process that ends with this one, however this one ends.
+var spawn = proctest.Spawner()
 
 // try runs a program to its end, which must come within d, and returns what it
 // printed.

@@ -221,9 +221,10 @@ func (b *baker) readTree(ctx context.Context, m config.Mount, meta *tree.Cache) 
 	}
 	t := tree.New(found.Head, src.chain, meta)
 	all := 0
-	if err := t.Metadata(ctx, func(ref tier.Ref) {
+	if err := t.Metadata(ctx, func(ref tier.Ref) bool {
 		all++
 		b.need(ref)
+		return true
 	}); err != nil {
 		return err
 	}

@@ -16,6 +16,10 @@
 //	      the kernel's caches dropped,
 //	page  again, with all that the kernel keeps.
 //
+// Page-warm it is about hundredths: there the subject takes turns with the native file
+// system, nine times or more in a run, as soon as its client rests, and what counts is the
+// median of how they compare in each turn.
+//
 // The peers:
 //
 //	squashfs      an image that is fetched whole by curl, and mounted by the kernel

@@ -25,6 +25,8 @@ type sample struct {
 	// Mount is what mounting took before, cold. Of drivers that fetch everything
 	// then it is a part of Seconds.
 	Mount float64 `json:"mount_seconds,omitempty"`
+	// Native is what the reference took right before, where they took turns.
+	Native float64 `json:"native_seconds,omitempty"`
 	// Of the clients that served, after it.
 	Client *usage `json:"client,omitempty"`
 	// What went over the link since just before the mount.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/bench/link"
 )
 
 // process is a daemon that runs meanwhile.
@@ -45,6 +48,23 @@ func startProcess(dir string, cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
+// startFar starts a daemon at the far end of the link, and waits until it listens
+// at addr.
+func startFar(ctx context.Context, far *link.Thread, dir, addr string, cmd *exec.Cmd) (p *process, err error) {
+	err = far.Do(func() (err error) {
+		p, err = startProcess(dir, cmd)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := p.listens(ctx, addr); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
 // until waits for ok, which the daemon brings about.
 func (p *process) until(ctx context.Context, what string, ok func() bool) error {
 	end := time.After(30 * time.Second)
@@ -60,6 +80,17 @@ func (p *process) until(ctx context.Context, what string, ok func() bool) error 
 		}
 	}
 	return nil
+}
+
+// listens waits until the daemon takes connections at addr.
+func (p *process) listens(ctx context.Context, addr string) error {
+	return p.until(ctx, "listening", func() bool {
+		c, err := net.DialTimeout("tcp", addr, time.Second)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
 }
 
 // lastWords is the end of what the daemon said.

@@ -44,7 +44,7 @@ func readAll(ctx context.Context, t *tree, dir, _ string) (time.Duration, error)
 // are done over and over.
 const (
 	randomCount = 1000
-	pageRounds  = 20
+	pageRounds  = 100
 	randomSize  = 4 << 10
 )
 

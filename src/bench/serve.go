@@ -146,13 +146,7 @@ func (b *bencher) startServers(ctx context.Context, chosen []serveWork) (servers
 			return err
 		}
 		servers = append(servers, hotServer{p, name, addr})
-		return p.until(ctx, "listening", func() bool {
-			c, err := net.DialTimeout("tcp", addr, time.Second)
-			if err == nil {
-				c.Close()
-			}
-			return err == nil
-		})
+		return p.listens(ctx, addr)
 	}
 	nginx, err := findNginx()
 	if err != nil {

@@ -88,22 +88,8 @@ func startServer(ctx context.Context, dir, root string, far *link.Thread, h2 boo
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	err = far.Do(func() (err error) {
-		s.process, err = startProcess(dir, exec.Command(nginx, "-c", conf, "-e", filepath.Join(dir, "error.log")))
-		return err
-	})
+	s.process, err = startFar(ctx, far, dir, link.FarIP+":80", exec.Command(nginx, "-c", conf, "-e", filepath.Join(dir, "error.log")))
 	if err != nil {
-		return nil, err
-	}
-	err = s.until(ctx, "listening", func() bool {
-		c, err := net.DialTimeout("tcp", link.FarIP+":80", time.Second)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
-	if err != nil {
-		s.stop()
 		return nil, err
 	}
 	return s, nil

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -74,23 +73,8 @@ func (d *sshfs) prepare(ctx context.Context, t *tree) error {
 	if err := os.WriteFile(conf, []byte(strings.NewReplacer("DIR", dir, "IP", link.FarIP).Replace(sshdConf)), 0o644); err != nil {
 		return err
 	}
-	var p *process
-	err := d.server.far.Do(func() (err error) {
-		p, err = startProcess(d.dir, exec.Command(findSSHD(), "-D", "-e", "-f", conf))
-		return err
-	})
+	p, err := startFar(ctx, d.server.far, d.dir, link.FarIP+":22", exec.Command(findSSHD(), "-D", "-e", "-f", conf))
 	if err != nil {
-		return err
-	}
-	err = p.until(ctx, "listening", func() bool {
-		c, err := net.DialTimeout("tcp", link.FarIP+":22", time.Second)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
-	if err != nil {
-		p.stop()
 		return err
 	}
 	d.sshd = p

@@ -181,6 +181,29 @@ func (r *results) took(work, when, driver string) (median float64, why string) {
 	return medianOf(samples, func(s sample) float64 { return s.Seconds }), ""
 }
 
+// pairs is, sorted, how many times as long a driver took as the reference right before,
+// where they took turns: what disturbs the machine for longer than both take disturbs both.
+func (r *results) pairs(work, when, driver string) (ratios []float64) {
+	for _, s := range r.of(work, when, driver) {
+		if s.Native > 0 {
+			ratios = append(ratios, s.Seconds/s.Native)
+		}
+	}
+	slices.Sort(ratios)
+	return ratios
+}
+
+// native is the median time of the reference for a work: of those times when it took
+// turns with the driver, if it did.
+func (r *results) native(work, when, driver string) float64 {
+	turns := slices.DeleteFunc(r.of(work, when, driver), func(s sample) bool { return s.Native == 0 })
+	if len(turns) > 0 {
+		return medianOf(turns, func(s sample) float64 { return s.Native })
+	}
+	took, _ := r.took(work, when, reference)
+	return took
+}
+
 // time is one cell: the median, and how it compares with the reference.
 func (r *results) time(work, when, driver string) string {
 	took, why := r.took(work, when, driver)
@@ -193,8 +216,10 @@ func (r *results) time(work, when, driver string) string {
 	if when == cold {
 		when = disk
 	}
-	native, _ := r.took(work, when, reference)
-	return strings.TrimSpace(seconds(took) + " " + ratio(took, native))
+	if pairs := r.pairs(work, when, driver); len(pairs) > 0 {
+		return seconds(took) + " " + ratio(median(pairs), 1)
+	}
+	return strings.TrimSpace(seconds(took) + " " + ratio(took, r.native(work, when, driver)))
 }
 
 // network has a row for each driver and work, cold.

@@ -165,6 +165,22 @@ func TestGoals(t *testing.T) {
 	}
 }
 
+// Where the subject took turns with the native file system, what counts is how they
+// compare in each turn.
+func TestPairs(t *testing.T) {
+	r := &results{Samples: []sample{{Work: "tar", When: page, Driver: reference, Seconds: 9}}}
+	for _, s := range [][2]float64{{1, 1}, {6, 5}, {2, 1}, {1.04, 1}, {5.15, 5}} {
+		r.Samples = append(r.Samples, sample{Work: "tar", When: page, Driver: subject, Seconds: s[0], Native: s[1]})
+	}
+	rows, _ := r.goals()
+	if got, want := rows[1], []string{"tar, page", "≤ 1.05× native", "1.04×, 2.00 s, of 1.00 s; half of 5 pairs 1.03 to 1.20×", "met"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got, want := r.time("tar", page, subject), "2.00 s 1.04×"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // All rows of a table in Markdown have as many cells as its head.
 func TestMarkdown(t *testing.T) {
 	var out strings.Builder

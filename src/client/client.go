@@ -77,7 +77,7 @@ type front struct {
 
 // Shares of [main] memory, in percent.
 const (
-	metadataShare = 25 // decoded listings and chunk lists
+	metadataShare = 25 // listings, indexes and chunk lists, decoded or about to be
 	fetchShare    = 40 // fetches under way, over all stores
 	recentShare   = 10 // blobs fetched last, over all stores
 	queueShare    = 20 // blobs on their way to the disk cache
@@ -95,6 +95,7 @@ func New(opts Options) (*Client, error) {
 	c.life, c.end = context.WithCancel(context.Background())
 	limitMemory(cfg.Main.Memory)
 	c.metadata = tree.NewCache(share(cfg.Main.Memory, metadataShare))
+	c.metadata.SetStores(len(cfg.Stores))
 	c.openCache()
 	c.openSeed()
 	var err error
@@ -289,26 +290,41 @@ func (c *Client) closeLocal(l localCache) {
 // without network needs.
 type pins struct {
 	mu   sync.RWMutex
-	refs map[tier.Ref]int // by how many mounts
+	refs map[tier.Ref]int // GUARDED_BY(mu); by how many mounts
+	all  int              // GUARDED_BY(mu); the sum of these
 }
 
-// swap has one mount pin add instead of drop.
-func (p *pins) swap(drop, add []tier.Ref) {
+// mostPins is how many blobs all mounts together pin at most: the metadata of hundreds
+// of trees of millions of files. What is beyond is kept as other blobs are.
+const mostPins = 32 << 10
+
+// add has one more mount pin blobs, and returns how many of them there was room for.
+func (p *pins) add(refs []tier.Ref) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.refs == nil {
 		p.refs = make(map[tier.Ref]int)
 	}
-	for _, ref := range add {
+	n := min(len(refs), mostPins-p.all)
+	for _, ref := range refs[:n] {
 		p.refs[pinOf(ref)]++
 	}
-	for _, ref := range drop {
+	p.all += n
+	return n
+}
+
+// drop has one mount less pin blobs.
+func (p *pins) drop(refs []tier.Ref) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, ref := range refs {
 		if k := pinOf(ref); p.refs[k] > 1 {
 			p.refs[k]--
 		} else {
 			delete(p.refs, k)
 		}
 	}
+	p.all -= len(refs)
 }
 
 func pinOf(ref tier.Ref) tier.Ref {

@@ -76,6 +76,11 @@ stor.name = "s"
 	if strings.Contains(b.String(), "hush") {
 		t.Error("the secret is shown")
 	}
+	cfg.Disk = nil // as with max_size = "0"
+	b.Reset()
+	if Describe(&b, cfg); !strings.Contains(b.String(), "no prefetch") {
+		t.Errorf("without a disk cache:\n%s", &b)
+	}
 }
 
 // TestRearrange goes from one config to the next, and looks at which mounts stay.
@@ -210,14 +215,14 @@ func (brokenHeads) PutHead(string, []byte) error { return tier.ErrUnavailable }
 func TestPins(t *testing.T) {
 	var p pins
 	a, b := tier.Ref{Domain: "d", Limit: 1}, tier.Ref{Domain: "e", Limit: 2}
-	p.swap(nil, []tier.Ref{a, b})
-	p.swap(nil, []tier.Ref{a})
-	p.swap([]tier.Ref{a, b}, nil)
+	p.add([]tier.Ref{a, b})
+	p.add([]tier.Ref{a})
+	p.drop([]tier.Ref{a, b})
 	a.Limit = 9
 	if !p.has(a) || p.has(b) {
 		t.Error("what another mount needs is pinned, and nothing else")
 	}
-	p.swap([]tier.Ref{a}, nil)
+	p.drop([]tier.Ref{a})
 	if p.has(a) || len(p.refs) != 0 {
 		t.Errorf("left: %v", p.refs)
 	}

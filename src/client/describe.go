@@ -29,7 +29,7 @@ func Describe(w io.Writer, cfg *config.Client) {
 	if cfg.Disk != nil {
 		fmt.Fprintf(w, "disk cache: %s, up to %d bytes\n", cfg.Disk.Path, cfg.Disk.MaxSize)
 	} else {
-		fmt.Fprintln(w, "disk cache: none")
+		fmt.Fprintln(w, "disk cache: none, so there is no prefetch")
 	}
 	if cfg.Seed.Named && cfg.Seed.Path != "" {
 		fmt.Fprintf(w, "seed: %s\n", cfg.Seed.Path)

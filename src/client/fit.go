@@ -7,18 +7,24 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/aysfs/aysfs/src/config"
 )
 
 // leastMemory is as little as [main] memory can be.
 const leastMemory = 16 << 20
 
-// fit returns cfg with no more memory than a control group leaves this process, which
-// is killed beyond that, and crawls before: half of the limit is for Go, for the keeper
-// and for pages of the disk cache. It is told unless that much was used already.
+// fit returns cfg with no more memory than a control group, or the machine, leaves this
+// process, which is killed beyond that, and crawls before: half of the limit is for Go,
+// for the keeper and for pages of the disk cache. It is told unless that much was used
+// already.
 func fit(cfg *config.Client, used int64, log *slog.Logger) *config.Client {
-	limit, ok := groupLimit("/proc/self/cgroup", "/sys/fs/cgroup")
-	if !ok || cfg.Main.Memory <= max(limit/2, leastMemory) {
+	limit, msg := machineMemory(), "less memory is used than configured: the machine has too little; set [main] memory to less"
+	if group, ok := groupLimit("/proc/self/cgroup", "/sys/fs/cgroup"); ok && (limit == 0 || group < limit) {
+		limit, msg = group, "less memory is used than configured: the control group has too little; raise its limit, or set [main] memory to less"
+	}
+	if limit == 0 || cfg.Main.Memory <= max(limit/2, leastMemory) {
 		return cfg
 	}
 	fitted := *cfg
@@ -26,9 +32,17 @@ func fit(cfg *config.Client, used int64, log *slog.Logger) *config.Client {
 	if fitted.Main.Memory == used {
 		return &fitted
 	}
-	log.Warn("less memory is used than configured: the control group has too little; raise its limit, or set [main] memory to less",
-		"op", "config", "memory", cfg.Main.Memory, "used", fitted.Main.Memory, "limit", limit)
+	log.Warn(msg, "op", "config", "memory", cfg.Main.Memory, "used", fitted.Main.Memory, "limit", limit)
 	return &fitted
+}
+
+// machineMemory is how much memory the machine has, in bytes; 0 where that can't be told.
+func machineMemory() int64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return int64(info.Totalram) * int64(info.Unit)
 }
 
 // groupLimit is how much memory the control groups of a process may take, in bytes, by

@@ -1,10 +1,40 @@
 package client
 
 import (
+	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/aysfs/aysfs/src/config"
 )
+
+// More than the machine has is not used, and told once.
+func TestFitTheMachine(t *testing.T) {
+	all := machineMemory()
+	if all < 64<<20 {
+		t.Fatalf("the machine has %d bytes", all)
+	}
+	var told bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&told, nil))
+	asked := &config.Client{Main: config.Main{Memory: 4 * all}}
+	used := fit(asked, 0, log).Main.Memory
+	if used > all/2 || used < leastMemory || asked.Main.Memory != 4*all {
+		t.Errorf("%d of %d bytes are used", used, all)
+	}
+	if !strings.Contains(told.String(), "set [main] memory to less") {
+		t.Errorf("told %q", &told)
+	}
+	told.Reset()
+	if n := fit(asked, used, log).Main.Memory; n != used || told.Len() > 0 {
+		t.Errorf("%d bytes are used then, told %q", n, &told)
+	}
+	if n := fit(&config.Client{Main: config.Main{Memory: leastMemory}}, 0, log).Main.Memory; n != leastMemory || told.Len() > 0 {
+		t.Errorf("%d bytes are used of the least, told %q", n, &told)
+	}
+}
 
 func TestGroupLimit(t *testing.T) {
 	dir := t.TempDir()

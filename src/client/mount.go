@@ -224,11 +224,11 @@ func (c *Client) complete(ctx context.Context, t *tree.Tree, prefetch int) error
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(sideBySide)
-	if err := t.Metadata(ctx, func(ref tier.Ref) {
-		if c.cache.Has(ref) || ctx.Err() != nil {
-			return
+	if err := t.Metadata(ctx, func(ref tier.Ref) bool {
+		if !c.cache.Has(ref) {
+			g.Go(func() error { return t.Fetch(ctx, ref) })
 		}
-		g.Go(func() error { return t.Fetch(ctx, ref) })
+		return ctx.Err() == nil
 	}); err != nil {
 		return errors.Join(err, g.Wait())
 	}

@@ -1,14 +1,18 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tree"
@@ -20,25 +24,46 @@ const (
 	prefetchTree  = 2
 )
 
+// How long a prefetch that ended early waits until it goes on: twice as long each
+// time.
+const (
+	prefetchFirst = 5 * time.Second
+	prefetchLast  = 5 * time.Minute
+)
+
 // prefetchAll brings near what a mount shows, and again with each tree that it
 // moves to, until the mount is to go. Unless that was done, it has recorded what
 // programs need, as soon as the config wants that.
 func (c *Client) prefetchAll(m *mount, recorded bool) {
-	defer func() { m.pin(&c.pins, nil) }()
+	defer m.repin(&c.pins, nil)
 	var recording sync.WaitGroup
 	defer recording.Wait()
+	pause := prefetchFirst
+	var again <-chan time.Time
 	for {
 		select {
 		case <-m.moved:
+			pause = prefetchFirst
+		case <-again:
 		case <-m.life.Done():
 			return
 		}
+		again = nil
 		if !recorded && c.learns(m) {
 			recorded = true
 			recording.Go(func() { c.record(m) })
 		}
-		if err := c.prefetch(m); err != nil && m.life.Err() == nil {
-			c.log.Warn("prefetch ended early", "op", "prefetch", "mount", m.path, "err", err)
+		err := c.prefetch(m)
+		if err == nil {
+			pause = prefetchFirst
+		} else if m.life.Err() == nil {
+			level := slog.LevelWarn
+			if pause > prefetchFirst {
+				level = slog.LevelDebug
+			}
+			c.log.Log(m.life, level, "prefetch ended early, and goes on later", "op", "prefetch", "mount", m.path, "err", err, "again_in", pause)
+			again = time.After(pause)
+			pause = min(2*pause, prefetchLast)
 		}
 	}
 }
@@ -72,29 +97,56 @@ func (c *Client) prefetch(m *mount) error {
 
 // prefetchMetadata finds out what metadata there is, and brings it near.
 func (c *Client) prefetchMetadata(m *mount, v *tree.View, near bool) error {
-	var refs []tier.Ref
-	if err := v.Metadata(m.life, func(ref tier.Ref) { refs = append(refs, ref) }); err != nil {
+	if err := m.pin(&c.pins, v); err != nil || !near {
 		return err
 	}
-	m.pin(&c.pins, refs)
-	if !near {
-		return nil
+	var err error
+	refs := func(yield func(tier.Ref) bool) { err = v.Metadata(m.life, yield) }
+	all := v.Head().Catalogs + 1
+	if err := m.bring(stageMetadata, refs, all, 0); err != nil {
+		return err
 	}
-	err := m.bring(stageMetadata, slices.Values(refs), int64(len(refs)), 0)
 	if err == nil {
-		m.say(fmt.Sprintf("%d objects", len(refs)))
+		m.say(fmt.Sprintf("%d objects", all))
 	}
 	return err
 }
 
-// pin has the disk cache keep what this mount needs to start without network,
-// and no longer what it needed before.
-func (m *mount) pin(p *pins, refs []tier.Ref) {
+// pinStep is how many blobs are pinned at a time.
+const pinStep = 256
+
+// pin has the disk cache keep what this mount needs to start without network, and no
+// longer what it needed before.
+func (m *mount) pin(p *pins, v *tree.View) error {
+	var pinned, step []tier.Ref
+	full := false
+	flush := func() bool {
+		n := p.add(step)
+		pinned, full, step = append(pinned, step[:n]...), n < len(step), step[:0]
+		return !full
+	}
+	err := v.Metadata(m.life, func(ref tier.Ref) bool {
+		step = append(step, ref)
+		return len(step) < pinStep || flush()
+	})
+	if err != nil {
+		p.drop(pinned)
+		return err
+	}
+	if !full {
+		flush()
+	}
+	m.repin(p, pinned)
+	return nil
+}
+
+// repin takes note of what was pinned in place of what was before.
+func (m *mount) repin(p *pins, pinned []tier.Ref) {
 	m.mu.Lock()
 	was := m.pinned
-	m.pinned = refs
+	m.pinned = pinned
 	m.mu.Unlock()
-	p.swap(was, refs)
+	p.drop(was)
 }
 
 func (m *mount) say(note string) {
@@ -103,52 +155,84 @@ func (m *mount) say(note string) {
 	m.mu.Unlock()
 }
 
-// wholeTree is all content of a view, in the order of its listings.
+// wholeTree is all content of a view, in the order of its listings. It goes through
+// for hours, and looks into listings and chunk lists for a moment at a time, so that
+// they need not stay in memory.
 type wholeTree struct {
 	ctx  context.Context
 	view *tree.View
 	err  error // why there is no more
 }
 
+// Steps in which listings and chunk lists are gone through.
+const (
+	entriesStep = 256
+	chunksStep  = 4096
+)
+
 // refs is an iterator.
 func (w *wholeTree) refs(yield func(tier.Ref) bool) {
 	w.err = nil
-	w.below("", w.view.Root(), yield)
+	w.below("", w.view.Root().Digest, yield)
 }
 
 // below is false when there shall be no more.
-func (w *wholeTree) below(path string, dir object.Entry, yield func(tier.Ref) bool) bool {
-	l, err := w.view.Listing(w.ctx, path, dir.Digest)
-	if err != nil {
-		w.err = err
-		return false
-	}
-	for i := range l.Len() {
-		if w.ctx.Err() != nil {
+func (w *wholeTree) below(path string, d digest.Digest, yield func(tier.Ref) bool) bool {
+	for from, more := 0, true; more; from += entriesStep {
+		var step []object.Entry
+		if step, more, w.err = w.entries(path, d, from); w.err != nil {
 			return false
 		}
-		e := l.At(i)
-		switch {
-		case e.Kind == object.Dir:
-			if !w.below(object.Join(path, string(e.Name)), e, yield) {
+		for _, e := range step {
+			if w.ctx.Err() != nil || !w.content(path, e, yield) {
 				return false
 			}
-		case e.Kind == object.File && e.Chunked:
+		}
+	}
+	return true
+}
+
+// entries returns what is needed of some entries of a directory, from that number on, and
+// whether there are more.
+func (w *wholeTree) entries(path string, d digest.Digest, from int) (step []object.Entry, more bool, err error) {
+	l, err := w.view.Listing(w.ctx, path, d)
+	if err != nil {
+		return nil, false, err
+	}
+	end := min(from+entriesStep, l.Len())
+	for i := from; i < end; i++ {
+		e := l.At(i)
+		e.Target = nil
+		if e.Name = nil; e.Kind == object.Dir {
+			e.Name = bytes.Clone(l.At(i).Name)
+		}
+		step = append(step, e)
+	}
+	return step, end < l.Len(), nil
+}
+
+// content is false when there shall be no more.
+func (w *wholeTree) content(path string, e object.Entry, yield func(tier.Ref) bool) bool {
+	switch {
+	case e.Kind == object.Dir:
+		return w.below(object.Join(path, string(e.Name)), e.Digest, yield)
+	case e.Kind == object.File && e.Chunked:
+		for from, more := 0, true; more; from += chunksStep {
 			list, err := w.view.Chunks(w.ctx, e.Digest, e.Size)
 			if err != nil {
 				w.err = err
 				return false
 			}
-			for _, c := range list.Chunks {
+			end := min(from+chunksStep, len(list.Chunks))
+			more = end < len(list.Chunks)
+			for _, c := range slices.Clone(list.Chunks[from:end]) {
 				if !yield(w.view.BlobRef(c.Digest, c.Size)) {
 					return false
 				}
 			}
-		case e.Kind == object.File && e.Size > 0:
-			if !yield(w.view.BlobRef(e.Digest, e.Size)) {
-				return false
-			}
 		}
+	case e.Kind == object.File && e.Size > 0:
+		return yield(w.view.BlobRef(e.Digest, e.Size))
 	}
 	return true
 }

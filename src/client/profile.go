@@ -106,10 +106,10 @@ func (c *Client) findProfile(m *mount) {
 		return
 	}
 	c.mergeProfile(m, from, func(own *profile.Profile) *profile.Profile {
-		switch {
+		switch now := time.Now(); {
 		case own == nil:
-			return other
-		case other.Time.After(own.Time):
+			return other.NotAfter(now)
+		case other.Newer(own, now):
 			return profile.Merge(own, other)
 		}
 		return nil
@@ -125,10 +125,10 @@ func (c *Client) profile(m *mount) *profile.Profile {
 	}
 	p, err := profile.Parse(b)
 	if err != nil {
-		c.log.Warn("a profile in the disk cache can't be read", "op", "profile", "mount", m.path, "err", err)
+		c.log.Warn("a profile in the disk cache can't be read, and is made anew", "op", "profile", "mount", m.path, "err", err)
 		return nil
 	}
-	return p
+	return p.NotAfter(time.Now())
 }
 
 // mergeProfile keeps what merge makes of the profile that is kept, which may be nil;
@@ -136,8 +136,12 @@ func (c *Client) profile(m *mount) *profile.Profile {
 func (c *Client) mergeProfile(m *mount, from string, merge func(own *profile.Profile) *profile.Profile) {
 	c.merging.Lock()
 	defer c.merging.Unlock()
-	p := merge(c.profile(m))
+	own := c.profile(m)
+	p := merge(own)
 	if p == nil {
+		if own != nil { // another mount of the tree was quicker
+			m.needs.learned(own, "this machine")
+		}
 		return
 	}
 	b, err := p.Encode()
@@ -163,7 +167,7 @@ func (c *Client) askForProfile(ctx context.Context, m *mount) (*profile.Profile,
 		}
 		p, err := profile.Parse(b)
 		if err != nil {
-			c.log.Warn("what should be a profile can't be read", "op", "profile", "mount", m.path, "tier", from, "err", err)
+			c.log.Warn("what should be a profile can't be read: ays profile record makes another", "op", "profile", "mount", m.path, "tier", from, "err", err)
 			return nil, "", fmt.Errorf("%w: %w", tier.ErrAbsent, err)
 		}
 		return p, from, nil
@@ -237,13 +241,23 @@ func (c *Client) record(m *mount) {
 			close(began)
 		}
 	})
-	defer stop()
 	select {
 	case <-began:
+		c.awaitIdle(m, run)
 	case <-m.life.Done():
-		c.recorded(m, nil)
-		return
 	}
+	stop()
+	m.needs.mu.Lock()
+	var p *profile.Profile
+	if files > 0 {
+		p = run.Profile()
+	}
+	m.needs.mu.Unlock()
+	c.recorded(m, p)
+}
+
+// awaitIdle returns when nothing new is needed any more, or the mount is to go.
+func (c *Client) awaitIdle(m *mount, run *profile.Recording) {
 	start := time.Now()
 	look := time.NewTicker(recordLook)
 	defer look.Stop()
@@ -251,19 +265,15 @@ func (c *Client) record(m *mount) {
 		select {
 		case <-look.C:
 		case <-m.life.Done():
+			return
 		}
 		m.needs.mu.Lock()
-		over := m.life.Err() != nil || run.Full() || time.Since(run.Last()) > recordIdle || time.Since(start) > recordMost
+		over := run.Full() || time.Since(run.Last()) > recordIdle || time.Since(start) > recordMost
 		m.needs.mu.Unlock()
 		if over {
-			break
+			return
 		}
 	}
-	stop()
-	m.needs.mu.Lock()
-	p := run.Profile()
-	m.needs.mu.Unlock()
-	c.recorded(m, p)
 }
 
 // recorded keeps what a run needed, with what was known before, and tells the grid's

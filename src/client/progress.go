@@ -1,6 +1,8 @@
 package client
 
 import (
+	"errors"
+	"fmt"
 	"iter"
 	"sync"
 	"time"
@@ -34,6 +36,7 @@ type stageProgress struct {
 	err            error
 
 	objects, bytes, failed int64
+	missed                 error // why the last of those failed that may come later
 	ofObjects, ofBytes     int64 // 0: not known
 }
 
@@ -43,8 +46,16 @@ func (p *progress) change(s stage, do func(*stageProgress)) {
 	do(&p.stages[s])
 }
 
+// full tells whether the whole tree did not come because the cache was full.
+func (p *progress) full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return errors.Is(p.stages[stageTree].err, tier.ErrNoRoom)
+}
+
 // bring brings blobs near, until all have come, the mount moves to another tree, or
-// goes. What is known of how many there are is told; 0 where it isn't.
+// goes. What is known of how many there are is told; 0 where it isn't. It fails, too,
+// where some could not be had that may come later.
 func (m *mount) bring(s stage, refs iter.Seq[tier.Ref], ofObjects, ofBytes int64) error {
 	p := &m.progress
 	all := func(yield func(tier.Ref) bool) {
@@ -62,13 +73,23 @@ func (m *mount) bring(s stage, refs iter.Seq[tier.Ref], ofObjects, ofBytes int64
 		p.change(s, func(v *stageProgress) {
 			if err != nil {
 				v.failed++
+				if !errors.Is(err, tier.ErrUnasked) {
+					v.missed = err
+				}
 				return
 			}
 			v.objects++
 			v.bytes += ref.Max()
 		})
 	})
-	p.change(s, func(v *stageProgress) { v.running, v.ended, v.err = false, time.Now(), err })
+	p.change(s, func(v *stageProgress) {
+		if err == nil && v.missed != nil && len(m.moved) == 0 {
+			if err = fmt.Errorf("%d objects could not be had, the last of them: %w", v.failed, v.missed); v.failed == 1 {
+				err = fmt.Errorf("1 object could not be had: %w", v.missed)
+			}
+		}
+		v.running, v.ended, v.err = false, time.Now(), err
+	})
 	return err
 }
 

@@ -154,6 +154,7 @@ func (c *Client) apply(was, cfg *config.Client) error {
 		limitMemory(cfg.Main.Memory)
 		c.metadata.SetLimit(share(cfg.Main.Memory, metadataShare))
 	}
+	c.metadata.SetStores(len(cfg.Stores))
 
 	c.mu.Lock()
 	p := rearrange(c.mounts, cfg.Mounts)
@@ -357,8 +358,9 @@ func (c *Client) remove(gone []*mount) {
 // update gives a mount that stays its new config.
 func (c *Client) update(u update, cfg *config.Client) {
 	m := u.mount
+	more := m.progress.full() // the cache may be larger now
 	m.mu.Lock()
-	more := u.cfg.Prefetch > m.cfg.Prefetch
+	more = more || u.cfg.Prefetch > m.cfg.Prefetch
 	m.cfg, m.grafts = u.cfg, u.grafts
 	f := m.fs
 	m.mu.Unlock()

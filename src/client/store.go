@@ -93,7 +93,7 @@ func (c *Client) newChain(made chainConfig, f front) (*chain, error) {
 	}
 	caches, local := localFor(s, f.local, c.log)
 	cfg := tier.ChainConfig{
-		Groups: append(append(local, grid...), tier.One(tier.Retry(src, tier.RetryPolicy{Patience: made.IOTimeout}))),
+		Groups: append(append(local, grid...), groupOf(src, made.IOTimeout)),
 		Codec:  c.codec, Timeout: made.IOTimeout, Log: c.log.With("store", s.Name),
 		Budget: max(share(made.Memory, fetchShare)/made.Stores, 4<<20),
 		Recent: max(share(made.Memory, recentShare)/made.Stores, 2<<20),
@@ -132,6 +132,12 @@ func (c *Client) gridFor(ch *chain, caches []*gridCache) ([]tier.Group, error) {
 		group.Sources = append(group.Sources, src)
 	}
 	return []tier.Group{group}, nil
+}
+
+// groupOf is the group of the store itself.
+func groupOf(src store.Store, patience time.Duration) tier.Group {
+	retry := tier.Retry(src, tier.RetryPolicy{Patience: patience})
+	return tier.Group{Sources: []tier.Source{retry}, Ask: retry.Asking(src.Ask)}
 }
 
 func (ch *chain) close() {
@@ -192,7 +198,7 @@ func (o *origin) Get(ctx context.Context, ref tier.Ref) (tier.Blob, error) {
 	return ch.blobs.Get(ctx, ref)
 }
 
-// Copy is Get for callers that look at the bytes themselves, which are theirs.
+// Copy is Get for callers that look at the bytes themselves, and don't change them.
 func (o *origin) Copy(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	ch := o.use()
 	defer ch.users.Done()

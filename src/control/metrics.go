@@ -77,10 +77,7 @@ func writeMetrics(w io.Writer, s Status) {
 	}
 
 	c := s.Cache
-	for _, v := range []struct {
-		name, kind, help string
-		value            int64
-	}{
+	m.all([]metric{
 		{"aysfs_cache_blobs", gauge, "Blobs in the disk cache.", c.Blobs},
 		{"aysfs_cache_bytes", gauge, "Plain bytes of the blobs in the disk cache.", c.Bytes},
 		{"aysfs_cache_disk_bytes", gauge, "Bytes that the disk cache takes on disk.", c.Disk},
@@ -98,16 +95,10 @@ func writeMetrics(w io.Writer, s Status) {
 		{"aysfs_goroutines", gauge, "Goroutines.", int64(s.Memory.Routines)},
 		{"aysfs_open_files", gauge, "Descriptors that the process has open.", s.Files.Open},
 		{"aysfs_max_files", gauge, "Most descriptors that the process may have open.", s.Files.Most},
-	} {
-		m.head(v.name, v.kind, v.help)
-		m.value(v.name, v.value)
-	}
+	})
 
 	if c := s.Seed; c != nil {
-		for _, v := range []struct {
-			name, kind, help string
-			value            int64
-		}{
+		m.all([]metric{
 			{"aysfs_seed_blobs", gauge, "Blobs in the seed.", c.Blobs},
 			{"aysfs_seed_bytes", gauge, "Plain bytes of the blobs in the seed.", c.Bytes},
 			{"aysfs_seed_disk_bytes", gauge, "Bytes that the seed takes on disk.", c.Disk},
@@ -116,10 +107,7 @@ func writeMetrics(w io.Writer, s Status) {
 			{"aysfs_seed_misses_total", counter, "Blobs that the seed did not have either.", c.Misses},
 			{"aysfs_seed_corrupt_total", counter, "Blobs in the seed that failed their digest.", c.Corrupt},
 			{"aysfs_seed_damaged_files", gauge, "Files of the seed that can't be used.", c.Damaged},
-		} {
-			m.head(v.name, v.kind, v.help)
-			m.value(v.name, v.value)
-		}
+		})
 	}
 
 	m.head("aysfs_fetching", gauge, "Fetches under way.")
@@ -152,6 +140,19 @@ func writeMetrics(w io.Writer, s Status) {
 }
 
 type metrics struct{ w *bufio.Writer }
+
+// metric is one that has a single value.
+type metric struct {
+	name, kind, help string
+	value            int64
+}
+
+func (m metrics) all(of []metric) {
+	for _, v := range of {
+		m.head(v.name, v.kind, v.help)
+		m.value(v.name, v.value)
+	}
+}
 
 func (m metrics) head(name, kind, help string) {
 	fmt.Fprintf(m.w, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)

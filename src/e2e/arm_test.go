@@ -36,9 +36,7 @@ func TestArm(t *testing.T) {
 			program := func(name string) string {
 				script := filepath.Join(dir, name)
 				text := fmt.Sprintf("#!/bin/sh\nexec %s %s/bin/%s \"$@\"\n", p.emu, dir, name)
-				if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
-					t.Fatal(err)
-				}
+				mustWrite(t, script, []byte(text), 0o755)
 				return script
 			}
 			onArm(t, program("aysfs"), program("ays"), program("ays_cache"))
@@ -68,25 +66,14 @@ func onArm(t *testing.T, aysfs, ays, aysCache string) {
 	}
 	origin := serveStore(t, store)
 
-	cacheDir, cacheAddr := shortDir(t), freeAddr(t)
-	conf := filepath.Join(cacheDir, "ays_cache.toml")
-	text := fmt.Sprintf("[main]\ndata = %q\ncontrol = %q\n[http]\nlisten = %q\n[[ledis]]\nmax_size = \"1GiB\"\nmin_free = \"1%%\"\n",
-		filepath.Join(cacheDir, "data"), filepath.Join(cacheDir, "control"), cacheAddr)
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var cache *process
-	untilReady(t, cacheDir, func(env string) *process {
-		cmd := exec.Command(aysCache, "-config", conf)
-		cmd.Env = append(os.Environ(), env)
-		cache = startProcess(t, cmd)
-		return cache
-	})
+	cache := newGridCache(t)
+	cache.program = aysCache
+	cache.ledis = "max_size = \"1GiB\"\nmin_free = \"1%\""
+	cache.start()
 
-	c := newClient(t, origin.url())
+	c, mount := appClient(t, origin.url())
 	c.program = aysfs
-	c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = \"http://%s\"\n", cacheAddr)
-	mount := c.mount("e2e|app(1)")
+	c.disk = cache.config()
 	c.start()
 	sameTree(t, tree, mount)
 	c.settled()
@@ -96,8 +83,7 @@ func onArm(t *testing.T, aysfs, ays, aysCache string) {
 	}
 
 	origin.down()
-	cache.Process.Kill()
-	cache.endsWithin(10 * time.Second)
+	cache.kill()
 	c.start()
 	sameTree(t, tree, mount)
 	c.stop()

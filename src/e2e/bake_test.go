@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -22,28 +21,35 @@ import (
 
 // image is a machine's root, and the machine when it runs.
 type image struct {
-	t      *testing.T
+	daemon
 	root   string
 	source string // the config, outside of the image
-	proc   *process
 	// offline is a network namespace with nothing in it, not even a way to itself.
 	offline *link.Thread
+
+	// What newAppImage has in it.
+	tree, cfg, key string // directories, and the file of the key that signs
+	store          *webStore
 }
 
 // newImage is an image with aysfs and a config, and nothing else.
 func newImage(t *testing.T, config string) *image {
 	t.Helper()
-	im := &image{t: t, root: shortDir(t), source: filepath.Join(shortDir(t), "image.toml")}
+	root := shortDir(t)
+	im := &image{
+		daemon: daemon{t: t, dir: filepath.Join(root, "run"), program: "/usr/sbin/aysfs"},
+		root:   root, source: filepath.Join(shortDir(t), "image.toml"),
+	}
 	for _, dir := range []string{"dev", "proc", "run", "usr/sbin"} {
-		if err := os.MkdirAll(filepath.Join(im.root, dir), 0o755); err != nil {
+		if err := os.MkdirAll(im.at(dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	run(t, 10*time.Second, "cp", aysfs, filepath.Join(im.root, "usr/sbin/aysfs"))
-	if err := unix.Mknod(filepath.Join(im.root, "dev/fuse"), unix.S_IFCHR|0o600, int(unix.Mkdev(10, 229))); err != nil {
+	run(t, 10*time.Second, "cp", aysfs, im.at(im.program))
+	if err := unix.Mknod(im.at("dev/fuse"), unix.S_IFCHR|0o600, int(unix.Mkdev(10, 229))); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("proc", filepath.Join(im.root, "proc"), "proc", 0, ""); err != nil {
+	if err := unix.Mount("proc", im.at("proc"), "proc", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	im.write(config)
@@ -52,29 +58,21 @@ func newImage(t *testing.T, config string) *image {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		im.offline.End()
-		if im.proc != nil {
-			im.proc.Process.Kill()
-			im.proc.endsWithin(10 * time.Second)
-		}
 		for range 2 { // where a test has laid a mount over it all there is more below
 			for _, m := range mountsUnder(im.root) {
 				unix.Unmount(m, unix.MNT_DETACH)
 			}
 			unix.Unmount(im.root, unix.MNT_DETACH)
 		}
-		if t.Failed() {
-			t.Logf("log of %s:\n%s", im.root, lastLines(im.log(), 40))
-		}
 	})
+	t.Cleanup(im.end)
+	t.Cleanup(im.offline.End)
 	return im
 }
 
 func (im *image) write(config string) {
 	im.t.Helper()
-	if err := os.WriteFile(im.source, []byte(config), 0o640); err != nil {
-		im.t.Fatal(err)
-	}
+	mustWrite(im.t, im.source, []byte(config), 0o640)
 }
 
 // bake bakes what the config names, and returns what it says.
@@ -86,59 +84,75 @@ func (im *image) bake(flags ...string) string {
 // at is where a path of the image is here.
 func (im *image) at(path string) string { return filepath.Join(im.root, path) }
 
-func (im *image) log() string {
-	b, _ := os.ReadFile(im.at("run/log"))
-	return string(b)
-}
-
 // boot starts aysfs in the image, in a network namespace; nil is this one.
 func (im *image) boot(ns *link.Thread) {
 	im.t.Helper()
-	untilReady(im.t, im.at("run"), func(env string) *process {
-		log, err := os.OpenFile(im.at("run/log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-		if err != nil {
-			im.t.Fatal(err)
-		}
-		defer log.Close()
-		cmd := exec.Command("/usr/sbin/aysfs")
-		cmd.Env = []string{strings.Replace(env, im.root, "", 1)}
-		cmd.Stdout, cmd.Stderr = log, log
-		cmd.Dir = "/"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: im.root}
-		im.proc = startIn(im.t, ns, cmd)
-		return im.proc
+	im.namespace = ns
+	im.untilReady(func(env string) *process {
+		return im.launchCommand(&exec.Cmd{
+			Path: im.program, Dir: "/", Env: []string{strings.Replace(env, im.root, "", 1)},
+			SysProcAttr: &syscall.SysProcAttr{Chroot: im.root},
+		})
 	})
 }
 
 func (im *image) shutDown() {
 	im.t.Helper()
-	im.proc.Process.Signal(syscall.SIGTERM)
-	if !im.proc.endsWithin(20*time.Second) || im.proc.err != nil {
-		im.t.Fatalf("aysfs in the image does not end well: %v", im.proc.err)
-	}
+	im.endsWell(20 * time.Second)
 }
+
+// bootsOffline boots the image where there is no network, has f look at it, and shuts
+// it down.
+func (im *image) bootsOffline(f func()) {
+	im.t.Helper()
+	im.boot(im.offline)
+	f()
+	im.shutDown()
+}
+
+func (im *image) socket() string { return im.at("run/aysfs/aysfs.sock") }
 
 func (im *image) status() *control.Status {
 	im.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	s, err := control.Fetch(ctx, im.at("run/aysfs/aysfs.sock"))
+	s, err := statusAt(im.socket())
 	if err != nil {
 		im.t.Fatal(err)
 	}
 	return s
 }
 
-// keyPair makes a key and returns its file and what clients have of it.
-func keyPair(t *testing.T) (private, public string) {
-	t.Helper()
-	private = filepath.Join(shortDir(t), "release")
-	run(t, 10*time.Second, ays, "keygen", private)
-	b, err := os.ReadFile(private + ".pub")
-	if err != nil {
-		t.Fatal(err)
+// shows wants the app to have a serial.
+func (im *image) shows(serial int64, when string) {
+	im.t.Helper()
+	if s := im.status(); s.Mounts[0].Serial != serial {
+		im.t.Errorf("%s serial %d is shown, want %d", when, s.Mounts[0].Serial, serial)
 	}
-	return private + ".key", strings.TrimSpace(string(b))
+}
+
+// has wants a file of the app to have a content.
+func (im *image) has(name string, want []byte) {
+	im.t.Helper()
+	wantContent(im.t, 10*time.Second, filepath.Join(im.at("opt/apps/app"), name), want)
+}
+
+// newAppImage is an image whose config names the trees of bakeTree in a store that
+// has signed them. more is for its table [main].
+func newAppImage(t *testing.T, more string) *image {
+	t.Helper()
+	tree, cfg := bakeTree(t)
+	key, public := keyPair(t)
+	store := newStore(t, "e2e|app(1)", tree, "-key", key)
+	publish(t, store.dir, "e2e|app!main", cfg, "-key", key)
+	im := newImage(t, imageConfig(store.url(), public, more))
+	im.tree, im.cfg, im.key, im.store = tree, cfg, key, store
+	return im
+}
+
+// publishes publishes the app's tree with some nodes changed.
+func (im *image) publishes(changed map[string]node) {
+	im.t.Helper()
+	write(im.t, im.tree, changed)
+	publish(im.t, im.store.dir, "e2e|app(1)", im.tree, "-key", im.key)
 }
 
 func imageConfig(store, key, more string) string {
@@ -187,18 +201,14 @@ func bakeTree(t *testing.T) (tree, cfg string) {
 // what is thrown away with each boot, and boots it where there is no network at all.
 func TestBakedImageBootsWithoutNetwork(t *testing.T) {
 	t.Parallel()
-	tree, cfg := bakeTree(t)
-	private, public := keyPair(t)
-	store := newStore(t, "e2e|app(1)", tree, "-key", private)
-	publish(t, store.dir, "e2e|app!main", cfg, "-key", private)
-	im := newImage(t, imageConfig(store.url(), public, ""))
+	im := newAppImage(t, "")
 	said := im.bake("-with-data")
 	for _, want := range []string{"/opt/apps/app: ", "serial 1, signed by the store's key", "303 files", "seed /usr/share/aysfs/seed: "} {
 		if !strings.Contains(said, want) {
 			t.Errorf("bake does not say %q:\n%s", want, said)
 		}
 	}
-	store.down()
+	im.store.down()
 
 	if err := os.MkdirAll(im.at("var/cache/aysfs"), 0o700); err != nil {
 		t.Fatal(err)
@@ -223,9 +233,9 @@ func TestBakedImageBootsWithoutNetwork(t *testing.T) {
 		t.Error("there are errors in the log")
 	}
 	for _, dir := range []string{"bin", "lib", "none"} {
-		sameTree(t, filepath.Join(tree, dir), filepath.Join(im.at("opt/apps/app"), dir))
+		sameTree(t, filepath.Join(im.tree, dir), filepath.Join(im.at("opt/apps/app"), dir))
 	}
-	sameTree(t, cfg, im.at("opt/apps/app/cfg"))
+	sameTree(t, im.cfg, im.at("opt/apps/app/cfg"))
 	if out := run(t, 10*time.Second, "ls", im.at("opt/apps/app")); out != "bin\ncfg\nempty\nlib\nnone\n" {
 		t.Errorf("ls says %q", out)
 	}
@@ -241,7 +251,7 @@ func TestBakedImageBootsWithoutNetwork(t *testing.T) {
 			t.Errorf("%s was asked %d times", src.Tier, src.Requests)
 		}
 	}
-	out := run(t, 10*time.Second, ays, "status", "-socket", im.at("run/aysfs/aysfs.sock"))
+	out := run(t, 10*time.Second, ays, "status", "-socket", im.socket())
 	if !strings.Contains(out, "seed: /usr/share/aysfs/seed, ") {
 		t.Errorf("status does not tell of the seed:\n%s", out)
 	}
@@ -252,11 +262,7 @@ func TestBakedImageBootsWithoutNetwork(t *testing.T) {
 // error, and then has the tree change.
 func TestBakedImageLivesOn(t *testing.T) {
 	t.Parallel()
-	tree, cfg := bakeTree(t)
-	private, public := keyPair(t)
-	store := newStore(t, "e2e|app(1)", tree, "-key", private)
-	publish(t, store.dir, "e2e|app!main", cfg, "-key", private)
-	im := newImage(t, imageConfig(store.url(), public, "xattr = true"))
+	im := newAppImage(t, "xattr = true")
 	im.bake("-with-data")
 	baked, err := os.ReadFile(im.at("etc/aysfs/aysfs.toml"))
 	if want, _ := os.ReadFile(im.source); err != nil || !bytes.Equal(baked, want) {
@@ -271,16 +277,11 @@ func TestBakedImageLivesOn(t *testing.T) {
 	}
 	flipped := 0
 	for _, s := range segments {
-		b, err := os.ReadFile(s)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := mustRead(t, s)
 		if i := bytes.Index(b, program); i >= 0 {
 			b[i+123_456] ^= 1
 			flipped++
-			if err := os.WriteFile(s, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, s, b, 0o600)
 		}
 	}
 	if flipped != 1 {
@@ -296,7 +297,7 @@ func TestBakedImageLivesOn(t *testing.T) {
 	im.shutDown()
 
 	im.boot(nil)
-	wantContent(t, 10*time.Second, filepath.Join(app, "bin/program"), program)
+	im.has("bin/program", program)
 	buf := make([]byte, 100)
 	if n, err := unix.Getxattr(filepath.Join(app, "lib/large"), "user.aysfs.tier", buf); err != nil || string(buf[:n]) != "seed" {
 		t.Errorf("tier of a file in the seed: %q, %v", buf[:max(n, 0)], err)
@@ -306,54 +307,42 @@ func TestBakedImageLivesOn(t *testing.T) {
 		t.Errorf("seed: %+v; cache: %+v", s.Seed, s.Cache)
 	}
 	im.shutDown()
-	im.boot(im.offline)
-	wantContent(t, 10*time.Second, filepath.Join(app, "bin/program"), program)
-	im.shutDown()
+	im.bootsOffline(func() { im.has("bin/program", program) })
 
 	// A newer tree is shown as soon as there is a network, and stays without.
-	write(t, tree, map[string]node{"bin/program": {mode: 0o755, data: noise(300_000, 3)}})
-	publish(t, store.dir, "e2e|app(1)", tree, "-key", private)
+	im.publishes(map[string]node{"bin/program": {mode: 0o755, data: noise(300_000, 3)}})
 	im.boot(nil)
 	eventually(t, 30*time.Second, "the newer tree is shown", func() bool { return im.status().Mounts[0].Serial == 2 })
-	store.blobs.Store(0)
-	wantContent(t, 10*time.Second, filepath.Join(app, "bin/program"), noise(300_000, 3))
-	wantContent(t, 10*time.Second, filepath.Join(app, "lib/large"), noise(5<<20, 2))
-	if n := store.blobs.Load(); n > 1 {
+	im.store.blobs.Store(0)
+	im.has("bin/program", noise(300_000, 3))
+	im.has("lib/large", noise(5<<20, 2))
+	if n := im.store.blobs.Load(); n > 1 {
 		t.Errorf("%d requests for one blob that is not in the seed", n)
 	}
 	im.shutDown()
-	im.boot(im.offline)
-	if s := im.status(); s.Mounts[0].Serial != 2 {
-		t.Errorf("without network serial %d is shown", s.Mounts[0].Serial)
-	}
-	wantContent(t, 10*time.Second, filepath.Join(app, "bin/program"), noise(300_000, 3))
-	im.shutDown()
+	im.bootsOffline(func() {
+		im.shows(2, "without network")
+		im.has("bin/program", noise(300_000, 3))
+	})
 
 	// A new image has a newer head than what the last one left in the cache.
-	write(t, tree, map[string]node{"bin/program": {mode: 0o755, data: noise(300_000, 4)}})
-	publish(t, store.dir, "e2e|app(1)", tree, "-key", private)
-	store.blobs.Store(0)
+	im.publishes(map[string]node{"bin/program": {mode: 0o755, data: noise(300_000, 4)}})
+	im.store.blobs.Store(0)
 	im.bake("-with-data")
-	if n := store.blobs.Load(); n > 6 {
+	if n := im.store.blobs.Load(); n > 6 {
 		t.Errorf("%d requests to bake a tree again of which one file has changed", n)
 	}
-	im.boot(im.offline)
-	if s := im.status(); s.Mounts[0].Serial != 3 {
-		t.Errorf("with a newer seed serial %d is shown", s.Mounts[0].Serial)
-	}
-	wantContent(t, 10*time.Second, filepath.Join(app, "bin/program"), noise(300_000, 4))
-	im.shutDown()
+	im.bootsOffline(func() {
+		im.shows(3, "with a newer seed")
+		im.has("bin/program", noise(300_000, 4))
+	})
 }
 
 // TestBakeIsCutOff kills a bake at many points, of an image that has been baked
 // before: what it has stays usable, and the next bake goes on.
 func TestBakeIsCutOff(t *testing.T) {
 	t.Parallel()
-	tree, cfg := bakeTree(t)
-	private, public := keyPair(t)
-	store := newStore(t, "e2e|app(1)", tree, "-key", private)
-	publish(t, store.dir, "e2e|app!main", cfg, "-key", private)
-	im := newImage(t, imageConfig(store.url(), public, ""))
+	im := newAppImage(t, "")
 	im.bake("-with-data")
 	manifest := mustRead(t, im.at("usr/share/aysfs/seed/seed.json"))
 
@@ -361,8 +350,7 @@ func TestBakeIsCutOff(t *testing.T) {
 	for i := range 100 {
 		nodes[fmt.Sprintf("new/f%03d", i)] = node{mode: 0o644, data: noise(50_000+i, byte(i))}
 	}
-	write(t, tree, nodes)
-	publish(t, store.dir, "e2e|app(1)", tree, "-key", private)
+	im.publishes(nodes)
 	// The store itself pulls the plug, each time at the same number of requests: only
 	// who goes on where the last one was comes to an end.
 	rounds := 0
@@ -373,7 +361,7 @@ func TestBakeIsCutOff(t *testing.T) {
 		var n atomic.Int64
 		cmd := exec.Command(ays, "bake", "-config", im.source, "-rootfs", im.root, "-with-data")
 		started := make(chan struct{})
-		store.setFault(func(http.ResponseWriter, *http.Request) bool {
+		im.store.setFault(func(http.ResponseWriter, *http.Request) bool {
 			<-started
 			if n.Add(1) >= 50 {
 				cmd.Process.Kill()
@@ -391,29 +379,18 @@ func TestBakeIsCutOff(t *testing.T) {
 		}
 		if rounds == 1 && !ended {
 			// What was there is all there still, for a machine without network.
-			im.boot(im.offline)
-			if s := im.status(); s.Mounts[0].Serial != 1 {
-				t.Errorf("after a bake that was cut off serial %d is shown", s.Mounts[0].Serial)
-			}
-			wantContent(t, 10*time.Second, im.at("opt/apps/app/lib/large"), noise(5<<20, 2))
-			im.shutDown()
+			im.bootsOffline(func() {
+				im.shows(1, "after a bake that was cut off")
+				im.has("lib/large", noise(5<<20, 2))
+			})
 		}
 	}
 	if rounds < 3 {
 		t.Errorf("came to an end in round %d: not what this test is about", rounds)
 	}
-	store.setFault(nil)
-	im.boot(im.offline)
-	sameTree(t, filepath.Join(tree, "new"), im.at("opt/apps/app/new"))
-	wantContent(t, 10*time.Second, im.at("opt/apps/app/lib/large"), noise(5<<20, 2))
-	im.shutDown()
-}
-
-func mustRead(t *testing.T, path string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	im.store.setFault(nil)
+	im.bootsOffline(func() {
+		sameTree(t, filepath.Join(im.tree, "new"), im.at("opt/apps/app/new"))
+		im.has("lib/large", noise(5<<20, 2))
+	})
 }

@@ -31,6 +31,12 @@ func mediumTree(t *testing.T) string {
 	return dir
 }
 
+// mediumStore serves a mediumTree as e2e|app(1).
+func mediumStore(t *testing.T) *webStore {
+	t.Helper()
+	return newStore(t, "e2e|app(1)", mediumTree(t))
+}
+
 // diskUse is what the files below dir take, in bytes.
 func diskUse(t *testing.T, dir string) (n int64) {
 	t.Helper()
@@ -49,8 +55,7 @@ func diskUse(t *testing.T, dir string) (n int64) {
 
 // TestDamagedCache overwrites parts of all that the cache has on disk.
 func TestDamagedCache(t *testing.T) {
-	tree := mediumTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store := mediumStore(t)
 	damages := map[string]func(file string, size int64) error{
 		"bytes here and there": func(file string, size int64) error {
 			f, err := os.OpenFile(file, os.O_RDWR, 0)
@@ -86,10 +91,8 @@ func TestDamagedCache(t *testing.T) {
 		},
 	}
 	for _, end := range []string{"stopped", "killed"} {
-		full := newClient(t, store.url())
-		mount := full.mount("e2e|app(1)")
-		full.start()
-		sameTree(t, tree, mount)
+		full, mount := startClient(t, store.url())
+		sameTree(t, store.tree, mount)
 		full.settled()
 		if end == "killed" {
 			full.kill()
@@ -99,8 +102,7 @@ func TestDamagedCache(t *testing.T) {
 		for name, damage := range damages {
 			t.Run(name+", "+end, func(t *testing.T) {
 				t.Parallel()
-				c := newClient(t, store.url())
-				mount := c.mount("e2e|app(1)")
+				c, mount := appClient(t, store.url())
 				run(t, 30*time.Second, "cp", "-a", full.cacheDir(), c.cacheDir())
 				damaged := 0
 				err := filepath.WalkDir(c.cacheDir(), func(path string, e fs.DirEntry, err error) error {
@@ -118,7 +120,7 @@ func TestDamagedCache(t *testing.T) {
 					t.Fatalf("%d files damaged: %v", damaged, err)
 				}
 				c.start()
-				sameTree(t, tree, mount)
+				sameTree(t, store.tree, mount)
 				c.stop()
 			})
 		}
@@ -129,12 +131,9 @@ func TestDamagedCache(t *testing.T) {
 // error, and aysfs must live, whatever is done to its files.
 func TestCacheFileCutUnderUs(t *testing.T) {
 	t.Parallel()
-	tree := mediumTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
-	sameTree(t, tree, mount)
+	store := mediumStore(t)
+	c, mount := startClient(t, store.url())
+	sameTree(t, store.tree, mount)
 	c.settled()
 	segments, err := filepath.Glob(filepath.Join(c.cacheDir(), "*"))
 	if err != nil {
@@ -158,10 +157,7 @@ func TestCacheFileCutUnderUs(t *testing.T) {
 	}
 	// What was cut away may fail once, but is neither wrong nor lost.
 	for _, file := range files {
-		want, err := os.ReadFile(strings.Replace(file, mount, tree, 1))
-		if err != nil {
-			t.Fatal(err)
-		}
+		want := mustRead(t, strings.Replace(file, mount, store.tree, 1))
 		eventually(t, 5*time.Second, "read "+file, func() bool {
 			got, err := readDirect(file)
 			if err == nil && !bytes.Equal(got, want) {
@@ -175,8 +171,7 @@ func TestCacheFileCutUnderUs(t *testing.T) {
 
 // TestCacheThatCannotBeWritten: reads go on without it, and one warning says so.
 func TestCacheThatCannotBeWritten(t *testing.T) {
-	tree := mediumTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store := mediumStore(t)
 	for name, prepare := range map[string]func(dir string) error{
 		"read-only file system": func(dir string) error {
 			return unix.Mount("none", dir, "tmpfs", unix.MS_RDONLY, "")
@@ -224,7 +219,7 @@ func TestCacheThatCannotBeWritten(t *testing.T) {
 			}
 			mount := c.mount("e2e|app(1)")
 			c.start()
-			sameTree(t, tree, mount)
+			sameTree(t, store.tree, mount)
 			if w := c.warnings(); len(w) != 1 || !strings.Contains(w[0], "cache") {
 				t.Errorf("warnings: %q, want one about the cache", w)
 			}
@@ -246,8 +241,7 @@ func TestCacheThatCannotBeWritten(t *testing.T) {
 // it is in use.
 func TestCacheOnAFullDisk(t *testing.T) {
 	t.Parallel()
-	tree := mediumTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store := mediumStore(t)
 	c := newClient(t, store.url())
 	disk := filepath.Join(c.dir, "disk")
 	if err := os.Mkdir(disk, 0o755); err != nil {
@@ -266,12 +260,12 @@ func TestCacheOnAFullDisk(t *testing.T) {
 	c.disk = `min_free = "0"`
 	mount := c.mount("e2e|app(1)")
 	c.start()
-	sameTree(t, filepath.Join(tree, "d0"), filepath.Join(mount, "d0"))
+	sameTree(t, filepath.Join(store.tree, "d0"), filepath.Join(mount, "d0"))
 	c.settled()
 	if err := os.WriteFile(filepath.Join(disk, "filler"), make([]byte, 64<<20), 0o644); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("the disk does not become full: %v", err)
 	}
-	sameTree(t, tree, mount)
+	sameTree(t, store.tree, mount)
 	if w := c.warnings(); len(w) > 1 {
 		t.Errorf("warnings: %q, want one at most", w)
 	}
@@ -281,7 +275,7 @@ func TestCacheOnAFullDisk(t *testing.T) {
 	}
 	before := c.status().Cache.Blobs
 	eventually(t, 30*time.Second, "the cache keeps blobs again", func() bool {
-		sameTree(t, filepath.Join(tree, "d1"), filepath.Join(mount, "d1"))
+		sameTree(t, filepath.Join(store.tree, "d1"), filepath.Join(mount, "d1"))
 		readPast(t, filepath.Join(mount, "d2"))
 		return c.status().Cache.Blobs > before+5
 	})
@@ -326,11 +320,9 @@ func readDirect(file string) ([]byte, error) {
 func TestCacheStaysSmall(t *testing.T) {
 	t.Parallel()
 	const most = 16 << 20
-	tree := mediumTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	store := mediumStore(t)
+	c, mount := appClient(t, store.url())
 	c.disk = `max_size = "16MiB"`
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	done := make(chan struct{})
 	peak := make(chan int64)
@@ -347,7 +339,7 @@ func TestCacheStaysSmall(t *testing.T) {
 		}
 	}()
 	for range 3 {
-		sameTree(t, tree, mount)
+		sameTree(t, store.tree, mount)
 	}
 	c.settled()
 	close(done)
@@ -369,12 +361,10 @@ func TestCacheStaysSmall(t *testing.T) {
 // TestMemoryIsBounded: what aysfs takes depends on its config, not on the tree.
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
-	tree := mediumTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	store := mediumStore(t)
+	c, mount := appClient(t, store.url())
 	c.main = `memory = "16MiB"`
 	c.disk = `max_size = "32MiB"`
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	files, err := filepath.Glob(filepath.Join(mount, "large*"))
 	if err != nil {
@@ -404,10 +394,7 @@ func TestMemoryIsBounded(t *testing.T) {
 // anonymous is a process's memory that is not a mapped file, by proc(5).
 func anonymous(t *testing.T, pid int) int64 {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := mustRead(t, fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(b)) {
 		if v, ok := strings.CutPrefix(line, "RssAnon:"); ok {
 			var kb int64

@@ -42,9 +42,7 @@ func TestWrongConfigs(t *testing.T) {
 			t.Parallel()
 			dir := shortDir(t)
 			file := filepath.Join(dir, "aysfs.toml")
-			if err := os.WriteFile(file, fmt.Appendf(nil, goodConfig+c.more, dir), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, file, fmt.Appendf(nil, goodConfig+c.more, dir), 0o644)
 			for _, args := range [][]string{{"-check"}, {}} {
 				out, err := try(t, 10*time.Second, exec.Command(aysfs, append(args, "-config", file)...))
 				if code := exitCode(err); code != 2 || !strings.HasPrefix(out, file+":"+c.want) || strings.Count(out, "\n") != 1 {
@@ -72,9 +70,7 @@ func TestCheckTellsWhatWouldBeMounted(t *testing.T) {
 	t.Parallel()
 	dir := shortDir(t)
 	file := filepath.Join(dir, "aysfs.toml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, goodConfig, dir), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, file, fmt.Appendf(nil, goodConfig, dir), 0o644)
 	out := run(t, 10*time.Second, aysfs, "-check", "-config", file)
 	for _, want := range []string{dir + "/mnt", "e2e|app(1)", "http://127.0.0.1:1", dir + "/cache"} {
 		if !strings.Contains(out, want) {

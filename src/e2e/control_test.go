@@ -16,11 +16,8 @@ import (
 
 func TestStatus(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startClient(t, store.url())
 	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
 	c.settled()
 
@@ -71,34 +68,26 @@ func TestStatus(t *testing.T) {
 		t.Errorf("everybody may ask:\n%s", out)
 	}
 	c.stop()
-	out, err := try(t, 10*time.Second, exec.Command(ays, "status", "-socket", c.socket()))
-	if exitCode(err) != 2 || !strings.Contains(out, "is aysfs running?") {
-		t.Errorf("status of nothing: %v, %q", err, out)
-	}
+	c.wantStatus(2, "is aysfs running?")
 }
 
 // TestStatusOfATreeThatIsNotThere: one mount can't be made, the other one works.
 func TestStatusOfATreeThatIsNotThere(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
+	store, names := smallStore(t)
+	c, mount := appClient(t, store.url())
 	c.mount("e2e|other(1)")
 	c.start()
 	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
-	out, err := try(t, 10*time.Second, exec.Command(ays, "status", "-socket", c.socket()))
-	if exitCode(err) != 1 || !strings.Contains(out, "NOT MOUNTED") || !strings.Contains(out, "e2e|other(1)") {
-		t.Errorf("status: %v, want exit 1:\n%s", err, out)
-	}
+	c.wantStatus(1, "NOT MOUNTED", "e2e|other(1)")
 	c.stop()
 }
 
 func TestJSONLog(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
+	store, _ := smallStore(t)
+	c, mount := appClient(t, store.url())
 	c.main = "log = \"json\"\nlog_level = \"debug\""
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	run(t, 10*time.Second, "ls", "-l", mount)
 	c.stop()

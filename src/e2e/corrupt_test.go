@@ -36,18 +36,14 @@ func TestNoCorruptByteIsServed(t *testing.T) {
 	dir := shortDir(t)
 	write(t, dir, tree)
 	store := newStore(t, "e2e|app(1)", dir)
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url())
 	c.main = `io_timeout = "5s"`
 	c.disk = `max_size = "0"`
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	for name, data := range blobs {
 		digest := fmt.Sprintf("%x", sha256.Sum256(data))
 		blob := filepath.Join(store.dir, "default", digest)
-		good, err := os.ReadFile(blob)
-		if err != nil {
-			t.Fatal(err)
-		}
+		good := mustRead(t, blob)
 		if packed := strings.HasPrefix(name, "packed"); packed == bytes.Equal(good, data) {
 			t.Fatalf("%s: this blob is not in the form that the test is about", name)
 		}
@@ -60,9 +56,7 @@ func TestNoCorruptByteIsServed(t *testing.T) {
 				continue // the format has bits that mean nothing
 			}
 			tested++
-			if err := os.WriteFile(blob, bad, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, blob, bad, 0o644)
 			if b, err := readFile(t, 6*time.Second, filepath.Join(mount, name, fmt.Sprintf("%03d", i+2))); !errors.Is(err, syscall.EIO) {
 				t.Fatalf("%s with byte %d changed: got %d bytes and %v, want EIO", name, i, len(b), err)
 			}
@@ -70,17 +64,13 @@ func TestNoCorruptByteIsServed(t *testing.T) {
 		if tested < len(good)*9/10 {
 			t.Errorf("%s: only %d of %d bytes could be tested", name, tested, len(good))
 		}
-		if err := os.WriteFile(blob, good[:len(good)/2], 0o644); err != nil {
-			t.Fatal(err)
-		}
+		mustWrite(t, blob, good[:len(good)/2], 0o644)
 		wantError(t, 6*time.Second, filepath.Join(mount, name, "001"), syscall.EIO)
 		eventually(t, 20*time.Second, "a warning names the store and "+digest, func() bool { // there is one a second
 			os.ReadFile(filepath.Join(mount, name, "001"))
 			return logsCorrupt(c.log(), digest)
 		})
-		if err := os.WriteFile(blob, good, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		mustWrite(t, blob, good, 0o644)
 		wantContent(t, 5*time.Second, filepath.Join(mount, name, "000"), data)
 	}
 	if s := c.status().Stores[0].Tier.Sources[0]; s.Corrupt < 100 {
@@ -112,22 +102,18 @@ func logsCorrupt(log, digest string) bool {
 // TestCorruptMetadata: a catalog that is not what the head says is not shown.
 func TestCorruptMetadata(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, _ := smallStore(t)
 	blobs, err := filepath.Glob(filepath.Join(store.dir, "default", "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, b := range blobs {
 		if st, err := os.Stat(b); err == nil && st.Mode().IsRegular() && st.Size() < 50_000 { // no file of the tree
-			if err := os.WriteFile(b, []byte("something else"), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, b, []byte("something else"), 0o644)
 		}
 	}
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url())
 	c.main = `io_timeout = "2s"`
-	mount := c.mount("e2e|app(1)")
 	c.begin()
 	eventually(t, 20*time.Second, "the corrupt catalog is told of", func() bool {
 		os.ReadDir(mount) // which asks for it where the mount came up without
@@ -160,17 +146,13 @@ func TestOneBadChunkSparesTheOthers(t *testing.T) {
 		}
 		if i := bytes.Index(data, b); i <= size/2 && i+len(b) > size/2 {
 			at = i
-			if err := os.WriteFile(file, append(b[1:], b[0]), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, file, append(b[1:], b[0]), 0o644)
 		}
 	}
 	if at < 0 {
 		t.Fatal("no blob in the store has this part of the file")
 	}
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	c, mount := startClient(t, store.url())
 	f, err := os.OpenFile(filepath.Join(mount, "large"), os.O_RDONLY|syscall.O_DIRECT, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -192,11 +174,7 @@ func TestOneBadChunkSparesTheOthers(t *testing.T) {
 		}
 	}
 	// Before the bad chunk all is well for who reads in order, too.
-	in, err := os.Open(filepath.Join(mount, "large"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
+	in := openFile(t, filepath.Join(mount, "large"))
 	got, err := io.ReadAll(in)
 	if !errors.Is(err, syscall.EIO) || len(got) < at&^4095 || !bytes.Equal(got, data[:len(got)]) {
 		t.Errorf("read %d right bytes, then %v; want the %d before the bad chunk, then EIO", len(got), err, at)

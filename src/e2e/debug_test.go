@@ -68,9 +68,7 @@ func sent(t *testing.T, r *redistest.Server, path string) string {
 func pull(t *testing.T, r *redistest.Server, dir string) {
 	t.Helper()
 	file := filepath.Join(shortDir(t), "passwd")
-	if err := os.WriteFile(file, []byte(r.Passwd), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, file, []byte(r.Passwd), 0o600)
 	run(t, time.Minute, ays, "debug", "pull", "-redis", r.Addr, "-passwd-file", file, "-mount", "m0", dir)
 }
 
@@ -84,12 +82,21 @@ var appTree = map[string]node{
 	"bin/data":       file(300_000),
 }
 
-// appStore serves a tree that people debug, and returns where its source is.
-func appStore(t *testing.T) (*webStore, string) {
+// appStore serves a tree that people debug.
+func appStore(t *testing.T) *webStore {
 	t.Helper()
 	src := filepath.Join(shortDir(t), "src")
 	write(t, src, appTree)
-	return newStore(t, "e2e|app(1)", src), src
+	return newStore(t, "e2e|app(1)", src)
+}
+
+// debugClient is a machine on which people debug what appStore serves, where that
+// is, and the redis that their changes are sent to.
+func debugClient(t *testing.T, s *webStore, redis ...string) (c *client, mount string, r *redistest.Server) {
+	t.Helper()
+	r = redistest.Start(t, debugPasswd, redis...)
+	c = newClient(t, s.url())
+	return c, c.debugMount(r, "e2e|app(1)", confOrPython), r
 }
 
 const confOrPython = `(etc/.*\.conf|lib/.*\.py)`
@@ -97,13 +104,11 @@ const confOrPython = `(etc/.*\.conf|lib/.*\.py)`
 // TestDebugSession has the programs that people edit files with change them on
 // a running machine, and brings the result home.
 func TestDebugSession(t *testing.T) {
-	s, src := appStore(t)
-	r := redistest.Start(t, debugPasswd)
-	c := newClient(t, s.url())
-	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
+	s := appStore(t)
+	c, mnt, r := debugClient(t, s)
 	c.start()
 	home := filepath.Join(shortDir(t), "home")
-	run(t, time.Minute, "cp", "-a", src, home)
+	run(t, time.Minute, "cp", "-a", s.tree, home)
 	git := func(dir string, args ...string) string {
 		t.Helper()
 		return run(t, time.Minute, "git", append([]string{"-C", dir, "-c", "user.name=e2e", "-c", "user.email=e2e", "-c", "init.defaultBranch=m", "-c", "gc.auto=0", "-c", "maintenance.auto=false"}, args...)...)
@@ -214,10 +219,7 @@ M lib/util.py def answer():|    return 42
 	// The machine shows what it sent, again after a restart; scratch is gone.
 	c.stop()
 	c.start()
-	eventually(t, 30*time.Second, "the changes are back", func() bool {
-		b, _ := os.ReadFile(filepath.Join(mnt, "lib/sub/moved.py"))
-		return string(b) == "def answer():\n    return 42\n"
-	})
+	comesToHave(t, 30*time.Second, "the changes are back", filepath.Join(mnt, "lib/sub/moved.py"), []byte("def answer():\n    return 42\n"))
 	if out := run(t, time.Minute, "diff", "-r", "--exclude=.git", "--exclude=.aysfs", home, mnt); out != "" {
 		t.Errorf("the mount differs from home:\n%s", out)
 	}
@@ -277,10 +279,7 @@ func (l *lockedBuffer) String() string {
 // a local one.
 func TestDebugExerciser(t *testing.T) {
 	const steps, most = 100_000, 256 << 10
-	s, _ := appStore(t)
-	r := redistest.Start(t, debugPasswd)
-	c := newClient(t, s.url())
-	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
+	c, mnt, r := debugClient(t, appStore(t))
 	c.start()
 	name := filepath.Join(mnt, "etc/app.conf")
 	local, err := os.Create(filepath.Join(shortDir(t), "local"))
@@ -385,10 +384,7 @@ func TestDebugExerciser(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	all, err := os.ReadFile(local.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := mustRead(t, local.Name())
 	wantContent(t, 30*time.Second, name, all)
 	if got := sent(t, r, "etc/app.conf"); got != string(all) {
 		t.Error("redis has something else than the local file")
@@ -405,7 +401,7 @@ var exerciserNoise = noise(128<<10, 7)
 
 // TestDebugTwoMachines edits one file on two machines.
 func TestDebugTwoMachines(t *testing.T) {
-	s, _ := appStore(t)
+	s := appStore(t)
 	r := redistest.Start(t, debugPasswd)
 	a, b := newClient(t, s.url()), newClient(t, s.url())
 	mntA, mntB := a.debugMount(r, "e2e|app(1)", confOrPython), b.debugMount(r, "e2e|app(1)", confOrPython)
@@ -414,11 +410,7 @@ func TestDebugTwoMachines(t *testing.T) {
 	fileA, fileB := filepath.Join(mntA, "etc/app.conf"), filepath.Join(mntB, "etc/app.conf")
 	published := appTree["etc/app.conf"].data
 	wantContent(t, 30*time.Second, fileB, published)
-	open, err := os.Open(fileB)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer open.Close()
+	open := openFile(t, fileB)
 	mapped, err := unix.Mmap(int(open.Fd()), 0, len(published), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		t.Fatal(err)
@@ -428,21 +420,14 @@ func TestDebugTwoMachines(t *testing.T) {
 	seen := func(file, content string) {
 		t.Helper()
 		began := time.Now()
-		eventually(t, 30*time.Second, file+" has "+content, func() bool {
-			got, err := os.ReadFile(file)
-			return err == nil && string(got) == content
-		})
+		comesToHave(t, 30*time.Second, file+" has "+content, file, []byte(content))
 		t.Logf("seen after %v", time.Since(began))
 	}
 	for i := range 5 {
 		content := fmt.Sprintf("version %d\n", i)
-		if err := os.WriteFile(fileA, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		mustWrite(t, fileA, []byte(content), 0o644)
 		seen(fileB, content)
-		if err := os.WriteFile(fileB, []byte("reply to "+content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		mustWrite(t, fileB, []byte("reply to "+content), 0o644)
 		seen(fileA, "reply to "+content)
 	}
 	got := make([]byte, len(published))
@@ -475,10 +460,7 @@ func TestDebugTwoMachines(t *testing.T) {
 // has is one version or the other, never a part.
 func TestDebugKills(t *testing.T) {
 	const size = 300_000
-	s, _ := appStore(t)
-	r := redistest.Start(t, debugPasswd, redistest.AppendOnly...)
-	c := newClient(t, s.url())
-	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
+	c, mnt, r := debugClient(t, appStore(t), redistest.AppendOnly...)
 	name := filepath.Join(mnt, "etc/app.conf")
 	version := func(v int) []byte { return bytes.Repeat(fmt.Appendf(nil, "%09d\n", v), size/10) }
 	c.start()
@@ -527,10 +509,7 @@ func TestDebugKills(t *testing.T) {
 		if got != string(version(acknowledged)) && got != string(version(v)) {
 			t.Fatalf("round %d: redis has %d bytes that begin with %.10q; version %d was acknowledged, %d tried", round, len(got), got, acknowledged, v)
 		}
-		eventually(t, 30*time.Second, "the mount shows what redis has", func() bool {
-			b, err := os.ReadFile(name)
-			return err == nil && string(b) == got
-		})
+		comesToHave(t, 30*time.Second, "the mount shows what redis has", name, []byte(got))
 		if _, err := fmt.Sscanf(got, "%d\n", &acknowledged); err != nil {
 			t.Fatal(err)
 		}
@@ -544,19 +523,14 @@ func TestDebugKills(t *testing.T) {
 // TestDebugWithoutRedis reads and writes while redis is away, and while it is
 // frozen.
 func TestDebugWithoutRedis(t *testing.T) {
-	s, _ := appStore(t)
-	r := redistest.Start(t, debugPasswd, redistest.AppendOnly...)
-	c := newClient(t, s.url())
+	c, mnt, r := debugClient(t, appStore(t), redistest.AppendOnly...)
 	c.main = `io_timeout = "3s"`
-	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
 	name := filepath.Join(mnt, "etc/app.conf")
 	r.Kill()
 	c.start() // it need not be there
 	wantContent(t, 30*time.Second, name, appTree["etc/app.conf"].data)
 	lost := filepath.Join(shortDir(t), "lost")
-	if err := os.WriteFile(lost, []byte("lost"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, lost, []byte("lost"), 0o644)
 	fails := func(what string) {
 		t.Helper()
 		if out, err := try(t, time.Minute, exec.Command("cp", lost, name)); err == nil || !strings.Contains(out, "Input/output error") {
@@ -589,10 +563,7 @@ func TestDebugWithoutRedis(t *testing.T) {
 	wantContent(t, 30*time.Second, filepath.Join(mnt, "lib/app.py"), appTree["lib/app.py"].data)
 	wantContent(t, 30*time.Second, name, []byte("kept"))
 	r.Restart()
-	eventually(t, 30*time.Second, "the change of another machine can be read", func() bool {
-		b, err := os.ReadFile(util)
-		return err == nil && string(b) == foreign
-	})
+	comesToHave(t, 30*time.Second, "the change of another machine can be read", util, []byte(foreign))
 	eventually(t, 30*time.Second, "writing works once more", func() bool { return os.WriteFile(name, []byte("kept"), 0o644) == nil })
 	cmd := exec.Command("vim", "-es", "-N", "-u", "NONE", "-i", "NONE", "-c", "%s/kept/lost/", "-c", "wq", name)
 	r.Freeze()
@@ -617,10 +588,7 @@ func TestDebugWithoutRedis(t *testing.T) {
 
 // TestDebugMapped writes to a map of a file that is closed already.
 func TestDebugMapped(t *testing.T) {
-	s, _ := appStore(t)
-	r := redistest.Start(t, debugPasswd)
-	c := newClient(t, s.url())
-	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
+	c, mnt, r := debugClient(t, appStore(t))
 	c.start()
 	f, err := os.OpenFile(filepath.Join(mnt, "etc/app.conf"), os.O_RDWR, 0)
 	if err != nil {
@@ -642,10 +610,7 @@ func TestDebugMapped(t *testing.T) {
 
 // TestDebugFullDisk writes more than the machine's disk takes.
 func TestDebugFullDisk(t *testing.T) {
-	s, _ := appStore(t)
-	r := redistest.Start(t, debugPasswd)
-	c := newClient(t, s.url())
-	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
+	c, mnt, r := debugClient(t, appStore(t))
 	if err := os.Mkdir(c.cacheDir(), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -678,14 +643,9 @@ func TestDebugFullDisk(t *testing.T) {
 
 // TestDebugMD5 asks a plain client of redis for the layout that others rely on.
 func TestDebugMD5(t *testing.T) {
-	s, _ := appStore(t)
-	r := redistest.Start(t, debugPasswd)
-	c := newClient(t, s.url())
-	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
+	c, mnt, r := debugClient(t, appStore(t))
 	c.start()
-	if err := os.WriteFile(filepath.Join(mnt, "etc/app.conf"), []byte("x = 1"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, filepath.Join(mnt, "etc/app.conf"), []byte("x = 1"), 0o644)
 	sum := fmt.Sprintf("%x", md5.Sum([]byte("x = 1")))
 	if got := r.CLI("HGET", "debug:paths:m0", "etc/app.conf"); got != sum+",5" {
 		t.Errorf("debug:paths has %q, want %s,5", got, sum)
@@ -707,30 +667,18 @@ func TestDebugMD5(t *testing.T) {
 	if err := changes(t, r).Clear(ctx); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, "the tree shows again", func() bool {
-		b, err := os.ReadFile(filepath.Join(mnt, "etc/app.conf"))
-		return err == nil && bytes.Equal(b, appTree["etc/app.conf"].data)
-	})
+	comesToHave(t, 30*time.Second, "the tree shows again", filepath.Join(mnt, "etc/app.conf"), appTree["etc/app.conf"].data)
 	c.stop()
 }
 
 // TestDebugReload changes the filter of a mount, and turns debug off and on, while
 // files are open in it.
 func TestDebugReload(t *testing.T) {
-	s, _ := appStore(t)
-	r := redistest.Start(t, debugPasswd)
-	c := newClient(t, s.url())
-	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
+	c, mnt, r := debugClient(t, appStore(t))
 	c.start()
 	conf, python := filepath.Join(mnt, "etc/app.conf"), filepath.Join(mnt, "lib/app.py")
-	if err := os.WriteFile(conf, []byte("changed"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	open, err := os.Open(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer open.Close()
+	mustWrite(t, conf, []byte("changed"), 0o644)
+	open := openFile(t, conf)
 	var before, after unix.Stat_t
 	if err := unix.Stat(mnt, &before); err != nil {
 		t.Fatal(err)
@@ -741,14 +689,10 @@ func TestDebugReload(t *testing.T) {
 		c.hup()
 		eventually(t, 30*time.Second, what, done)
 	}
-	shows := func(file string, content []byte) bool {
-		b, err := os.ReadFile(file)
-		return err == nil && bytes.Equal(b, content)
-	}
 
 	text := c.config()
 	reload(strings.Replace(text, confOrPython, `lib/.*\.py`, 1), "what matches no more is the tree's", func() bool {
-		return shows(conf, appTree["etc/app.conf"].data)
+		return hasContent(conf, appTree["etc/app.conf"].data)
 	})
 	if err := os.WriteFile(conf, nil, 0o644); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("write of what matches no more: %v, want EROFS", err)
@@ -761,7 +705,7 @@ func TestDebugReload(t *testing.T) {
 	}
 
 	off := strings.Replace(text, `debug = "d"`, "", 1)
-	reload(off, "the mount without debug shows the tree", func() bool { return shows(python, appTree["lib/app.py"].data) })
+	reload(off, "the mount without debug shows the tree", func() bool { return hasContent(python, appTree["lib/app.py"].data) })
 	if err := os.WriteFile(filepath.Join(mnt, "scratch"), nil, 0o644); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("a new file without debug: %v, want EROFS", err)
 	}
@@ -770,7 +714,7 @@ func TestDebugReload(t *testing.T) {
 	}
 	open.Close()
 
-	reload(text, "what was changed shows again", func() bool { return shows(conf, []byte("changed")) && shows(python, []byte("pass\n")) })
+	reload(text, "what was changed shows again", func() bool { return hasContent(conf, []byte("changed")) && hasContent(python, []byte("pass\n")) })
 	if err := os.WriteFile(conf, []byte("once more"), 0o644); err != nil {
 		t.Error(err)
 	}

@@ -148,17 +148,12 @@ func traceAndKill(args []string) int {
 // has is the version before or that one.
 func TestDebugKilledAtEachStep(t *testing.T) {
 	const size = 100_000
-	s, _ := appStore(t)
-	r := redistest.Start(t, debugPasswd, redistest.AppendOnly...)
-	c := newClient(t, s.url())
-	mnt := c.debugMount(r, "e2e|app(1)", confOrPython)
+	c, mnt, r := debugClient(t, appStore(t), redistest.AppendOnly...)
 	name := filepath.Join(mnt, "etc/app.conf")
 	version := func(v int) string { return string(bytes.Repeat(fmt.Appendf(nil, "%09d\n", v), size/10)) }
 	c.start()
 	v := 1
-	if err := os.WriteFile(name, []byte(version(v)), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, name, []byte(version(v)), 0o644)
 	for _, victim := range []struct {
 		name  string
 		pid   func() int
@@ -203,10 +198,7 @@ func TestDebugKilledAtEachStep(t *testing.T) {
 			case acknowledged:
 				t.Fatalf("%s killed at step %d: what was acknowledged is not there", victim.name, step)
 			}
-			eventually(t, time.Minute, "the mount shows what redis has", func() bool {
-				b, err := os.ReadFile(name)
-				return err == nil && string(b) == version(v)
-			})
+			comesToHave(t, time.Minute, "the mount shows what redis has", name, []byte(version(v)))
 			eventually(t, time.Minute, "the client reaches redis", func() bool {
 				d := c.status().Mounts[0].Debug
 				return d != nil && d.Error == ""

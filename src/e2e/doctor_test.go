@@ -22,10 +22,8 @@ import (
 
 func TestDoctor(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
+	store, _ := smallStore(t)
+	c, mount := appClient(t, store.url())
 	want := func(about string, level doctor.Level, text string) {
 		t.Helper()
 		c.diagnosed(about, level, text)
@@ -194,9 +192,7 @@ func TestDoctorOfCaches(t *testing.T) {
 	if err := os.MkdirAll(mount, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(mount, "x"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, filepath.Join(mount, "x"), nil, 0o644)
 	c.diagnosed("mount "+mount, doctor.Warn, "not empty")
 	if err := os.Mkdir(c.cacheDir(), 0o700); err != nil {
 		t.Fatal(err)
@@ -220,15 +216,6 @@ func TestDoctorOfCaches(t *testing.T) {
 // publicKey is a new key's public half.
 func publicKey(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	cmd := exec.Command(ays, "keygen", "example")
-	cmd.Dir = dir
-	if out, err := try(t, 10*time.Second, cmd); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "example.pub"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSpace(string(b))
+	_, public := keyPair(t)
+	return public
 }

@@ -31,13 +31,9 @@ func TestExplain(t *testing.T) {
 	t.Parallel()
 	tree, names := smallTree(t)
 	write(t, tree, map[string]node{"empty": {mode: 0o644}, "dir/link": {mode: os.ModeSymlink, target: "x"}})
-	if err := os.WriteFile(filepath.Join(tree, "big"), content(3<<20), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, filepath.Join(tree, "big"), content(3<<20), 0o644)
 	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)", "prefetch = 0")
-	c.start()
+	c, mount := startClient(t, store.url(), "prefetch = 0")
 	file := filepath.Join(mount, names[0])
 
 	e := c.explain(file)
@@ -125,10 +121,9 @@ func TestExplainCaches(t *testing.T) {
 	g := startGridCache(t)
 	local := redistest.Start(t, "l")
 	_, port, _ := net.SplitHostPort(local.Addr)
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url(), "prefetch = 0")
 	c.stor = stor
 	c.disk = fmt.Sprintf("[[cache.local]]\nport = %s\npasswd = \"l\"\n[[cache.grid]]\nurl = %q\n", port, g.url)
-	mount := c.mount("e2e|app(1)", "prefetch = 0")
 	c.start()
 	path := filepath.Join(mount, names[0])
 	// tiers is what explain says of them: name prefix -> whether it has the file.

@@ -34,12 +34,7 @@ type grid struct {
 // newGrid starts all of it, of a tree of 100 files of 160 KB.
 func newGrid(t *testing.T, prepare func(*gridCache)) *grid {
 	t.Helper()
-	tree, nodes, contents := shortDir(t), map[string]node{}, map[string][]byte{}
-	for i := range 100 {
-		name, data := fmt.Sprintf("d%d/f%02d", i%5, i), noise(160_000, byte(i))
-		nodes[name], contents[name] = node{mode: 0o644, data: data}, data
-	}
-	write(t, tree, nodes)
+	tree, contents := noisyTree(t, 100, func(int) int { return 160_000 })
 	g := &grid{store: newStore(t, "e2e|app(1)", tree), cache: newGridCache(t)}
 	if prepare != nil {
 		prepare(g.cache)

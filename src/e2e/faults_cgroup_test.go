@@ -88,9 +88,7 @@ func (g *cgroup) inside(program string) string {
 	g.t.Helper()
 	name := filepath.Join(shortDir(g.t), "inside")
 	text := fmt.Sprintf("#!/bin/sh\necho $$ >%s/cgroup.procs && exec %s \"$@\"\n", g.dir, program)
-	if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
-		g.t.Fatal(err)
-	}
+	mustWrite(g.t, name, []byte(text), 0o755)
 	return name
 }
 

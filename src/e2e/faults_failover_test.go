@@ -18,16 +18,14 @@ import (
 // of its own. It is found at once, and the others are left alone.
 func TestFaultsFailover(t *testing.T) {
 	t.Parallel()
-	tree, v := shortDir(t), versions{}
-	netTree(t, tree, v, 1)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, v := netStore(t)
 	cache := startGridCache(t)
 	good := faultServer(t, cache.addr, 1)
 	c := newClient(t, store.url())
 	c.main = fmt.Sprintf("io_timeout = %q\nrefresh = \"1s\"", netTimeout)
 	c.disk = `max_size = "0"`
 	bad := map[faults.Kind]*faults.Server{}
-	add := func(s *faults.Server) { c.disk += fmt.Sprintf("\n[[cache.grid]]\nurl = \"http://%s\"\n", s.Addr()) }
+	add := func(s *faults.Server) { c.disk += gridTable("http://" + s.Addr()) }
 	for _, kind := range []faults.Kind{faults.Silent, faults.Status400, faults.Status503, faults.LowSpeed, faults.Reset, faults.Noise, faults.Status404} {
 		bad[kind] = faultServer(t, cache.addr, 1)
 		bad[kind].Set(1, kind)
@@ -58,8 +56,8 @@ func TestFaultsFailover(t *testing.T) {
 	}
 	// Nobody reads, and a new tree is seen all the same.
 	began = time.Now()
-	netTree(t, tree, v, 2)
-	publish(t, store.dir, "e2e|app(1)", tree)
+	netTree(t, store.tree, v, 2)
+	publish(t, store.dir, "e2e|app(1)", store.tree)
 	eventually(t, 30*time.Second, "an idle client sees the new tree", func() bool { return c.status().Mounts[0].Serial == 2 })
 	t.Logf("promise: 7 bad caches before a good one: %v, first walk %.1f s; they were asked %v times, the good one %d; a new tree seen after %.1f s",
 		w.calls, first.Seconds(), counts, good.Requests(), time.Since(began).Seconds())
@@ -70,14 +68,11 @@ func TestFaultsFailover(t *testing.T) {
 // over. The store is not to be stormed.
 func TestFaultsStorm(t *testing.T) {
 	t.Parallel()
-	tree, v := shortDir(t), versions{}
-	netTree(t, tree, v, 1)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, v := netStore(t)
 	front := faultServer(t, store.addr, 1)
-	c := newClient(t, "http://"+front.Addr())
+	c, mount := appClient(t, "http://"+front.Addr(), "prefetch = 0")
 	c.main = fmt.Sprintf("io_timeout = %q", netTimeout)
 	c.disk = `max_size = "0"`
-	mount := c.mount("e2e|app(1)", "prefetch = 0")
 	c.start()
 	w := newWalker(t, netTimeout, v)
 	const window = 3 * time.Second
@@ -121,9 +116,7 @@ func TestFaultsStorm(t *testing.T) {
 // TestFaultsTLS has handshakes fail at random.
 func TestFaultsTLS(t *testing.T) {
 	t.Parallel()
-	tree, v := shortDir(t), versions{}
-	netTree(t, tree, v, 1)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, v := netStore(t)
 	var certs [2]tls.Certificate
 	dir := shortDir(t)
 	for i := range certs {
@@ -140,11 +133,10 @@ func TestFaultsTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(front.Close)
-	c := newClient(t, "https://"+front.Addr())
+	c, mount := appClient(t, "https://"+front.Addr(), "prefetch = 0")
 	c.main = fmt.Sprintf("io_timeout = %q", netTimeout)
 	c.disk = `max_size = "0"`
 	c.stor = fmt.Sprintf("ca = %q", filepath.Join(dir, "cert0"))
-	mount := c.mount("e2e|app(1)", "prefetch = 0")
 	c.start()
 	w := newWalker(t, netTimeout, v)
 	// Connections end, so that there are handshakes.

@@ -83,13 +83,8 @@ func complaints(log string) int {
 func TestFaultsFullDisk(t *testing.T) {
 	t.Parallel()
 	chances(t)
-	tree, contents := shortDir(t), map[string][]byte{}
-	nodes := map[string]node{"etc/app.conf": {mode: 0o644, data: []byte("port = 1\n")}}
-	for i := range 120 {
-		name, data := fmt.Sprintf("d%d/f%d", i%5, i), noise(100_000+1000*i, byte(i))
-		nodes[name], contents[name] = node{mode: 0o644, data: data}, data
-	}
-	write(t, tree, nodes)
+	tree, contents := noisyTree(t, 120, func(i int) int { return 100_000 + 1000*i })
+	write(t, tree, map[string]node{"etc/app.conf": {mode: 0o644, data: []byte("port = 1\n")}})
 	store := newStore(t, "e2e|app(1)", tree)
 	redis := redistest.Start(t, debugPasswd)
 
@@ -151,10 +146,7 @@ func TestFaultsFullDisk(t *testing.T) {
 
 		// What can't be written is not there.
 		conf := filepath.Join(mount, "etc/app.conf")
-		was, err := os.ReadFile(conf)
-		if err != nil {
-			t.Fatal(err)
-		}
+		was := mustRead(t, conf)
 		// Not even with all that the client's cache has.
 		if err := os.WriteFile(filepath.Join(mount, "etc/new.conf"), noise(40<<20, 1), 0o644); !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("write what there is no room for: %v, want ENOSPC", err)

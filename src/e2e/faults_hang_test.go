@@ -143,9 +143,7 @@ func (s *stuck) all() {
 	if s.reads == goOn {
 		file := s.names[50]
 		want := filepath.Join(shortDir(s.t), "want")
-		if err := os.WriteFile(want, s.content(file)[0], 0o644); err != nil {
-			s.t.Fatal(err)
-		}
+		mustWrite(s.t, want, s.content(file)[0], 0o644)
 		if out, err := try(s.t, 30*time.Second, child(s.t, "read under signals", filepath.Join(s.mount, file), want)); err != nil {
 			s.t.Errorf("under signals: %v: %s", err, out)
 		}
@@ -171,7 +169,7 @@ func TestFaultsHangs(t *testing.T) {
 	grid := func(s *stuck, kind faults.Kind) *faults.Server {
 		cache := startGridCache(s.t)
 		front := faultServer(s.t, cache.addr, 2)
-		s.disk += fmt.Sprintf("\n[[cache.grid]]\nurl = \"http://%s\"\n", front.Addr())
+		s.disk += gridTable("http://" + front.Addr())
 		return front
 	}
 	tmpfs := func(s *stuck, size string) {
@@ -276,9 +274,8 @@ func TestFaultsManyWait(t *testing.T) {
 	write(t, tree, nodes)
 	store := newStore(t, "e2e|app(1)", tree)
 	front := faultServer(t, store.addr, 1)
-	c := newClient(t, "http://"+front.Addr())
+	c, mount := appClient(t, "http://"+front.Addr(), "prefetch = 0")
 	c.main = fmt.Sprintf("io_timeout = %q", netTimeout)
-	mount := c.mount("e2e|app(1)", "prefetch = 0")
 	c.start()
 	run(t, 20*time.Second, "ls", "-l", mount)
 	calls := newCalls(t, netTimeout)
@@ -327,19 +324,15 @@ func TestFaultsNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(resolver.Close)
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	_, port, _ := strings.Cut(store.addr, ":")
-	c := newClient(t, "http://store.example.:"+port)
+	c, at := appClient(t, "http://store.example.:"+port, "prefetch = 0")
 	c.main = fmt.Sprintf("io_timeout = %q", netTimeout)
-	at := c.mount("e2e|app(1)", "prefetch = 0")
 	// It has files of its own, where it is said who resolves names.
 	c.namespace = link.NewThread()
 	t.Cleanup(c.namespace.End)
 	conf := filepath.Join(c.dir, "resolv.conf")
-	if err := os.WriteFile(conf, []byte("nameserver "+addr+"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, conf, []byte("nameserver "+addr+"\n"), 0o644)
 	if err := c.namespace.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return err

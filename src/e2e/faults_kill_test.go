@@ -3,6 +3,9 @@
 package e2e
 
 import (
+	"maps"
+	"slices"
+
 	"bytes"
 	"crypto/sha256"
 	"errors"
@@ -123,9 +126,7 @@ func TestFaultsKillPublisher(t *testing.T) {
 			n++
 			write(t, tree, map[string]node{fmt.Sprint("noise", n%5): {mode: 0o644, data: noise(300_000, byte(n))}})
 			for name, data := range version(n) {
-				if err := os.WriteFile(filepath.Join(tree, name), data, 0o644); err != nil {
-					t.Fatal(err)
-				}
+				mustWrite(t, filepath.Join(tree, name), data, 0o644)
 			}
 			newest(k.run("publish", "-store", dir, "-id", "e2e|app(1)", tree))
 		case 1:
@@ -188,20 +189,22 @@ func TestFaultsKillPublisher(t *testing.T) {
 	t.Logf("promise: %d of %d killed in time (%v): each store whole after each, nothing left behind", k.kills(), k.all, k.cut)
 }
 
+// otherStore serves, as e2e|other(1), a tree of 120 files of a size and a little more,
+// which have the digests.
+func otherStore(t *testing.T, size int) (store *webStore, digests []string) {
+	t.Helper()
+	tree, contents := noisyTree(t, 120, func(i int) int { return size + i })
+	for _, name := range slices.Sorted(maps.Keys(contents)) {
+		digests = append(digests, fmt.Sprintf("%x", sha256.Sum256(contents[name])))
+	}
+	return newStore(t, "e2e|other(1)", tree), digests
+}
+
 // TestFaultsKillCache kills a cache server while it takes what is published, fetches
 // and evicts.
 func TestFaultsKillCache(t *testing.T) {
 	r := chances(t)
-	other := shortDir(t)
-	nodes := map[string]node{}
-	var digests []string
-	for i := range 120 {
-		data := noise(200_000+i, byte(i))
-		nodes[fmt.Sprintf("d%d/f%d", i%5, i)] = node{mode: 0o644, data: data}
-		digests = append(digests, fmt.Sprintf("%x", sha256.Sum256(data)))
-	}
-	write(t, other, nodes)
-	store := newStore(t, "e2e|other(1)", other)
+	store, digests := otherStore(t, 200_000)
 	g := newGridCache(t)
 	g.ledis = "max_size = \"16MiB\"\nmin_free = \"0\"\n"
 	flags := writer(t, g)
@@ -262,9 +265,7 @@ func TestFaultsKillCache(t *testing.T) {
 		}
 		n++
 		for name, data := range version(n) {
-			if err := os.WriteFile(filepath.Join(tree, name), data, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, filepath.Join(tree, name), data, 0o644)
 		}
 		cmd := exec.Command(ays, append(append([]string{"publish", "-store", g.url, "-id", "e2e|app(1)"}, flags...), tree)...)
 		p := startProcess(t, cmd)

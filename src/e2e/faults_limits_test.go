@@ -33,23 +33,14 @@ func limited(t *testing.T, program string, files int) string {
 	t.Helper()
 	name := filepath.Join(shortDir(t), "limited")
 	text := fmt.Sprintf("#!/bin/sh\nulimit -n %d && exec %s \"$@\"\n", files, program)
-	if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, name, []byte(text), 0o755)
 	return name
 }
 
 // limitTree is a tree of 8 MB.
 func limitTree(t *testing.T) (string, map[string][]byte) {
 	t.Helper()
-	tree, contents := shortDir(t), map[string][]byte{}
-	nodes := map[string]node{}
-	for i := range 60 {
-		name, data := fmt.Sprintf("d%d/f%d", i%5, i), noise(100_000+1000*i, byte(i))
-		nodes[name], contents[name] = node{mode: 0o644, data: data}, data
-	}
-	write(t, tree, nodes)
-	return tree, contents
+	return noisyTree(t, 60, func(i int) int { return 100_000 + 1000*i })
 }
 
 // TestFaultsDescriptors starts programs with few descriptors, and takes them from
@@ -63,10 +54,9 @@ func TestFaultsDescriptors(t *testing.T) {
 	// With too few at the start it is told, or works all the same.
 	var works, tells []int
 	for _, n := range []int{8, 12, 16, 20, 32} {
-		c := newClient(t, store.url())
+		c, mount := appClient(t, store.url(), `wait = "3s"`)
 		c.program = limited(t, aysfs, n)
 		c.main = `io_timeout = "5s"`
-		mount := c.mount("e2e|app(1)", `wait = "3s"`)
 		p := c.begin()
 		up := false
 		for end := time.Now().Add(6 * time.Second); time.Now().Before(end) && !up && !p.endsWithin(50*time.Millisecond); {
@@ -104,10 +94,9 @@ func TestFaultsDescriptors(t *testing.T) {
 	}
 
 	// They are taken from a client that runs.
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url(), "prefetch = 0")
 	c.main = `io_timeout = "5s"`
 	c.disk = "max_size = \"0\""
-	mount := c.mount("e2e|app(1)", "prefetch = 0")
 	c.start()
 	check := newChecker(t, contents, 15*time.Second)
 	check.whole(mount)

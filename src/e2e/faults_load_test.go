@@ -151,10 +151,9 @@ func TestFaultsLoad(t *testing.T) {
 	)
 	tree := loadTree(t)
 	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url())
 	c.main = "refresh = \"1s\"\nio_timeout = \"30s\""
 	c.disk = fmt.Sprintf("max_size = \"%dMiB\"", most>>20)
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	sameTree(t, tree, mount)
 

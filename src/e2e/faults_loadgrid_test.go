@@ -280,13 +280,7 @@ func TestFaultsLoadQuota(t *testing.T) {
 	r := chances(t)
 	long := time.Duration(*faultsRounds) * 12 * time.Second
 	const disk, ledis = 16 << 20, 24 << 20
-	tree, contents := shortDir(t), map[string][]byte{}
-	nodes := map[string]node{}
-	for i := range 300 {
-		name, data := fmt.Sprintf("d%d/f%d", i%8, i), noise(60_000+r.IntN(200_000), byte(i))
-		nodes[name], contents[name] = node{mode: 0o644, data: data}, data
-	}
-	write(t, tree, nodes)
+	tree, contents := noisyTree(t, 300, func(int) int { return 60_000 + r.IntN(200_000) })
 	store := newStore(t, "e2e|app(1)", tree)
 	cache := newGridCache(t)
 	cache.ledis = fmt.Sprintf("max_size = \"%dMiB\"", ledis>>20)
@@ -356,13 +350,7 @@ func TestFaultsLoadConnections(t *testing.T) {
 	t.Parallel()
 	r := chances(t)
 	const most, strangers = 400, 1500
-	tree, contents := shortDir(t), map[string][]byte{}
-	nodes := map[string]node{}
-	for i := range 60 {
-		name, data := fmt.Sprintf("d%d/f%d", i%5, i), noise(100_000+1000*i, byte(i))
-		nodes[name], contents[name] = node{mode: 0o644, data: data}, data
-	}
-	write(t, tree, nodes)
+	tree, contents := limitTree(t)
 	store := newStore(t, "e2e|app(1)", tree)
 	cache := newGridCache(t)
 	cache.http = fmt.Sprintf("max_connections = %d\nheader_timeout = \"3s\"\nidle_timeout = \"4s\"\nstall_timeout = \"3s\"", most)
@@ -486,13 +474,7 @@ func TestFaultsLoadPaused(t *testing.T) {
 	for _, caches := range []int{1, 2} {
 		t.Run(fmt.Sprintf("%d caches", caches), func(t *testing.T) {
 			t.Parallel()
-			tree, contents := shortDir(t), map[string][]byte{}
-			nodes := map[string]node{}
-			for i := range 60 {
-				name, data := fmt.Sprintf("d%d/f%d", i%5, i), noise(100_000+1000*i, byte(i))
-				nodes[name], contents[name] = node{mode: 0o644, data: data}, data
-			}
-			write(t, tree, nodes)
+			tree, contents := limitTree(t)
 			store := newStore(t, "e2e|app(1)", tree)
 			var all []*gridCache
 			for range caches {

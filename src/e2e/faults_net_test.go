@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +50,14 @@ func netTree(t *testing.T, dir string, v versions, version byte) {
 	write(t, dir, nodes)
 }
 
+// netStore serves the first version of a netTree as e2e|app(1).
+func netStore(t *testing.T) (*webStore, versions) {
+	t.Helper()
+	tree, v := shortDir(t), versions{}
+	netTree(t, tree, v, 1)
+	return newStore(t, "e2e|app(1)", tree), v
+}
+
 // netBed is a store, a cache and a local cache, each behind something that goes
 // wrong, and clients that use more and more of these.
 type netBed struct {
@@ -74,27 +80,23 @@ func newNetBed(t *testing.T, seed uint64) *netBed {
 	v := versions{}
 	netTree(t, b.tree, v, 1)
 	b.walker = newWalker(t, netTimeout, v)
-	keyFile := filepath.Join(shortDir(t), "key")
-	run(t, 10*time.Second, ays, "keygen", keyFile)
-	public, err := os.ReadFile(keyFile + ".pub")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.key = keyFile + ".key"
-	stor := fmt.Sprintf("key = %q", strings.TrimSpace(string(public)))
+	key, public := keyPair(t)
+	b.key = key
+	stor := fmt.Sprintf("key = %q", public)
 	b.store = newStore(t, "e2e|app(1)", b.tree, "-key", b.key)
 	b.toStore = faultServer(t, b.store.addr, seed)
 	b.cache = newGridCache(t)
 	b.cache.start()
 	b.toCache = faultServer(t, b.cache.addr, seed+1)
 	local := startLocalCache(t)
+	var err error
 	if b.toLocal, err = faults.NewRelay("127.0.0.1:"+local.port, seed+2); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.toLocal.Close)
 	_, localPort, _ := net.SplitHostPort(b.toLocal.Addr())
-	dead := fmt.Sprintf("\n[[cache.grid]]\nurl = \"http://%s\"\n", freeAddr(t))
-	grid := fmt.Sprintf("\n[[cache.grid]]\nurl = \"http://%s\"\n", b.toCache.Addr())
+	dead := gridTable("http://" + freeAddr(t))
+	grid := gridTable("http://" + b.toCache.Addr())
 	for _, disk := range []string{
 		`max_size = "0"`,
 		`max_size = "0"` + dead + grid,

@@ -284,9 +284,7 @@ func (g *gridCache) on(d *powerDisk) {
 func writer(t *testing.T, g *gridCache) []string {
 	t.Helper()
 	secret := filepath.Join(shortDir(t), "secret")
-	if err := os.WriteFile(secret, []byte("w\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, secret, []byte("w\n"), 0o600)
 	g.ledis += "\n[[http.user]]\nlogin = \"writer\"\npasswd = \"w\"\nwrite = true\n"
 	return []string{"-login", "writer", "-secret-file", secret}
 }
@@ -302,16 +300,7 @@ func TestFaultsPowerCutCache(t *testing.T) {
 		for _, options := range ext4Options[:2] {
 			d := newPowerDisk(t, r, image, options)
 			// What it fetches.
-			other := shortDir(t)
-			nodes := map[string]node{}
-			var digests []string
-			for i := range 120 {
-				data := noise(60_000+i, byte(i))
-				nodes[fmt.Sprintf("d%d/f%d", i%5, i)] = node{mode: 0o644, data: data}
-				digests = append(digests, fmt.Sprintf("%x", sha256.Sum256(data)))
-			}
-			write(t, other, nodes)
-			store := newStore(t, "e2e|other(1)", other)
+			store, digests := otherStore(t, 60_000)
 
 			g := newGridCache(t)
 			g.ledis = "max_size = \"16MiB\"\nmin_free = \"0\"\n"
@@ -330,7 +319,7 @@ func TestFaultsPowerCutCache(t *testing.T) {
 			d.promised.Store(heads.add(t, published))
 			d.collect(cuts, func() {
 				var reader sync.WaitGroup
-				reader.Go(func() { sameTree(t, other, mount) })
+				reader.Go(func() { sameTree(t, store.tree, mount) })
 				for n := 2; n <= versions; n++ {
 					publishVersion(t, g.url, tree, n, flags...)
 					d.promised.Store(heads.add(t, published))

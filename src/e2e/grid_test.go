@@ -20,7 +20,7 @@ func behind(t *testing.T, store *webStore, caches ...*gridCache) (*client, strin
 	c := newClient(t, store.url())
 	c.main = `io_timeout = "2m"` // no cache is given up because the machine is busy
 	for _, g := range caches {
-		c.disk += fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", g.url)
+		c.disk += g.config()
 	}
 	return c, c.mount("e2e|app(1)")
 }
@@ -116,10 +116,9 @@ func TestGridCacheOfALyingStore(t *testing.T) {
 	write(t, tree, map[string]node{"a": {mode: 0o644, data: data}, "b": {mode: 0o644, data: data}})
 	store := newStore(t, "e2e|app(1)", tree)
 	cache := startGridCache(t)
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url())
 	c.main = `io_timeout = "8s"`
-	c.disk += fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", cache.url)
-	mount := c.mount("e2e|app(1)")
+	c.disk += cache.config()
 	c.start()
 	run(t, 30*time.Second, "ls", "-lR", mount)
 	blob := fmt.Sprintf("/default/%x", sha256.Sum256(data))

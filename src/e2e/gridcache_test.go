@@ -10,48 +10,33 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/aysfs/aysfs/src/bench/link"
 )
 
 // gridCache is a machine with a cache server: its config and data, and ays_cache
 // when it runs.
 type gridCache struct {
-	t   *testing.T
-	dir string
+	daemon
 	// More lines for the tables of the config.
 	ledis, stor, http string
-	program           string
 	addr              string
 	url               string
-	namespace         *link.Thread // where it runs; nil: here
-	proc              *process     // the last one
 }
 
 // newGridCache is a cache server that does not run yet.
 func newGridCache(t *testing.T) *gridCache {
 	t.Helper()
-	g := &gridCache{t: t, dir: shortDir(t), program: aysCache}
+	g := &gridCache{daemon: daemon{t: t, dir: shortDir(t), program: aysCache}}
 	g.at(freeAddr(t))
-	t.Cleanup(func() {
-		if g.proc != nil {
-			g.kill()
-		}
-		if t.Failed() {
-			t.Logf("log of %s:\n%s", g.url, lastLines(g.log(), 40))
-		}
-	})
+	t.Cleanup(g.end)
 	return g
 }
 
@@ -82,10 +67,11 @@ func (g *gridCache) at(addr string) { g.addr, g.url = addr, "http://"+addr }
 func (g *gridCache) data() string    { return filepath.Join(g.dir, "data") }
 func (g *gridCache) control() string { return filepath.Join(g.dir, "control") }
 
-func (g *gridCache) log() string {
-	b, _ := os.ReadFile(filepath.Join(g.dir, "log"))
-	return string(b)
-}
+// config is what clients' configs say of it.
+func (g *gridCache) config() string { return gridTable(g.url) }
+
+// gridTable is what clients' configs say of a cache. It may be added to c.disk.
+func gridTable(url string) string { return fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", url) }
 
 // begin starts ays_cache and does not wait for anything.
 func (g *gridCache) begin(env ...string) *process {
@@ -97,45 +83,19 @@ func (g *gridCache) begin(env ...string) *process {
 	config := fmt.Sprintf("[main]\ndata = %q\ncontrol = %q\n[http]\nlisten = %q\n%s\n[stor]\n%s\n[[ledis]]\n%s\n",
 		g.data(), g.control(), g.addr, g.http, g.stor, g.ledis)
 	file := filepath.Join(g.dir, "ays_cache.toml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		g.t.Fatal(err)
-	}
-	logFile, err := os.OpenFile(filepath.Join(g.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	defer logFile.Close()
-	cmd := exec.Command(g.program, "-config", file)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = logFile, logFile
-	g.proc = startIn(g.t, g.namespace, cmd)
-	return g.proc
+	mustWrite(g.t, file, []byte(config), 0o600)
+	return g.launch(env, "-config", file)
 }
 
 func (g *gridCache) start() {
 	g.t.Helper()
-	untilReady(g.t, g.dir, func(env string) *process { return g.begin(env) })
-}
-
-// kill ends ays_cache without any warning.
-func (g *gridCache) kill() {
-	g.t.Helper()
-	g.proc.Process.Kill()
-	if !g.proc.endsWithin(10 * time.Second) {
-		g.t.Fatal("ays_cache outlives a SIGKILL")
-	}
+	g.untilReady(func(env string) *process { return g.begin(env) })
 }
 
 // stop ends ays_cache as a service manager does.
 func (g *gridCache) stop() {
 	g.t.Helper()
-	g.proc.Process.Signal(syscall.SIGTERM)
-	if !g.proc.endsWithin(30 * time.Second) {
-		g.t.Fatal("ays_cache still runs 30 s after SIGTERM")
-	}
-	if g.proc.err != nil {
-		g.t.Errorf("ays_cache ended with %v", g.proc.err)
-	}
+	g.endsWell(30 * time.Second)
 }
 
 // get asks by the control socket, as the machine's root.
@@ -202,10 +162,7 @@ func holds(t *testing.T, p *process) (h held) {
 			h.unlinked++
 		}
 	}
-	maps, err := os.ReadFile(proc + "maps")
-	if err != nil {
-		t.Fatal(err)
-	}
+	maps := mustRead(t, proc+"maps")
 	h.unlinked += bytes.Count(maps, []byte(" (deleted)\n"))
 	return h
 }

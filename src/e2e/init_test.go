@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -17,9 +16,7 @@ func TestInitScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree := t.TempDir()
-	if err := os.WriteFile(filepath.Join(tree, "file"), []byte("hello\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, filepath.Join(tree, "file"), []byte("hello\n"), 0o644)
 	s := newStore(t, "d|t(1)", tree)
 	for _, shell := range []string{"dash", "busybox sh"} {
 		t.Run(shell, func(t *testing.T) {

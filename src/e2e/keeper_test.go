@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -46,30 +45,41 @@ func keptClient(t *testing.T, url string) *client {
 	return c
 }
 
+// startKept is a keptClient with one mount, of e2e|app(1), that runs. More
+// lines of the mount's table may follow.
+func startKept(t *testing.T, url string, lines ...string) (c *client, mount string) {
+	t.Helper()
+	c = keptClient(t, url)
+	mount = c.mount("e2e|app(1)", lines...)
+	c.start()
+	return c, mount
+}
+
 // install puts another program in the place of the client's, as packages do.
 func (c *client) install(program string) {
 	c.t.Helper()
-	b, err := os.ReadFile(program)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.installBytes(b)
+	c.installBytes(mustRead(c.t, program))
 }
 
 func (c *client) installBytes(b []byte) {
 	c.t.Helper()
-	if err := os.WriteFile(c.program+".new", b, 0o755); err != nil {
-		c.t.Fatal(err)
-	}
-	if err := os.Rename(c.program+".new", c.program); err != nil {
-		c.t.Fatal(err)
-	}
+	replace(c.t, c.program, b, 0o755)
 }
 
 // says runs the client's program with a command.
 func (c *client) says(word string) (string, error) {
 	c.t.Helper()
 	return try(c.t, time.Minute, exec.Command(aysfs, "-config", filepath.Join(c.dir, "aysfs.toml"), word))
+}
+
+// does is says for what must go well.
+func (c *client) does(word string) string {
+	c.t.Helper()
+	out, err := c.says(word)
+	if err != nil {
+		c.t.Fatalf("%s: %v: %s", word, err, out)
+	}
+	return out
 }
 
 // soon is status once a worker that has just begun can be asked.
@@ -167,9 +177,7 @@ func sameFile(a, b string) bool {
 func TestKillsAndUpgrades(t *testing.T) {
 	t.Parallel()
 	tree := keptTree(t)
-	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	c, mount := startKept(t, newStore(t, "e2e|app(1)", tree).url())
 	id := mountID(t, mount)
 	ws := startWork(t, mount, tree)
 	c.kills(12, mount, ws)
@@ -182,9 +190,7 @@ func TestKillsAndUpgrades(t *testing.T) {
 	if s := c.soon(); s.Keeper.Restarts != 15 || s.Keeper.Upgrades != 5 {
 		t.Errorf("status tells of %+v", s.Keeper)
 	}
-	if out := run(t, time.Minute, ays, "status", "-socket", c.socket()); !strings.Contains(out, "restarted 15 times after it died, upgraded 5 times") {
-		t.Errorf("ays status:\n%s", out)
-	}
+	c.wantStatus(0, "restarted 15 times after it died, upgraded 5 times")
 	sameTree(t, tree, mount)
 	c.stop()
 }
@@ -192,10 +198,7 @@ func TestKillsAndUpgrades(t *testing.T) {
 // mountID is what tells a mount from one that came later to the same place.
 func mountID(t *testing.T, mount string) string {
 	t.Helper()
-	table, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
+	table := mustRead(t, "/proc/self/mountinfo")
 	for line := range strings.Lines(string(table)) {
 		if f := strings.Fields(line); f[4] == mount {
 			return f[0] + " " + f[2]
@@ -205,22 +208,12 @@ func mountID(t *testing.T, mount string) string {
 	return ""
 }
 
-// fetchStatus is status where nobody may answer just now.
-func fetchStatus(c *client) (*control.Status, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	return control.Fetch(ctx, c.socket())
-}
-
 // TestReadsGoOn kills what serves while reads wait for the store: they end well, as
 // soon as it answers.
 func TestReadsGoOn(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := keptClient(t, store.url())
-	mount := c.mount("e2e|app(1)", "prefetch = 1")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startKept(t, store.url(), "prefetch = 1")
 	c.settled()
 	store.setFault(stall)
 	type answer struct {
@@ -241,18 +234,12 @@ func TestReadsGoOn(t *testing.T) {
 		s, err := fetchStatus(c)
 		return err == nil && s.Keeper.Restarts == 1 && len(s.Stores[0].Tier.Fetching) > 0
 	})
-	out, err := c.says("upgrade")
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	c.does("upgrade")
 	store.setFault(nil)
 	for range 5 {
 		select {
 		case a := <-answers:
-			want, err := os.ReadFile(filepath.Join(tree, a.name))
-			if err != nil {
-				t.Fatal(err)
-			}
+			want := mustRead(t, filepath.Join(store.tree, a.name))
 			if a.err != nil || string(a.data) != string(want) {
 				t.Errorf("%s: %d bytes, %v", a.name, len(a.data), a.err)
 			}
@@ -273,11 +260,7 @@ func TestKilledInMoves(t *testing.T) {
 	mount := c.mount("e2e|app(1)")
 	c.start()
 	c.shows(mount, 1, 1)
-	held, err := os.Open(filepath.Join(mount, "d0/f0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer held.Close()
+	held := openFile(t, filepath.Join(mount, "d0/f0"))
 	r := rand.New(rand.NewPCG(7, 8))
 	for n := 2; n <= 9; n++ {
 		publishVersion(t, dir, tree, n)
@@ -304,8 +287,7 @@ func TestKilledInMoves(t *testing.T) {
 // TestKilledWithoutATree kills what serves while it has found no tree yet.
 func TestKilledWithoutATree(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	store.down()
 	c := keptClient(t, store.url())
 	c.main = `io_timeout = "2s"`
@@ -318,10 +300,7 @@ func TestKilledWithoutATree(t *testing.T) {
 		wantError(t, 5*time.Second, filepath.Join(mount, names[0]), syscall.EIO)
 	}
 	store.up()
-	eventually(t, 40*time.Second, "a tree is there once the store is", func() bool {
-		b, err := os.ReadFile(filepath.Join(mount, names[0]))
-		return err == nil && string(b) == string(content(100_000))
-	})
+	comesToHave(t, 40*time.Second, "a tree is there once the store is", filepath.Join(mount, names[0]), content(100_000))
 	c.killWorker()
 	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
 	if now := mountID(t, mount); now != id {
@@ -335,8 +314,7 @@ const standIn = "#!/usr/bin/env python3\nimport socket, time\ns = socket.socket(
 
 // TestBadUpgrades tries programs that are of no use. The old one goes on.
 func TestBadUpgrades(t *testing.T) {
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	for name, p := range map[string]struct{ program, want string }{
 		"fails its config":     {"#!/bin/sh\necho the config is bad\nexit 2\n", "exit status 2"},
 		"can't run":            {"not a program at all", "exec format error"},
@@ -347,18 +325,9 @@ func TestBadUpgrades(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := keptClient(t, store.url())
-			mount := c.mount("e2e|app(1)")
-			c.start()
-			good, err := os.ReadFile(c.program)
-			if err != nil {
-				t.Fatal(err)
-			}
-			held, err := os.Open(filepath.Join(mount, names[0]))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer held.Close()
+			c, mount := startKept(t, store.url())
+			good := mustRead(t, c.program)
+			held := openFile(t, filepath.Join(mount, names[0]))
 			c.installBytes([]byte(p.program))
 			out, err := c.says("upgrade")
 			if exitCode(err) != 1 || !strings.Contains(out, p.want) || !strings.Contains(out, "the old version goes on") {
@@ -390,15 +359,11 @@ func TestBadUpgrades(t *testing.T) {
 // TestNewVersionThatDies takes a new version back that dies soon after it took over.
 func TestNewVersionThatDies(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startKept(t, store.url())
 	id := mountID(t, mount)
 	c.installBytes([]byte(standIn + "s.send(b'{\"op\":\"serving\"}')\ntime.sleep(1.5)\nexit(1)\n"))
-	if out, err := c.says("upgrade"); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	c.does("upgrade")
 	answers(t, mount)
 	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
 	if s := c.soon(); s.Version != "e2e" || s.Keeper.Restarts != 1 || mountID(t, mount) != id {
@@ -413,10 +378,8 @@ func TestNewVersionThatDies(t *testing.T) {
 // TestHungWorker stops what serves without ending it.
 func TestHungWorker(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startKept(t, store.url())
 	id := mountID(t, mount)
 	pid := c.status().PID
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -438,13 +401,9 @@ func TestHungWorker(t *testing.T) {
 // changed, and do no more than reload where it has not.
 func TestReloadUpgrades(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
-	c.mount("e2e|app(1)")
-	c.start()
-	if out, err := c.says("reload"); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	store, _ := smallStore(t)
+	c, _ := startKept(t, store.url())
+	c.does("reload")
 	eventually(t, 10*time.Second, "the config is read again", func() bool { return strings.Contains(c.log(), "nothing differs") })
 	before := c.status().PID
 	c.install(aysfs)
@@ -465,8 +424,8 @@ func TestReloadUpgrades(t *testing.T) {
 // TestKeptMountsFollowTheConfig changes the config while nothing serves.
 func TestKeptMountsFollowTheConfig(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
+	store, names := smallStore(t)
+	c := keptClient(t, store.url())
 	stays := c.mount("e2e|app(1)")
 	inner := filepath.Join(stays, "in/ner")
 	c.mountAt(inner, "e2e|app(1)")
@@ -499,8 +458,7 @@ func TestKeptMountsFollowTheConfig(t *testing.T) {
 // the trees that come after it.
 func TestPrefetchGoesOn(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, _ := smallStore(t)
 	c := keptClient(t, store.url())
 	c.main = "refresh = \"1s\""
 	mount := c.mount("e2e|app(1)", "prefetch = 2")
@@ -518,8 +476,8 @@ func TestPrefetchGoesOn(t *testing.T) {
 		}
 	}
 	eventually(t, time.Minute, "the whole tree is here", whole(1))
-	write(t, tree, map[string]node{"new": {mode: 0o644, data: noise(100_000, 9)}})
-	publish(t, store.dir, "e2e|app(1)", tree)
+	write(t, store.tree, map[string]node{"new": {mode: 0o644, data: noise(100_000, 9)}})
+	publish(t, store.dir, "e2e|app(1)", store.tree)
 	eventually(t, time.Minute, "the whole of the next tree is here", whole(2))
 	c.stop()
 }
@@ -528,15 +486,9 @@ func TestPrefetchGoesOn(t *testing.T) {
 // and then kills and replaces what serves.
 func TestDetachedMountsGoOn(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
-	f, err := os.Open(filepath.Join(mount, names[3]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	store, names := smallStore(t)
+	c, mount := startKept(t, store.url())
+	f := openFile(t, filepath.Join(mount, names[3]))
 	wantHeld := func() {
 		t.Helper()
 		var b []byte
@@ -555,9 +507,7 @@ func TestDetachedMountsGoOn(t *testing.T) {
 		eventually(t, 20*time.Second, "the mount is taken away", func() bool { return strings.Join(mountsUnder(c.dir), " ") == other })
 		c.killWorker()
 		wantHeld()
-		if out, err := c.says("upgrade"); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+		c.does("upgrade")
 		wantHeld()
 		// And another one at the same path is another mount.
 		c.mounts.Reset()
@@ -586,16 +536,12 @@ func TestDetachedMountsGoOn(t *testing.T) {
 // end, and once it is mended all is there again.
 func TestWorkerThatCantLive(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	c := keptClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startKept(t, store.url())
 	config := filepath.Join(c.dir, "aysfs.toml")
 	s := c.status()
 	syscall.Kill(s.PID, syscall.SIGSTOP)
-	if err := os.WriteFile(config, []byte("[main"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, config, []byte("[main"), 0o644)
 	syscall.Kill(s.PID, syscall.SIGKILL)
 	began := time.Now()
 	var err error
@@ -610,10 +556,7 @@ func TestWorkerThatCantLive(t *testing.T) {
 	if out, err := c.says("upgrade"); err != nil || !strings.Contains(out, "started") {
 		t.Errorf("upgrade: %v: %s", err, out)
 	}
-	eventually(t, 20*time.Second, "it is mounted anew", func() bool {
-		b, err := os.ReadFile(filepath.Join(mount, names[0]))
-		return err == nil && string(b) == string(content(100_000))
-	})
+	comesToHave(t, 20*time.Second, "it is mounted anew", filepath.Join(mount, names[0]), content(100_000))
 	c.stop()
 }
 
@@ -652,13 +595,10 @@ func TestKeeperAndDebug(t *testing.T) {
 	if !p.endsWithin(10*time.Second) || p.err != nil {
 		t.Fatalf("the writer: %v", p.err)
 	}
-	if out, err := c.says("upgrade"); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	c.does("upgrade")
 	back := func() bool {
-		b, err := os.ReadFile(filepath.Join(mount, "a.conf"))
-		_, err2 := os.Stat(filepath.Join(inner, names[1]))
-		return err == nil && string(b) == "one" && err2 == nil
+		_, err := os.Stat(filepath.Join(inner, names[1]))
+		return hasContent(filepath.Join(mount, "a.conf"), []byte("one")) && err == nil
 	}
 	eventually(t, 20*time.Second, "it is mounted again", back)
 	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,12 +15,7 @@ func TestKeyRotation(t *testing.T) {
 	tree, keys, dir := shortDir(t), shortDir(t), shortDir(t)
 	public := map[string]string{}
 	for _, name := range []string{"old", "new"} {
-		run(t, 10*time.Second, ays, "keygen", filepath.Join(keys, name))
-		b, err := os.ReadFile(filepath.Join(keys, name+".pub"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		public[name] = strings.TrimSpace(string(b))
+		_, public[name] = keygen(t, filepath.Join(keys, name))
 	}
 	flag := func(name string) []string { return []string{"-key", filepath.Join(keys, name+".key")} }
 	// An agent has the new key, the old one is a file.
@@ -34,9 +28,8 @@ func TestKeyRotation(t *testing.T) {
 		write(t, tree, map[string]node{"version": file(serial)})
 		publish(t, dir, "e2e|app(1)", tree, flags...)
 	}
-	c := newClient(t, serveStore(t, dir).url())
+	c, mount := appClient(t, serveStore(t, dir).url())
 	c.stor = fmt.Sprintf("key = [%q, %q]", public["old"], public["new"])
-	mount := c.mount("e2e|app(1)")
 	shows := func(serial int64) {
 		t.Helper()
 		eventually(t, 30*time.Second, fmt.Sprintf("serial %d is shown", serial), func() bool {
@@ -69,24 +62,16 @@ func TestKeyRotation(t *testing.T) {
 		return strings.Contains(c.status().Mounts[0].Problem, why)
 	})
 	shows(3)
-	out := run(t, 10*time.Second, ays, "status", "-socket", c.socket())
-	for _, want := range []string{"NOT THE NEWEST", "serial 4 is signed by old+", why} {
-		if !strings.Contains(out, want) {
-			t.Errorf("status does not tell %q:\n%s", want, out)
-		}
-	}
+	c.wantStatus(0, "NOT THE NEWEST", "serial 4 is signed by old+", why)
 	c.stop()
 	if log := strings.Join(c.warnings(), ""); !strings.Contains(log, why) {
 		t.Errorf("the log does not tell of the refusal:\n%s", log)
 	}
 
 	// A machine that never saw another head has none to show.
-	fresh := newClient(t, c.storeURL)
+	fresh, _ := appClient(t, c.storeURL)
 	fresh.stor = c.stor
-	fresh.mount("e2e|app(1)")
-	if proc := fresh.begin(); !proc.endsWithin(20*time.Second) || exitCode(proc.err) != 1 || !strings.Contains(fresh.log(), why) {
-		t.Errorf("a new client with a lost key's head: %v, want exit 1 and the reason:\n%s", proc.err, fresh.log())
-	}
+	fresh.refuses(20*time.Second, why)
 
 	// The publisher goes on with the key that is left.
 	publishes(5, agent...)

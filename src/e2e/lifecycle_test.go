@@ -18,15 +18,9 @@ import (
 
 func TestStopWithFilesOpen(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
-	f, err := os.Open(filepath.Join(mount, names[0]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	store, names := smallStore(t)
+	c, mount := startClient(t, store.url())
+	openFile(t, filepath.Join(mount, names[0]))
 	idler := exec.Command("sleep", "60")
 	idler.Dir = mount
 	startProcess(t, idler)
@@ -46,11 +40,8 @@ func TestStopWithFilesOpen(t *testing.T) {
 
 func TestStopWithTheStoreStalled(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startClient(t, store.url())
 	store.setFault(stall)
 	reader := startProcess(t, exec.Command("cat", filepath.Join(mount, names[0])))
 	time.Sleep(200 * time.Millisecond)
@@ -66,10 +57,8 @@ func TestStopWithTheStoreStalled(t *testing.T) {
 
 func TestStaleMountIsTakenAway(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startClient(t, store.url())
 	c.kill()
 	if len(mountsUnder(c.dir)) != 1 {
 		t.Fatal("a killed aysfs leaves no stale mount: this test is of no use")
@@ -80,8 +69,7 @@ func TestStaleMountIsTakenAway(t *testing.T) {
 }
 
 func TestMountPoints(t *testing.T) {
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	for name, p := range map[string]struct {
 		make func(path string) error
 		want string // in the message; empty if it can be mounted
@@ -115,13 +103,7 @@ func TestMountPoints(t *testing.T) {
 				return
 			}
 			before, _ := os.Lstat(path)
-			proc := c.begin()
-			if !proc.endsWithin(15*time.Second) || exitCode(proc.err) != 1 {
-				t.Errorf("aysfs: %v, want exit 1", proc.err)
-			}
-			if log := c.log(); !strings.Contains(log, path) || !strings.Contains(log, strings.ReplaceAll(p.want, `"`, `\"`)) {
-				t.Errorf("does not tell %q of %s", p.want, path)
-			}
+			c.refuses(15*time.Second, path, strings.ReplaceAll(p.want, `"`, `\"`))
 			if after, _ := os.Lstat(path); before != nil && !os.SameFile(before, after) {
 				t.Error("what was there is not there any more")
 			}
@@ -132,21 +114,14 @@ func TestMountPoints(t *testing.T) {
 // TestTwoAtOnePlace: the second must not hide the first, nor share its cache.
 func TestTwoAtOnePlace(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startClient(t, store.url())
 	second := newClient(t, store.url())
 	second.mountAt(mount, "e2e|app(1)")
-	proc := second.begin()
-	if !proc.endsWithin(15*time.Second) || exitCode(proc.err) != 1 || !strings.Contains(second.log(), "another aysfs is mounted there and alive") {
-		t.Errorf("the second at the same path: %v, want exit 1 and a message", proc.err)
-	}
+	second.refuses(15*time.Second, "another aysfs is mounted there and alive")
 	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
 
-	third := newClient(t, store.url())
-	own := third.mount("e2e|app(1)")
+	third, own := appClient(t, store.url())
 	if err := os.Symlink(c.cacheDir(), third.cacheDir()); err != nil {
 		t.Fatal(err)
 	}
@@ -172,8 +147,7 @@ func TestKilledWhileReading(t *testing.T) {
 	}
 	write(t, dir, tree)
 	store := newStore(t, "e2e|app(1)", dir)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
+	c, mount := appClient(t, store.url())
 
 	c.start()
 	sameTree(t, dir, mount)
@@ -231,22 +205,17 @@ func TestKilledWhileReading(t *testing.T) {
 // with an error, until there is a tree: without a restart.
 func TestAppearsWhenTheStoreDoes(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	store.down()
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url(), `wait = "1s"`)
 	c.main = "io_timeout = \"2s\"\nlog_level = \"debug\""
-	mount := c.mount("e2e|app(1)", `wait = "1s"`)
 	c.start() // ready: what can be done is done
 	eventually(t, 20*time.Second, "the path is there, without a tree", func() bool { return len(mountsUnder(c.dir)) == 1 })
 	wantError(t, 2*time.Second, filepath.Join(mount, names[0]), syscall.EIO)
 	if m := c.status().Mounts[0]; !m.Pending || m.Error == "" || m.Serial != 0 {
 		t.Errorf("status: %+v", m)
 	}
-	out, err := try(t, 10*time.Second, exec.Command(ays, "status", "-socket", c.socket()))
-	if exitCode(err) != 1 || !strings.Contains(out, "NO TREE YET") {
-		t.Errorf("status: %v, want exit 1:\n%s", err, out)
-	}
+	c.wantStatus(1, "NO TREE YET")
 	// It is tried again and again, and that is said once.
 	const tried = "a mount could not be made"
 	eventually(t, 60*time.Second, "it is tried five times", func() bool { return strings.Count(c.log(), tried) >= 5 })
@@ -254,10 +223,7 @@ func TestAppearsWhenTheStoreDoes(t *testing.T) {
 		t.Errorf("%d of these tries are errors in the log", n)
 	}
 	store.up()
-	eventually(t, 30*time.Second, "a tree is there once the store is", func() bool {
-		b, err := os.ReadFile(filepath.Join(mount, names[0]))
-		return err == nil && string(b) == string(content(100_000))
-	})
+	comesToHave(t, 30*time.Second, "a tree is there once the store is", filepath.Join(mount, names[0]), content(100_000))
 	if m := c.status().Mounts[0]; m.Pending || m.Error != "" || m.Serial != 1 {
 		t.Errorf("status: %+v", m)
 	}
@@ -266,23 +232,18 @@ func TestAppearsWhenTheStoreDoes(t *testing.T) {
 
 func TestNoSuchTree(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
+	store, _ := smallStore(t)
+	c := newClient(t, store.url())
 	c.mount("e2e|app(2)")
-	proc := c.begin()
-	if !proc.endsWithin(15*time.Second) || exitCode(proc.err) != 1 || !strings.Contains(c.log(), "e2e|app(2)") {
-		t.Errorf("aysfs: %v, want exit 1 and a message", proc.err)
-	}
+	c.refuses(15*time.Second, "e2e|app(2)")
 }
 
 // TestOffline starts and serves with every network gone.
 func TestOffline(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	store, names := smallStore(t)
+	c, mount := appClient(t, store.url())
 	c.main = `io_timeout = "2s"`
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
 	eventually(t, 10*time.Second, "metadata and the file are in the cache", func() bool { return c.status().Cache.Blobs >= 3 })
@@ -304,19 +265,14 @@ func TestOffline(t *testing.T) {
 	wantError(t, 3*time.Second, filepath.Join(mount, names[1]), syscall.EIO)
 
 	store.up()
-	eventually(t, 10*time.Second, "what was missing is read once the store is back", func() bool {
-		b, err := os.ReadFile(filepath.Join(mount, names[1]))
-		return err == nil && string(b) == string(content(100_001))
-	})
+	comesToHave(t, 10*time.Second, "what was missing is read once the store is back", filepath.Join(mount, names[1]), content(100_001))
 	c.stop()
 }
 
 func TestNothingIsLeftOfAStoppedClient(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
-	c.mount("e2e|app(1)")
-	c.start()
+	store, _ := smallStore(t)
+	c, _ := startClient(t, store.url())
 	c.stop()
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
@@ -334,11 +290,8 @@ func TestNothingIsLeftOfAStoppedClient(t *testing.T) {
 // TestServerErrors: a store that answers with errors now and then is asked again.
 func TestServerErrors(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startClient(t, store.url())
 	for name, fault := range map[string]func(w http.ResponseWriter, r *http.Request) bool{
 		"503": func(w http.ResponseWriter, r *http.Request) bool { w.WriteHeader(503); return true },
 		"429": func(w http.ResponseWriter, r *http.Request) bool {
@@ -361,10 +314,7 @@ func TestServerErrors(t *testing.T) {
 		// From the last on: who reads on in order is read ahead for.
 		file := names[len(names)-1]
 		names = names[:len(names)-1]
-		want, err := os.ReadFile(filepath.Join(tree, file))
-		if err != nil {
-			t.Fatal(err)
-		}
+		want := mustRead(t, filepath.Join(store.tree, file))
 		wantContent(t, 10*time.Second, filepath.Join(mount, file), want)
 		if !failed.Load() {
 			t.Errorf("%s: the store was not asked", name)
@@ -376,10 +326,8 @@ func TestServerErrors(t *testing.T) {
 // unmounted by hand: aysfs must not take that badly.
 func TestUnmountedBySomebodyElse(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, _ := smallStore(t)
+	c, mount := startClient(t, store.url())
 	if err := unix.Unmount(mount, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -116,11 +116,7 @@ func everySize(t *testing.T, dir string) {
 
 func anyOffset(t *testing.T, dir string) {
 	for _, size := range []int{4097, 1<<20 + 1, 5 << 20} {
-		f, err := os.Open(filepath.Join(dir, sizeName(size)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
+		f := openFile(t, filepath.Join(dir, sizeName(size)))
 		want := content(size)
 		r := rand.New(rand.NewPCG(1, uint64(size)))
 		for i := range 200 {
@@ -146,11 +142,7 @@ func holes(t *testing.T, dir string) {
 	copy(want[1<<20:], content(3000))
 	copy(want[5<<20+123:], content(3000))
 	wantContent(t, time.Minute, filepath.Join(dir, "sizes/sparse"), want)
-	f, err := os.Open(filepath.Join(dir, sizeName(4097)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := openFile(t, filepath.Join(dir, sizeName(4097)))
 	for _, seek := range []struct {
 		whence    int
 		off, want int64
@@ -315,11 +307,7 @@ func inodeNumbers(t *testing.T, dir string) {
 
 func memoryMaps(t *testing.T, dir string) {
 	const size = 5 << 20
-	f, err := os.Open(filepath.Join(dir, sizeName(size)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := openFile(t, filepath.Join(dir, sizeName(size)))
 	want := content(size)
 	for name, how := range map[string]struct{ prot, flags int }{
 		"shared":               {unix.PROT_READ, unix.MAP_SHARED},
@@ -502,11 +490,7 @@ func manyReaders(t *testing.T, dir string) {
 
 func sendfile(t *testing.T, dir string) {
 	const size = 1<<20 + 1
-	in, err := os.Open(filepath.Join(dir, sizeName(size)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
+	in := openFile(t, filepath.Join(dir, sizeName(size)))
 	for name, pass := range map[string]func(out int) (int64, error){
 		"sendfile": func(out int) (int64, error) {
 			var off int64
@@ -537,16 +521,8 @@ func sendfile(t *testing.T, dir string) {
 
 func readLocks(t *testing.T, dir string) {
 	file := filepath.Join(dir, "modes/readable")
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	other, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
+	f := openFile(t, file)
+	other := openFile(t, file)
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 		t.Errorf("flock: %v", err)
 	}

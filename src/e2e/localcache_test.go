@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -84,13 +83,8 @@ func (c *client) source(prefix string) tier.Stats {
 // of it.
 func signedStore(t *testing.T, tree string) (store *webStore, stor string) {
 	t.Helper()
-	file := filepath.Join(shortDir(t), "key")
-	run(t, 10*time.Second, ays, "keygen", file)
-	b, err := os.ReadFile(file + ".pub")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return newStore(t, "e2e|app(1)", tree, "-key", file+".key"), fmt.Sprintf("key = %q", strings.TrimSpace(string(b)))
+	key, public := keyPair(t)
+	return newStore(t, "e2e|app(1)", tree, "-key", key), fmt.Sprintf("key = %q", public)
 }
 
 // TestLocalCache: what one client has fetched, another one on the same machine
@@ -149,8 +143,7 @@ func TestLocalCache(t *testing.T) {
 // mended.
 func TestLocalCacheCorrupt(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	local := startLocalCache(t)
 	machine := func() (*client, string) {
 		c := newClient(t, store.url())
@@ -185,17 +178,15 @@ func TestLocalCacheCorrupt(t *testing.T) {
 // one warning.
 func TestLocalCacheFrozen(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, _ := smallStore(t)
 	local := startLocalCache(t)
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url(), "prefetch = 0")
 	c.disk = local.config()
-	mount := c.mount("e2e|app(1)", "prefetch = 0")
 	if err := local.proc.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	c.start()
-	sameTree(t, tree, mount)
+	sameTree(t, store.tree, mount)
 	if s := c.source("local"); s.Hits > 0 || s.Errors == 0 {
 		t.Errorf("the local cache: %+v", s)
 	}

@@ -87,17 +87,12 @@ func TestFailuresOfAClient(t *testing.T) {
 		"an older head": {
 			provoke: func(t *testing.T, _ *client, s *webStore, mount string) {
 				head := filepath.Join(s.dir, "md", id, "any/head")
-				old, err := os.ReadFile(head)
-				if err != nil {
-					t.Fatal(err)
-				}
+				old := mustRead(t, head)
 				more := shortDir(t)
 				write(t, more, map[string]node{"other": file(10)})
 				publish(t, s.dir, id, more)
 				eventually(t, 20*time.Second, "the new tree shows", func() bool { _, err := os.Lstat(filepath.Join(mount, "other")); return err == nil })
-				if err := os.WriteFile(head, old, 0o644); err != nil {
-					t.Fatal(err)
-				}
+				mustWrite(t, head, old, 0o644)
 			},
 			want:  loud("ERROR", "the store's head is refused: what is shown stays", "store=s", id, "older"),
 			again: loud("DEBUG", "the store's head is refused"),
@@ -173,9 +168,7 @@ func TestFailuresOfAClient(t *testing.T) {
 		},
 		"a cache directory of another": {
 			set: func(t *testing.T, c *client, _ *webStore) {
-				if err := os.WriteFile(c.cacheDir(), nil, 0o600); err != nil {
-					t.Fatal(err)
-				}
+				mustWrite(t, c.cacheDir(), nil, 0o600)
 			},
 			want: loud("WARN", "going on without the disk cache", "/cache", "not a directory"),
 		},
@@ -226,8 +219,7 @@ func TestFailuresOfAClient(t *testing.T) {
 // TestFailuresToStart: what can't work at all is said on the way out.
 func TestFailuresToStart(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	s := newStore(t, "e2e|app(1)", tree)
+	s, _ := smallStore(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -263,8 +255,7 @@ func TestFailuresToStart(t *testing.T) {
 // TestFailuresOfACache is TestFailuresOfAClient for the cache server.
 func TestFailuresOfACache(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	s := newStore(t, "e2e|app(1)", tree)
+	s, _ := smallStore(t)
 	g := newGridCache(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -320,13 +311,8 @@ func TestFailuresOfACache(t *testing.T) {
 		t.Errorf("a store that fails now and then: %d lines", said)
 	}
 	file := filepath.Join(g.dir, "ays_cache.toml")
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, append(b, "\nx = 1\n"...), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	b := mustRead(t, file)
+	mustWrite(t, file, append(b, "\nx = 1\n"...), 0o600)
 	once("a config with a mistake", loud("ERROR", "the new config can't be used, the old one stays in force", "ays_cache.toml:")...)
 	other := exec.Command(aysCache, "-config", file)
 	if out, err := try(t, 20*time.Second, other); exitCode(err) != 2 || !strings.Contains(out, "ays_cache.toml:") {

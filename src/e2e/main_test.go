@@ -1,18 +1,16 @@
 package e2e
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/aysfs/aysfs/src/bench/link"
+	"github.com/aysfs/aysfs/src/proctest"
 )
 
 // The programs under test. TestMain builds them.
@@ -22,37 +20,7 @@ func TestMain(m *testing.M) {
 	if f, ok := children[os.Getenv(childEnv)]; ok {
 		os.Exit(f(os.Args[1:]))
 	}
-	code, err := runAll(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-// runAll gives the tests a directory of their own, where nothing may be left
-// mounted.
-func runAll(m *testing.M) (code int, err error) {
-	if os.Geteuid() != 0 {
-		return 1, errors.New("these tests mount file systems: run them as root")
-	}
-	dir, err := os.MkdirTemp("", "aysfs-e2e-")
-	if err != nil {
-		return 1, err
-	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // one test reads as somebody else
-		return 1, err
-	}
-	if err := build(dir); err != nil {
-		return 1, err
-	}
-	os.Setenv("TMPDIR", dir)
-	code = m.Run()
-	if left := mountsUnder(dir); len(left) > 0 {
-		return 1, fmt.Errorf("left mounted: %q", left)
-	}
-	return code, nil
+	os.Exit(proctest.Main(m, "e2e", build))
 }
 
 func build(dir string) error {
@@ -66,51 +34,19 @@ func build(dir string) error {
 		{&aysCache, "0", []string{"../cmd/ays_cache"}},
 		{&aysfsRace, "1", []string{"-race", "../cmd/aysfs"}},
 	} {
-		name := filepath.Base(b.args[len(b.args)-1])
-		*b.to = filepath.Join(dir, "bin-cgo"+b.cgo, name)
-		cmd := exec.Command("go", append([]string{"build", "-trimpath", "-buildvcs=false", "-o", *b.to}, b.args...)...)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED="+b.cgo)
-		if msg, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", *b.to, err, msg)
+		*b.to = filepath.Join(dir, "bin-cgo"+b.cgo, filepath.Base(b.args[len(b.args)-1]))
+		if err := proctest.Build(*b.to, []string{"CGO_ENABLED=" + b.cgo}, b.args...); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // mountsUnder lists what is mounted below dir, inner mounts first.
-func mountsUnder(dir string) []string {
-	table, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		panic(err)
-	}
-	var found []string
-	for line := range strings.Lines(string(table)) {
-		if f := strings.Fields(line); strings.HasPrefix(f[1], dir+"/") {
-			found = append([]string{f[1]}, found...)
-		}
-	}
-	return found
-}
+func mountsUnder(dir string) []string { return proctest.MountsUnder(dir) }
 
-// spawn starts a process that ends with this one, however this one ends. The
-// kernel means the thread that started it, so that one stays.
-var spawn = func() func(*exec.Cmd) error {
-	cmds, errs := make(chan *exec.Cmd), make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		for cmd := range cmds {
-			if cmd.SysProcAttr == nil {
-				cmd.SysProcAttr = &syscall.SysProcAttr{}
-			}
-			cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-			errs <- cmd.Start()
-		}
-	}()
-	return func(cmd *exec.Cmd) error {
-		cmds <- cmd
-		return <-errs
-	}
-}()
+// spawn starts a process that ends with this one, however this one ends.
+var spawn = proctest.Spawner()
 
 // process is a running program whose end can be waited for by many.
 type process struct {

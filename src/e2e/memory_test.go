@@ -48,15 +48,9 @@ func TestMemoryOfManyInodes(t *testing.T) {
 
 	// Somebody keeps a few files open, far from each other.
 	for d := 0; d < shape.Dirs; d += shape.Dirs / 100 {
-		f, err := os.Open(filepath.Join(mount, bulk.Dir(d), bulk.File(d)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
+		openFile(t, filepath.Join(mount, bulk.Dir(d), bulk.File(d)))
 	}
-	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, "/proc/sys/vm/drop_caches", []byte("2"), 0)
 	var rest resident
 	eventually(t, 30*time.Second, "the kernel forgets, and the memory is given back", func() bool {
 		held := inodes()
@@ -81,10 +75,7 @@ func (r resident) String() string {
 
 func residentOf(t *testing.T, pid int) (r resident) {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := mustRead(t, fmt.Sprintf("/proc/%d/status", pid))
 	for line := range strings.Lines(string(b)) {
 		key, value, _ := strings.Cut(line, ":")
 		if n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64); err == nil {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 )
@@ -63,18 +62,14 @@ func TestRemoteDirectory(t *testing.T) {
 	for remote, want := range map[string]string{"a": "", "a/b": "", "a/file": "not a directory", "nowhere": `no directory`} {
 		t.Run(remote, func(t *testing.T) {
 			t.Parallel()
-			c := newClient(t, store.url())
-			mount := c.mount("e2e|app(1)", fmt.Sprintf("remote = %q", remote))
+			c, mount := appClient(t, store.url(), fmt.Sprintf("remote = %q", remote))
 			if want == "" {
 				c.start()
 				sameTree(t, filepath.Join(dir, remote), mount)
 				c.stop()
 				return
 			}
-			proc := c.begin()
-			if !proc.endsWithin(15*time.Second) || exitCode(proc.err) != 1 || !strings.Contains(c.log(), want) {
-				t.Errorf("aysfs: %v, want exit 1 and %q", proc.err, want)
-			}
+			c.refuses(15*time.Second, want)
 		})
 	}
 }

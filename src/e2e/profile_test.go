@@ -16,6 +16,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/bench/link"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/profile"
 )
 
@@ -46,6 +47,19 @@ func newProgram(t *testing.T) *program {
 		p.reads = append(p.reads, all[i])
 	}
 	return p
+}
+
+// servedProgram is a new program, and a store that has its tree.
+func servedProgram(t *testing.T) (*program, *webStore) {
+	t.Helper()
+	p := newProgram(t)
+	return p, newStore(t, profileID, p.tree)
+}
+
+// programClient is a machine with the program's tree, and where that is.
+func programClient(t *testing.T, url string, lines ...string) (c *client, mount string) {
+	c = newClient(t, url)
+	return c, c.mount(profileID, lines...)
 }
 
 // run is what the program does on a mount.
@@ -114,17 +128,24 @@ func (p *program) wantNoMisses(t *testing.T, c *client, mount string) {
 	}
 }
 
+// wantProfileFrom wants a mount's profile to be from somewhere that begins so.
+func wantProfileFrom(t *testing.T, c *client, from string) {
+	t.Helper()
+	if m := c.status().Mounts[0].Profile; m == nil || !strings.HasPrefix(m.From, from) {
+		t.Errorf("profile: %+v, want it from %s", m, from)
+	}
+}
+
 func TestProfileGoesThroughTheGrid(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	grid := newGridCache(t)
 	grid.stor = "refresh = \"1s\""
 	grid.start()
 	machine := func() (*client, string) {
-		c := newClient(t, store.url())
-		c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
-		return c, c.mount(profileID)
+		c, mount := programClient(t, store.url())
+		c.disk = grid.config()
+		return c, mount
 	}
 	first, mount := machine()
 	p.recorded(t, first, mount)
@@ -157,10 +178,7 @@ func TestProfileGoesThroughTheGrid(t *testing.T) {
 	}
 	p.reads = append(p.reads[:7], p.reads[8:]...)
 	publish(t, store.dir, profileID, p.tree)
-	note, err := os.ReadFile(filepath.Join(store.dir, "md", profileID, "any/head"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	note := mustRead(t, filepath.Join(store.dir, "md", profileID, "any/head"))
 	eventually(t, 30*time.Second, "the cache has the new head", func() bool {
 		return run(t, time.Minute, "curl", "-s", grid.url+"/md/e2e%7Cprogram(1)/any/head?stor=s") == string(note)
 	})
@@ -172,10 +190,8 @@ func TestProfileGoesThroughTheGrid(t *testing.T) {
 
 func TestProfileOfThisMachine(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
-	c := newClient(t, store.url())
-	mount := c.mount(profileID)
+	p, store := servedProgram(t)
+	c, mount := programClient(t, store.url())
 	p.recorded(t, c, mount)
 	asked := store.profiles.Load()
 	// All blobs are gone, for want of room say.
@@ -210,12 +226,10 @@ func TestProfileOfThisMachine(t *testing.T) {
 // TestProfileIsToldWhenAProgramHasStarted: a grid has it while the machine runs.
 func TestProfileIsToldWhenAProgramHasStarted(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	grid := startGridCache(t)
-	c := newClient(t, store.url())
-	c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
-	mount := c.mount(profileID)
+	c, mount := programClient(t, store.url())
+	c.disk = grid.config()
 	c.start()
 	run(t, time.Minute, "ls", "-l", mount) // is nobody's start
 	p.run(t, mount)
@@ -255,9 +269,8 @@ func TestProfileRunsAheadOfTheProgram(t *testing.T) {
 	t.Cleanup(way.Close)
 	store := serveStoreAt(t, dir, "198.18.1.2:80", way.Far())
 	waits := func(prefetch int) int64 {
-		c := newClient(t, store.url())
+		c, mount := programClient(t, store.url(), fmt.Sprintf("prefetch = %d", prefetch))
 		c.namespace = here
-		mount := c.mount(profileID, fmt.Sprintf("prefetch = %d", prefetch))
 		c.start()
 		before := store.blobs.Load()
 		p.run(t, mount)
@@ -290,16 +303,13 @@ func (p *program) script(t *testing.T) string {
 		fmt.Fprintf(&text, "cat %s >/dev/null\n", name)
 	}
 	fmt.Fprintf(&text, "dd if=large of=/dev/null bs=4k count=1 skip=1792 status=none\ndd if=large of=/dev/null bs=4k count=1 status=none\n")
-	if err := os.WriteFile(file, []byte(text.String()), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, file, []byte(text.String()), 0o755)
 	return file
 }
 
 func TestProfileRecordAndShow(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	script := p.script(t)
 	if out, err := runCommand(t, ays, "profile", "show", "-store", store.dir, "-id", profileID); err == nil || !strings.Contains(out, "has no profile") {
 		t.Errorf("show before there is one: %v\n%s", err, out)
@@ -327,6 +337,13 @@ func TestProfileRecordAndShow(t *testing.T) {
 			t.Errorf("%q: %s", args, out)
 		}
 	}
+	wrong := []string{"profile", "record", "-store", store.dir, "-id", profileID, "-for", "-1s", "--", "ls", "{}"}
+	if out, err := runCommand(t, ays, wrong...); err == nil || !strings.Contains(out, "-for -1s") {
+		t.Errorf("%q: %v, %s", wrong, err, out)
+	}
+	if out, err := runCommand(t, ays, "profile", "show", "-file", script); err == nil || !strings.Contains(out, script+": not a profile") {
+		t.Errorf("show a script: %v, %s", err, out)
+	}
 	// It goes along with the tree.
 	mirror := filepath.Join(shortDir(t), "mirror")
 	run(t, time.Minute, ays, "copy", "-from", store.url(), "-to", mirror)
@@ -336,16 +353,35 @@ func TestProfileRecordAndShow(t *testing.T) {
 		t.Errorf("a mirror shows\n%s", again)
 	}
 	run(t, time.Minute, ays, "profile", "record", "-for", "200ms", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cat {}/lib/d00/* >/dev/null; exec sleep 100")
-	if out := run(t, time.Minute, ays, "profile", "show", "-store", mirror, "-id", profileID); !strings.Contains(out, "2 runs") {
+	// What a script has started ends with it; and what goes on all the same doesn't matter.
+	out = run(t, time.Minute, ays, "profile", "record", "-for", "200ms", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cd {}; cat lib/d00/* >/dev/null; sleep 100; true")
+	if strings.Contains(out, "still uses") {
+		t.Errorf("its sleep goes on: %s", out)
+	}
+	out = run(t, time.Minute, ays, "profile", "record", "-store", mirror, "-id", profileID, "--", "sh", "-c", "cd {}; cat lib/d00/* >/dev/null; sleep 8 >/dev/null 2>&1 &")
+	if !strings.Contains(out, "still uses") || !strings.Contains(out, "recorded ") {
+		t.Errorf("with a sleep that goes on: %s", out)
+	}
+	if out := run(t, time.Minute, ays, "profile", "show", "-store", mirror, "-id", profileID); !strings.Contains(out, "4 runs") {
 		t.Errorf("merged:\n%s", out)
 	}
 
-	c := newClient(t, store.url())
-	mount := c.mount(profileID)
+	c, mount := programClient(t, store.url())
 	c.start()
 	p.wantNoMisses(t, c, mount)
-	if m := c.status().Mounts[0].Profile; m == nil || !strings.HasPrefix(m.From, "store ") {
-		t.Errorf("profile: %+v", m)
+	wantProfileFrom(t, c, "store ")
+	c.stop()
+
+	// Mounts of one tree have one, and each tells of it.
+	c = newClient(t, store.url())
+	c.mount(profileID)
+	c.mount(profileID, `remote = "lib"`)
+	c.start()
+	for i := range 2 {
+		eventually(t, time.Minute, "a mount knows the profile", func() bool {
+			m := c.status().Mounts[i].Profile
+			return m != nil && m.Needs > 0
+		})
 	}
 	c.stop()
 }
@@ -353,8 +389,7 @@ func TestProfileRecordAndShow(t *testing.T) {
 // Whatever a store, or a cache, has for a profile: files have their content, soon.
 func TestHostileProfiles(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	everything := profile.NewRecording()
 	for i := range profile.MaxNeeds {
 		everything.File(fmt.Sprintf("lib/../../etc/%d", i), 1)
@@ -386,8 +421,7 @@ func TestHostileProfiles(t *testing.T) {
 			mine.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 				return strings.HasSuffix(r.URL.Path, "/profile") && fault(w, r)
 			})
-			c := newClient(t, mine.url())
-			mount := c.mount(profileID)
+			c, mount := programClient(t, mine.url())
 			c.start()
 			within(t, time.Minute, "run", func() { p.run(t, mount) })
 			if s := c.status(); len(s.Mounts) != 1 || s.Mounts[0].Error != "" {
@@ -409,8 +443,7 @@ func (zeros) Read(b []byte) (int, error) {
 // read the tree.
 func TestProfileOfPrivateStore(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
+	p, store := servedProgram(t)
 	store.setFault(func(w http.ResponseWriter, r *http.Request) bool {
 		if login, secret, _ := r.BasicAuth(); login == "me" && secret == "word" {
 			return false
@@ -420,19 +453,17 @@ func TestProfileOfPrivateStore(t *testing.T) {
 	})
 	grid := startGridCache(t)
 	machine := func() (*client, string) {
-		c := newClient(t, store.url())
+		c, mount := programClient(t, store.url())
 		c.stor = "login = \"me\"\nsecret = \"word\""
-		c.disk = fmt.Sprintf("\n[[cache.grid]]\nurl = %q\n", grid.url)
-		return c, c.mount(profileID)
+		c.disk = grid.config()
+		return c, mount
 	}
 	first, mount := machine()
 	p.recorded(t, first, mount)
 	second, mount := machine()
 	second.start()
 	p.wantNoMisses(t, second, mount)
-	if m := second.status().Mounts[0].Profile; m == nil || !strings.HasPrefix(m.From, "grid ") {
-		t.Errorf("profile: %+v", m)
-	}
+	wantProfileFrom(t, second, "grid ")
 	second.stop()
 	for _, login := range []string{"", "me:wrong"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, grid.url+"/ays/profile/e2e/m0", nil)
@@ -458,10 +489,8 @@ func TestProfileOfPrivateStore(t *testing.T) {
 // far it is.
 func TestPrefetchOfTheWholeTree(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
-	c := newClient(t, store.url())
-	mount := c.mount(profileID, "prefetch = 2")
+	p, store := servedProgram(t)
+	c, mount := programClient(t, store.url(), "prefetch = 2")
 	c.start()
 	var m control.Mount
 	eventually(t, time.Minute, "the whole tree is here", func() bool {
@@ -481,14 +510,82 @@ func TestPrefetchOfTheWholeTree(t *testing.T) {
 	c.stop()
 }
 
+// TestPrefetchOfATooLargeTree: it ends where the cache is full, having dropped nothing
+// of what is there, and tells so. It goes on when the cache may be larger.
+func TestPrefetchOfATooLargeTree(t *testing.T) {
+	t.Parallel()
+	tree := shortDir(t)
+	files := map[string]node{}
+	for i := range 64 {
+		files[fmt.Sprintf("f%02d", i)] = node{mode: 0o644, data: noise(512<<10, byte(i))}
+	}
+	write(t, tree, files)
+	store := newStore(t, profileID, tree)
+	c := newClient(t, store.url())
+	c.disk = `max_size = "16MiB"`
+	c.mount(profileID, "prefetch = 2")
+	for i := range 2 { // the second time with a cache that is full
+		c.start()
+		eventually(t, time.Minute, "the cache is full", func() bool {
+			b := c.status().Mounts[0].PrefetchTree
+			return b != nil && !b.Running
+		})
+		c.settled()
+		s := c.status()
+		if b := s.Mounts[0].PrefetchTree; !strings.Contains(b.Error, "full") || b.Bytes < 4<<20 || s.Cache.Evicted > 0 || s.Cache.Dropped > 0 {
+			t.Errorf("%+v in a cache of %+v", b, s.Cache)
+		}
+		if i == 0 {
+			c.stop()
+		}
+	}
+	c.reload(strings.Replace(c.config(), "16MiB", "1GiB", 1), func(s *control.Status) bool {
+		b := s.Mounts[0].PrefetchTree
+		return b != nil && !b.Running && b.Error == "" && b.Bytes == s.Mounts[0].Bytes
+	})
+	c.stop()
+}
+
+// TestPrefetchComesBack: what can't be had comes when it can, without a restart.
+func TestPrefetchComesBack(t *testing.T) {
+	t.Parallel()
+	p := newProgram(t)
+	store := newStore(t, profileID, p.tree)
+	of := p.files[p.reads[0]].data
+	blob := filepath.Join(store.dir, "default", digest.Of(of).String())
+	if err := os.Rename(blob, blob+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, store.url())
+	mount := c.mount(profileID, "prefetch = 2")
+	c.start()
+	var b *control.Bringing
+	eventually(t, time.Minute, "all else is here", func() bool {
+		b = c.status().Mounts[0].PrefetchTree
+		return b != nil && !b.Running
+	})
+	if b.Failed != 1 || !strings.Contains(b.Error, "1 object could not be had") {
+		t.Errorf("without a blob: %+v", b)
+	}
+	if err := os.Rename(blob+".gone", blob); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, time.Minute, "the rest is here", func() bool {
+		b = c.status().Mounts[0].PrefetchTree
+		return b != nil && !b.Running && b.Error == "" && b.Failed == 0
+	})
+	c.settled()
+	store.down()
+	sameTree(t, p.tree, mount)
+	c.stop()
+}
+
 // TestPrefetchSwitchedOn: a mount whose needs nobody wanted to know has them recorded
 // from the reload on that asks for it.
 func TestPrefetchSwitchedOn(t *testing.T) {
 	t.Parallel()
-	p := newProgram(t)
-	store := newStore(t, profileID, p.tree)
-	c := newClient(t, store.url())
-	mount := c.mount(profileID, "prefetch = 0")
+	p, store := servedProgram(t)
+	c, mount := programClient(t, store.url(), "prefetch = 0")
 	c.start()
 	p.run(t, mount)
 	if r := c.status().Mounts[0].Profile; r != nil {

@@ -2,8 +2,7 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"strings"
+	"path/filepath"
 	"testing"
 	"time"
 )
@@ -13,34 +12,20 @@ import (
 func TestKeyList(t *testing.T) {
 	t.Parallel()
 	tree, _ := smallTree(t)
-	keys := shortDir(t)
-	public := func(name string) string {
-		run(t, 10*time.Second, ays, "keygen", keys+"/"+name)
-		b, err := os.ReadFile(keys + "/" + name + ".pub")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.TrimSpace(string(b))
-	}
-	old, next := public("old"), public("next")
-	store := newStore(t, "e2e|app(1)", tree, "-key", keys+"/old.key")
+	oldKey, old := keygen(t, filepath.Join(shortDir(t), "old"))
+	nextKey, next := keygen(t, filepath.Join(shortDir(t), "next"))
+	store := newStore(t, "e2e|app(1)", tree, "-key", oldKey)
 	start := func(key string, mounted bool) {
 		t.Helper()
-		c := newClient(t, store.url())
+		c, mount := appClient(t, store.url())
 		c.stor = "key = " + key
-		mount := c.mount("e2e|app(1)")
 		if mounted {
 			c.start()
 			sameTree(t, tree, mount)
 			c.stop()
 			return
 		}
-		if proc := c.begin(); !proc.endsWithin(30*time.Second) || exitCode(proc.err) != 1 {
-			t.Errorf("aysfs: %v, want exit 1", proc.err)
-		}
-		if !strings.Contains(c.log(), "not signed") {
-			t.Error("does not tell that the head is not signed")
-		}
+		c.refuses(30*time.Second, "not signed")
 	}
 	both := fmt.Sprintf("[%q, %q]", next, old)
 	limited := fmt.Sprintf("[%q, %q]", next, old+" until 1")
@@ -48,10 +33,10 @@ func TestKeyList(t *testing.T) {
 	start(limited, true)
 	start(fmt.Sprintf("[%q]", next), false)
 	write(t, tree, map[string]node{"new": file(10)})
-	publish(t, store.dir, "e2e|app(1)", tree, "-key", keys+"/old.key") // serial 2
+	publish(t, store.dir, "e2e|app(1)", tree, "-key", oldKey) // serial 2
 	start(both, true)
 	start(limited, false)
-	publish(t, store.dir, "e2e|app(1)", tree, "-key", keys+"/next.key") // serial 3
+	publish(t, store.dir, "e2e|app(1)", tree, "-key", nextKey) // serial 3
 	start(limited, true)
 }
 

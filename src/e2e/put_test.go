@@ -20,17 +20,11 @@ func TestPublishToCache(t *testing.T) {
 	secrets := shortDir(t)
 	secret := func(text string) string {
 		name := filepath.Join(secrets, text)
-		if err := os.WriteFile(name, []byte(text+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		mustWrite(t, name, []byte(text+"\n"), 0o600)
 		return name
 	}
-	run(t, 10*time.Second, ays, "keygen", secrets+"/key")
-	public, err := os.ReadFile(secrets + "/key.pub")
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := "key = '" + strings.TrimSpace(string(public)) + "'\n"
+	private, public := keyPair(t)
+	key := "key = '" + public + "'\n"
 
 	g := newGridCache(t)
 	g.ledis = "max_size = \"64MiB\"\nmin_free = \"0%\"\n[publish]\n" + key +
@@ -46,7 +40,7 @@ func TestPublishToCache(t *testing.T) {
 		NewBlobs  int64 `json:"new_blobs"`
 	}) {
 		t.Helper()
-		out := run(t, time.Minute, ays, flags("writer", "w", append(more, "-key", secrets+"/key.key", tree)...)...)
+		out := run(t, time.Minute, ays, flags("writer", "w", append(more, "-key", private, tree)...)...)
 		if err := json.Unmarshal([]byte(out), &p); err != nil {
 			t.Fatalf("%q: %v", out, err)
 		}
@@ -99,7 +93,7 @@ func TestPublishToCache(t *testing.T) {
 	// Its directory is a store as any other, while the cache runs.
 	dir := filepath.Join(g.data(), "published")
 	run(t, time.Minute, ays, "verify", "-store", dir)
-	run(t, time.Minute, ays, "rollback", "-store", dir, "-id", id, "-serial", "1", "-key", secrets+"/key.key")
+	run(t, time.Minute, ays, "rollback", "-store", dir, "-id", id, "-serial", "1", "-key", private)
 	run(t, time.Minute, ays, "gc", "-store", dir, "-keep", "2")
 	if p := publish(); p.Serial != 4 || p.NewBlobs != 0 {
 		t.Errorf("after a rollback: %+v", p)

@@ -17,10 +17,7 @@ import (
 // the end of it.
 func readmeLines(t *testing.T, first string) (lines []string) {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := mustRead(t, "../../README.md")
 	_, rest, ok := strings.Cut(string(text), "\n    "+first)
 	if !ok {
 		t.Fatalf("the README has no example that begins with %q", first)
@@ -52,9 +49,7 @@ func TestReadmeByCurl(t *testing.T) {
 		t.Fatalf("the example has other lines than this test knows: %q", lines)
 	}
 	home := shortDir(t)
-	if err := os.WriteFile(filepath.Join(home, ".curlrc"), []byte("silent\nshow-error\nfail\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, filepath.Join(home, ".curlrc"), []byte("silent\nshow-error\nfail\n"), 0o644)
 	digest := "DIGEST"
 	shell := func(line string) string {
 		t.Helper()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -46,9 +45,7 @@ func publishVersion(t *testing.T, dir, tree string, n int, flags ...string) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		mustWrite(t, path, data, 0o644)
 	}
 	publish(t, dir, "e2e|app(1)", tree, flags...)
 }
@@ -75,16 +72,9 @@ func TestPublishUnderReaders(t *testing.T) {
 	store := serveStore(t, dir)
 	c := newClient(t, store.url())
 	c.main = "refresh = \"1s\""
-	var mounts []string
-	for range 3 {
-		mounts = append(mounts, c.mount("e2e|app(1)"))
-	}
+	mounts := c.mountTimes(3, "e2e|app(1)")
 	c.start()
-	held, err := os.Open(filepath.Join(mounts[0], "d0/f0"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer held.Close()
+	held := openFile(t, filepath.Join(mounts[0], "d0/f0"))
 
 	end := make(chan struct{})
 	var all sync.WaitGroup
@@ -158,9 +148,7 @@ func TestOneRequestForAHead(t *testing.T) {
 		return false
 	})
 	c := newClient(t, store.url())
-	for range 10 {
-		c.mount("e2e|app(1)")
-	}
+	c.mountTimes(10, "e2e|app(1)")
 	c.start()
 	store.heads.Store(0)
 	conditional.Store(0)
@@ -181,40 +169,19 @@ func TestOneRequestForAHead(t *testing.T) {
 func TestHeadsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	dir, tree, keys := shortDir(t), shortDir(t), shortDir(t)
-	keygen := func(name string) (string, string) {
-		cmd := exec.Command(ays, "keygen", name)
-		cmd.Dir = keys
-		if out, err := try(t, 10*time.Second, cmd); err != nil {
-			t.Fatalf("keygen: %v\n%s", err, out)
-		}
-		pub, err := os.ReadFile(filepath.Join(keys, name+".pub"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return filepath.Join(keys, name+".key"), strings.TrimSpace(string(pub))
-	}
-	ours, public := keygen("ours")
-	theirs, _ := keygen("theirs")
+	ours, public := keygen(t, filepath.Join(keys, "ours"))
+	theirs, _ := keygen(t, filepath.Join(keys, "theirs"))
 	publishVersion(t, dir, tree, 1, "-key", ours)
 	publishVersion(t, dir, tree, 2, "-key", ours)
 	head := filepath.Join(dir, "md/e2e|app(1)/any/head")
-	second, err := os.ReadFile(head)
-	if err != nil {
-		t.Fatal(err)
-	}
+	second := mustRead(t, head)
 	put := func(b []byte) {
 		t.Helper()
-		if err := os.WriteFile(head+".new", b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(head+".new", head); err != nil {
-			t.Fatal(err)
-		}
+		replace(t, head, b, 0o644)
 	}
-	c := newClient(t, serveStore(t, dir).url())
+	c, mount := appClient(t, serveStore(t, dir).url())
 	c.main = "refresh = \"1s\""
 	c.stor = fmt.Sprintf("key = %q", public)
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	c.shows(mount, 2, 2)
 	refused := func(why string) {
@@ -228,15 +195,10 @@ func TestHeadsThatAreRefused(t *testing.T) {
 		if err := wholeTree(mount, version(2)); err != nil {
 			t.Error(err)
 		}
-		if out := run(t, 10*time.Second, ays, "status", "-socket", c.socket()); !strings.Contains(out, "NOT THE NEWEST") || !strings.Contains(out, why) {
-			t.Errorf("status does not tell:\n%s", out)
-		}
+		c.wantStatus(0, "NOT THE NEWEST", why)
 	}
 
-	first, err := os.ReadFile(head + ".1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := mustRead(t, head+".1")
 	put(first)
 	refused("older")
 	put(bytes.Replace(second, []byte("serial 2"), []byte("serial 9"), 1))
@@ -252,18 +214,12 @@ func TestHeadsThatAreRefused(t *testing.T) {
 	c.shows(mount, 3, 1)
 
 	// Somebody else's newer head.
-	third, err := os.ReadFile(head)
-	if err != nil {
-		t.Fatal(err)
-	}
+	third := mustRead(t, head)
 	forged := shortDir(t)
 	for n := range 5 {
 		publishVersion(t, forged, shortDir(t), n+1, "-key", theirs)
 	}
-	b, err := os.ReadFile(filepath.Join(forged, "md/e2e|app(1)/any/head"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := mustRead(t, filepath.Join(forged, "md/e2e|app(1)/any/head"))
 	put(b)
 	eventually(t, 30*time.Second, "a forged head is refused", func() bool { return c.status().Mounts[0].Problem != "" })
 	put(third)
@@ -282,9 +238,8 @@ func TestStoreThatIsNotWhole(t *testing.T) {
 		run(t, time.Minute, "rsync", "-ac", from+"/"+what, dir+"/")
 	}
 	copyStore("")
-	c := newClient(t, serveStore(t, dir).url())
+	c, mount := appClient(t, serveStore(t, dir).url())
 	c.main = "refresh = \"1s\"\nio_timeout = \"10s\""
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	c.shows(mount, 1, 1)
 	publishVersion(t, from, tree, 2)
@@ -334,9 +289,8 @@ func TestNetworkCut(t *testing.T) {
 	dir, tree := shortDir(t), shortDir(t)
 	publishVersion(t, dir, tree, 1)
 	store := serveStore(t, dir)
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url(), "prefetch = 2")
 	c.main = "refresh = \"1s\"\nio_timeout = \"10s\""
-	mount := c.mount("e2e|app(1)", "prefetch = 2")
 	c.start()
 	c.shows(mount, 1, 1)
 	c.settled()
@@ -377,12 +331,10 @@ func TestNetworkCut(t *testing.T) {
 // TestLateOuterMount: a mount that lies in one without a tree comes with it.
 func TestLateOuterMount(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	store.setFault(refuseAll)
-	c := newClient(t, store.url())
+	c, outer := appClient(t, store.url(), "wait = \"0\"")
 	c.main = "io_timeout = \"1s\""
-	outer := c.mount("e2e|app(1)", "wait = \"0\"")
 	inner := filepath.Join(outer, "in/ner")
 	c.mountAt(inner, "e2e|app(1)", "wait = \"0\"")
 	begin := time.Now()

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -23,13 +22,7 @@ import (
 // rewrite puts another config in place at once, as an editor does.
 func (c *client) rewrite(text string) {
 	c.t.Helper()
-	file := filepath.Join(c.dir, "aysfs.toml")
-	if err := os.WriteFile(file+".new", []byte(text), 0o644); err != nil {
-		c.t.Fatal(err)
-	}
-	if err := os.Rename(file+".new", file); err != nil {
-		c.t.Fatal(err)
-	}
+	replace(c.t, filepath.Join(c.dir, "aysfs.toml"), []byte(text), 0o644)
 }
 
 func (c *client) hup() { c.proc.Process.Signal(syscall.SIGHUP) }
@@ -103,10 +96,7 @@ func TestManyReloads(t *testing.T) {
 	store := newStore(t, "e2e|app(1)", tree)
 	c := newClient(t, store.url())
 	c.main = "memory = \"64MiB\""
-	var mounts []string
-	for range 20 {
-		mounts = append(mounts, c.mount("e2e|app(1)"))
-	}
+	mounts := c.mountTimes(20, "e2e|app(1)")
 	c.start()
 	for _, m := range mounts {
 		if err := wholeTree(m, want); err != nil {
@@ -200,12 +190,10 @@ func TestManyReloads(t *testing.T) {
 // TestReloadDifference goes through what a reload changes, and what it can't.
 func TestReloadDifference(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	store, names := smallStore(t)
+	c, stays := appClient(t, store.url())
 	c.main = "#main"
 	c.disk = "max_size = \"32MiB\""
-	stays := c.mount("e2e|app(1)")
 	c.start()
 	base := c.config()
 	wantContent(t, 5*time.Second, filepath.Join(stays, names[0]), content(100_000))
@@ -216,18 +204,11 @@ func TestReloadDifference(t *testing.T) {
 	c.mountAt(inner, "e2e|app(1)")
 	two := c.config()
 	c.reload(two, func(s *control.Status) bool { return len(s.Mounts) == 3 })
-	eventually(t, 20*time.Second, "the inner mount is there", func() bool {
-		b, err := os.ReadFile(filepath.Join(inner, names[0]))
-		return err == nil && bytes.Equal(b, content(100_000))
-	})
+	comesToHave(t, 20*time.Second, "the inner mount is there", filepath.Join(inner, names[0]), content(100_000))
 	wantContent(t, 5*time.Second, filepath.Join(going, names[1]), content(100_001))
 
 	// And away again, with somebody in it, who goes on.
-	f, err := os.Open(filepath.Join(going, names[2]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := openFile(t, filepath.Join(going, names[2]))
 	c.reload(base, func(s *control.Status) bool { return len(s.Mounts) == 1 })
 	eventually(t, 20*time.Second, "they are unmounted", func() bool { return len(mountsUnder(c.dir)) == 1 })
 	eventually(t, 20*time.Second, "it is told that somebody still uses a mount that went", func() bool { return strings.Contains(c.log(), "unmounted lazily") })
@@ -268,10 +249,7 @@ func TestReloadDifference(t *testing.T) {
 	c.reload(moved+"colour = \"red\"\n", func(s *control.Status) bool {
 		return strings.Contains(s.ConfigError, "mount_files.colour: unknown key")
 	})
-	out, err := try(t, 10*time.Second, exec.Command(ays, "status", "-socket", c.socket()))
-	if exitCode(err) != 1 || !strings.Contains(out, "CAN'T BE USED") || !strings.Contains(out, "mount_files.colour: unknown key") {
-		t.Errorf("status: %v, want exit 1:\n%s", err, out)
-	}
+	c.wantStatus(1, "CAN'T BE USED", "mount_files.colour: unknown key")
 	eventually(t, 20*time.Second, "the log has it, too", func() bool { return strings.Contains(c.log(), "can't be used") })
 	c.hup()
 	time.Sleep(500 * time.Millisecond)
@@ -297,13 +275,11 @@ func TestReloadDifference(t *testing.T) {
 // TestKernelCachesOutliveAReload: what was read once is not asked for again.
 func TestKernelCachesOutliveAReload(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	store, _ := smallStore(t)
+	c, mount := appClient(t, store.url(), "prefetch = 2")
 	c.main = "memory = \"64MiB\""
-	mount := c.mount("e2e|app(1)", "prefetch = 2")
 	c.start()
-	want := contentsOf(t, tree)
+	want := contentsOf(t, store.tree)
 	if err := wholeTree(mount, want); err != nil {
 		t.Fatal(err)
 	}
@@ -326,11 +302,9 @@ func TestKernelCachesOutliveAReload(t *testing.T) {
 // TestConfigFileChanges: the file is watched, however it is changed.
 func TestConfigFileChanges(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	store, _ := smallStore(t)
+	c, _ := appClient(t, store.url())
 	c.main = "memory = \"64MiB\""
-	c.mount("e2e|app(1)")
 	// As a config manager has it: the file is a symlink into a directory of its
 	// own, by way of another one.
 	text := func(i int) []byte { return []byte(strings.Replace(c.config(), "64MiB", fmt.Sprintf("%dMiB", i), 1)) }
@@ -415,11 +389,9 @@ func TestConfigFileChanges(t *testing.T) {
 // runs changes only where -check passes.
 func TestRandomEdits(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	store, names := smallStore(t)
+	c, mount := appClient(t, store.url(), "prefetch = 1", "wait = \"5s\"")
 	c.main = "memory = \"64MiB\"\nrefresh = \"1m\""
-	mount := c.mount("e2e|app(1)", "prefetch = 1", "wait = \"5s\"")
 	c.start()
 	good := c.config()
 	file := filepath.Join(c.dir, "aysfs.toml")

@@ -72,8 +72,7 @@ func TestSecretsAreNotTold(t *testing.T) {
 		ofRedis = "hush-of-the-redis"
 	)
 	hushed := newSecrets(ofStore, ofGrid, ofLocal, ofRedis)
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	login := func(w http.ResponseWriter, r *http.Request) bool {
 		if l, p, _ := r.BasicAuth(); l != "me" || p != ofStore {
 			http.Error(w, fmt.Sprintf("no: %s", r.Header.Get("Authorization")), http.StatusUnauthorized)
@@ -147,9 +146,7 @@ func TestSecretsAreNotTold(t *testing.T) {
 		strings.Replace(good, store.url(), "http://me:"+ofStore+"@"+store.addr, 1),
 	} {
 		file := filepath.Join(c.dir, "bad.toml")
-		if err := os.WriteFile(file, []byte(bad), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		mustWrite(t, file, []byte(bad), 0o600)
 		for _, cmd := range []*exec.Cmd{exec.Command(aysfs, "-config", file, "-check"), exec.Command(ays, "doctor", "-config", file)} {
 			out, err := try(t, 30*time.Second, cmd)
 			if err == nil {
@@ -181,9 +178,7 @@ func TestSecretsAreNotTold(t *testing.T) {
 func underNoMask(t *testing.T, program string) string {
 	t.Helper()
 	file := filepath.Join(shortDir(t), "run")
-	if err := os.WriteFile(file, fmt.Appendf(nil, "#!/bin/sh\numask 0\nexec %s \"$@\"\n", program), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, file, fmt.Appendf(nil, "#!/bin/sh\numask 0\nexec %s \"$@\"\n", program), 0o755)
 	return file
 }
 
@@ -192,14 +187,13 @@ func underNoMask(t *testing.T, program string) string {
 // sockets.
 func TestOthersCantWrite(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	g := newGridCache(t)
 	g.program = underNoMask(t, aysCache)
 	g.start()
 	c := newClient(t, store.url())
 	c.program = underNoMask(t, aysfs)
-	c.disk = fmt.Sprintf("[[cache.grid]]\nurl = %q\n", g.url)
+	c.disk = g.config()
 	redis := redistest.Start(t, "")
 	mount := c.debugMount(redis, "e2e|app(1)", `etc/.*\.conf`)
 	c.start()
@@ -208,7 +202,7 @@ func TestOthersCantWrite(t *testing.T) {
 	keys := shortDir(t)
 	run(t, 10*time.Second, underNoMask(t, ays), "keygen", filepath.Join(keys, "k"))
 	stored := shortDir(t)
-	run(t, time.Minute, underNoMask(t, ays), "publish", "-store", stored, "-id", "e2e|app(1)", "-key", filepath.Join(keys, "k.key"), tree)
+	run(t, time.Minute, underNoMask(t, ays), "publish", "-store", stored, "-id", "e2e|app(1)", "-key", filepath.Join(keys, "k.key"), store.tree)
 	n := 0
 	for dir, secret := range map[string]bool{c.cacheDir(): true, g.data(): true, keys: false, stored: false, c.dir: false} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -258,13 +252,10 @@ func TestOthersCantWrite(t *testing.T) {
 // them astray.
 func TestPlanted(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, names := smallStore(t)
 	c := newClient(t, store.url())
 	victim := filepath.Join(shortDir(t), "victim")
-	if err := os.WriteFile(victim, []byte("precious"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, victim, []byte("precious"), 0o644)
 	// As in /tmp: all may write there, and have done so.
 	if err := os.Mkdir(c.cacheDir(), 0o777); err != nil {
 		t.Fatal(err)
@@ -327,9 +318,7 @@ func TestSymlinksLeadNobodyAstray(t *testing.T) {
 			t.Errorf("mounted outside: %q", m)
 		}
 	}
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	c, mount := startClient(t, store.url())
 	sameTree(t, tree, mount)
 	wantContent(t, 5*time.Second, filepath.Join(mount, "dir/rel"), content(100))
 	wantContent(t, 5*time.Second, filepath.Join(mount, "out/conf/x"), content(10)) // the kernel's way, for its user
@@ -384,10 +373,7 @@ func TestSetuid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := os.ReadFile(id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := mustRead(t, id)
 	write(t, tree, map[string]node{"id": {mode: 0o755, data: b}, "id-set": {mode: 0o755, data: b}})
 	if err := os.Chmod(filepath.Join(tree, "id-set"), 0o755|os.ModeSetuid|os.ModeSetgid); err != nil {
 		t.Fatal(err)
@@ -421,10 +407,7 @@ func TestSetuid(t *testing.T) {
 			t.Errorf("%s runs as %q, %v", path, out, err)
 		}
 		options := ""
-		mounts, err := os.ReadFile("/proc/mounts")
-		if err != nil {
-			t.Fatal(err)
-		}
+		mounts := mustRead(t, "/proc/mounts")
 		for line := range strings.Lines(string(mounts)) {
 			if f := strings.Fields(line); len(f) > 3 && f[1] == path {
 				options = "," + f[3] + ","

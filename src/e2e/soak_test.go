@@ -28,21 +28,19 @@ import (
 // wrong byte may be read, and in the end all must be as at the start.
 func TestSoak(t *testing.T) {
 	const long = 8 * time.Second
-	tree := mediumTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	store := mediumStore(t)
+	c, mount := appClient(t, store.url(), "prefetch = 2")
 	c.program = aysfsRace
 	c.main = "io_timeout = \"5s\"\nxattr = true"
 	c.disk = `max_size = "16MiB"`
-	mount := c.mount("e2e|app(1)", "prefetch = 2")
 	c.start()
 	idle := c.status()
 
 	contents := map[string][]byte{}
 	var names []string
-	filepath.WalkDir(tree, func(path string, e fs.DirEntry, err error) error {
+	filepath.WalkDir(store.tree, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {
-			name := strings.TrimPrefix(path, tree+"/")
+			name := strings.TrimPrefix(path, store.tree+"/")
 			names = append(names, name)
 			contents[name], err = os.ReadFile(path)
 		}
@@ -168,10 +166,8 @@ func TestSoak(t *testing.T) {
 	t.Logf("%d rounds, %d requests", reads.Load(), asked.Load())
 
 	store.setFault(nil)
-	sameTree(t, tree, mount)
-	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
-		t.Fatal(err)
-	}
+	sameTree(t, store.tree, mount)
+	mustWrite(t, "/proc/sys/vm/drop_caches", []byte("3"), 0)
 	store.down() // with it go idle connections, which are kept for the next fetch
 	var s *control.Status
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {

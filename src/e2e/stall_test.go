@@ -108,9 +108,7 @@ func TestSignalsDontBreakReads(t *testing.T) {
 	tree := shortDir(t)
 	write(t, tree, map[string]node{"large": file(3 << 20), "small": file(5000)})
 	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	c, mount := startClient(t, store.url())
 	store.delay.Store(int64(300 * time.Millisecond))
 	for _, name := range []string{"small", "large"} {
 		if out, err := try(t, 30*time.Second, child(t, "read under signals", filepath.Join(mount, name), filepath.Join(tree, name))); err != nil {
@@ -128,9 +126,8 @@ func TestSlowStore(t *testing.T) {
 	tree := shortDir(t)
 	write(t, tree, map[string]node{"large": {mode: 0o644, data: noise(4<<20, 1)}})
 	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url())
 	c.main = `io_timeout = "6s"`
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	gate := make(chan struct{}, 1) // one at a time
 	store.setFault(func(_ http.ResponseWriter, r *http.Request) bool {

@@ -29,31 +29,23 @@ func TestSignedStore(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		run(t, 10*time.Second, ays, "keygen", file)
-		b, err := os.ReadFile(file + ".pub")
-		if err != nil {
-			t.Fatal(err)
-		}
-		public[name] = strings.TrimSpace(string(b))
-		signedBy[name] = newStore(t, "e2e|app(1)", tree, "-key", file+".key")
+		var key string
+		key, public[name] = keygen(t, file)
+		signedBy[name] = newStore(t, "e2e|app(1)", tree, "-key", key)
 	}
 	for signer, store := range signedBy {
 		for _, key := range []string{"ours", ""} {
 			t.Run(fmt.Sprintf("signed by %s, key %q", signer, key), func(t *testing.T) {
 				t.Parallel()
-				c := newClient(t, store.url())
+				c, mount := appClient(t, store.url())
 				c.stor = fmt.Sprintf("key = %q", public[key])
-				mount := c.mount("e2e|app(1)")
 				if key == "" || key == signer {
 					c.start()
 					sameTree(t, tree, mount)
 					c.stop()
 					return
 				}
-				proc := c.begin()
-				if !proc.endsWithin(15*time.Second) || exitCode(proc.err) != 1 {
-					t.Errorf("aysfs: %v, want exit 1", proc.err)
-				}
+				c.refuses(15 * time.Second)
 				if log := c.log(); !strings.Contains(log, "signature") && !strings.Contains(log, "signed") {
 					t.Error("does not tell that the signature is missing")
 				}
@@ -65,25 +57,17 @@ func TestSignedStore(t *testing.T) {
 // TestOlderHead: a store can't be rolled back behind a client's back.
 func TestOlderHead(t *testing.T) {
 	t.Parallel()
-	tree, _ := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
+	store, _ := smallStore(t)
 	head := filepath.Join(store.dir, "md/e2e|app(1)/any/head")
-	old, err := os.ReadFile(head)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, tree, map[string]node{"new": file(10)})
-	publish(t, store.dir, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
-	sameTree(t, tree, mount)
+	old := mustRead(t, head)
+	write(t, store.tree, map[string]node{"new": file(10)})
+	publish(t, store.dir, "e2e|app(1)", store.tree)
+	c, mount := startClient(t, store.url())
+	sameTree(t, store.tree, mount)
 	c.stop()
-	if err := os.WriteFile(head, old, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, head, old, 0o644)
 	c.start()
-	sameTree(t, tree, mount) // what was seen before
+	sameTree(t, store.tree, mount) // what was seen before
 	if w := strings.Join(c.warnings(), ""); !strings.Contains(w, "older") {
 		t.Errorf("warnings %q do not tell of the older head", w)
 	}
@@ -93,21 +77,18 @@ func TestOlderHead(t *testing.T) {
 // TestNewTreeAfterRestart: a newer head is taken up at the next start.
 func TestNewTreeAfterRestart(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
-	sameTree(t, tree, mount)
+	store, names := smallStore(t)
+	c, mount := startClient(t, store.url())
+	sameTree(t, store.tree, mount)
 	c.stop()
-	write(t, tree, map[string]node{names[0]: file(77), "new/dir/f": file(2 << 20)})
-	if err := os.Remove(filepath.Join(tree, names[1])); err != nil {
+	write(t, store.tree, map[string]node{names[0]: file(77), "new/dir/f": file(2 << 20)})
+	if err := os.Remove(filepath.Join(store.tree, names[1])); err != nil {
 		t.Fatal(err)
 	}
-	publish(t, store.dir, "e2e|app(1)", tree)
+	publish(t, store.dir, "e2e|app(1)", store.tree)
 	before := store.blobs.Load()
 	c.start()
-	sameTree(t, tree, mount)
+	sameTree(t, store.tree, mount)
 	if n := store.blobs.Load() - before; n > 20 {
 		t.Errorf("%d blobs were fetched: what did not change should have been in the cache", n)
 	}
@@ -122,9 +103,7 @@ func TestStoreInADirectory(t *testing.T) {
 	tree := mediumTree(t)
 	dir := shortDir(t)
 	publish(t, dir, "e2e|app(1)", tree)
-	c := newClient(t, "file://"+dir)
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	c, mount := startClient(t, "file://"+dir)
 	sameTree(t, tree, mount)
 	c.stop()
 }
@@ -170,9 +149,7 @@ http {
 }
 `, dir, addr),
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		mustWrite(t, filepath.Join(dir, name), []byte(text), 0o644)
 	}
 	nginx := exec.Command("/usr/sbin/nginx", "-p", dir, "-e", "stderr", "-c", filepath.Join(dir, "nginx.conf"))
 	server := startProcess(t, nginx)
@@ -191,10 +168,9 @@ http {
 		"unknown CA":     {"login = \"web\"\nsecret = \"open sesame\"", "certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := newClient(t, "https://"+addr)
+			c, mount := appClient(t, "https://"+addr)
 			c.main = `io_timeout = "3s"`
 			c.stor = stor.lines
-			mount := c.mount("e2e|app(1)")
 			if stor.want == "" {
 				c.start()
 				sameTree(t, tree, mount)
@@ -238,8 +214,6 @@ func certificateUntil(t *testing.T, certFile, keyFile string, ends time.Time) {
 		t.Fatal(err)
 	}
 	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: cert}, keyFile: {Type: "PRIVATE KEY", Bytes: der}} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		mustWrite(t, file, pem.EncodeToMemory(block), 0o600)
 	}
 }

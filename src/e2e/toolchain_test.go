@@ -47,9 +47,6 @@ func compileWith(t *testing.T, goroot, env string) []byte {
 	if msg, err := try(t, 3*time.Minute, cmd); err != nil {
 		t.Fatalf("%s: %v\n%s", cmd, err, msg)
 	}
-	b, err := os.ReadFile(out)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := mustRead(t, out)
 	return b
 }

@@ -91,6 +91,20 @@ func smallTree(t *testing.T) (dir string, names []string) {
 	return dir, names
 }
 
+// noisyTree is a tree of n files that can't be compressed, in five directories, and
+// what is in them. size is that of each.
+func noisyTree(t *testing.T, n int, size func(i int) int) (dir string, contents map[string][]byte) {
+	t.Helper()
+	dir, contents = shortDir(t), map[string][]byte{}
+	tree := map[string]node{}
+	for i := range n {
+		name, data := fmt.Sprintf("d%d/f%d", i%5, i), noise(size(i), byte(i))
+		tree[name], contents[name] = node{mode: 0o644, data: data}, data
+	}
+	write(t, dir, tree)
+	return dir, contents
+}
+
 // The tree of the cases in local_test.go.
 const (
 	crowd     = 100_000 // entries of the large directory
@@ -145,10 +159,7 @@ func makeLocalTree(t *testing.T) string {
 	for _, n := range sizes {
 		localTree[sizeName(n)] = file(n)
 	}
-	program, err := os.ReadFile(ays)
-	if err != nil {
-		t.Fatal(err)
-	}
+	program := mustRead(t, ays)
 	localTree["bin/program"] = node{mode: 0o755, data: program}
 	write(t, dir, localTree)
 
@@ -170,16 +181,12 @@ func makeLocalTree(t *testing.T) string {
 		t.Fatal(err)
 	}
 	first := filepath.Join(dir, "crowd", fmt.Sprintf(crowdName, 0))
-	if err := os.WriteFile(first, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mustWrite(t, first, nil, 0o644)
 	for i := 1; i < crowd; i++ {
 		// As many names as links to a file can have are far cheaper than files.
 		if i%50_000 == 0 {
 			first = filepath.Join(dir, "crowd", fmt.Sprintf(crowdName, i))
-			if err := os.WriteFile(first, nil, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, first, nil, 0o644)
 			continue
 		}
 		if err := os.Link(first, filepath.Join(dir, "crowd", fmt.Sprintf(crowdName, i))); err != nil {

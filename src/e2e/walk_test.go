@@ -24,16 +24,11 @@ func TestColdWalk(t *testing.T) {
 		for f := range perDir {
 			// As long as names are; the content does not matter, it is not read.
 			name := fmt.Sprintf("%s-%02d.txt", strings.Repeat("long-name-", 8), f)
-			if err := os.WriteFile(filepath.Join(dir, name), []byte{byte(f)}, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			mustWrite(t, filepath.Join(dir, name), []byte{byte(f)}, 0o644)
 		}
 	}
 	store := newStore(t, "e2e|app(1)", tree)
-	note, err := os.ReadFile(filepath.Join(store.dir, "md/e2e|app(1)/any/head"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	note := mustRead(t, filepath.Join(store.dir, "md/e2e|app(1)/any/head"))
 	head, err := object.OpenHead(note, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -50,9 +45,7 @@ func TestColdWalk(t *testing.T) {
 		t.Run(fmt.Sprintf("prefetch = %d", prefetch), func(t *testing.T) {
 			store.heads.Store(0)
 			store.blobs.Store(0)
-			c := newClient(t, store.url())
-			mount := c.mount("e2e|app(1)", fmt.Sprintf("prefetch = %d", prefetch))
-			c.start()
+			c, mount := startClient(t, store.url(), fmt.Sprintf("prefetch = %d", prefetch))
 			if n := store.heads.Load(); n != 1 {
 				t.Errorf("%d requests for heads, want 1", n)
 			}

@@ -20,9 +20,8 @@ func TestAttributesTellWhereAFileIsFrom(t *testing.T) {
 	tree, names := smallTree(t)
 	write(t, tree, map[string]node{"empty": {mode: 0o644}, "dir/link": {mode: os.ModeSymlink, target: "x"}})
 	store := newStore(t, "e2e|app(1)", tree)
-	c := newClient(t, store.url())
+	c, mount := appClient(t, store.url())
 	c.main = "xattr = true"
-	mount := c.mount("e2e|app(1)")
 	c.start()
 	file := filepath.Join(mount, names[0])
 	get := func(file, name string) string {
@@ -72,10 +71,8 @@ func TestAttributesTellWhereAFileIsFrom(t *testing.T) {
 
 func TestNoAttributesByDefault(t *testing.T) {
 	t.Parallel()
-	tree, names := smallTree(t)
-	c := newClient(t, newStore(t, "e2e|app(1)", tree).url())
-	mount := c.mount("e2e|app(1)")
-	c.start()
+	store, names := smallStore(t)
+	c, mount := startClient(t, store.url())
 	file := filepath.Join(mount, names[0])
 	if _, err := unix.Getxattr(file, "user.aysfs.digest", nil); !errors.Is(err, syscall.ENOTSUP) {
 		t.Errorf("get: %v, want ENOTSUP", err)

@@ -3,6 +3,7 @@ package fs
 import (
 	"os"
 	"reflect"
+	"runtime"
 	"syscall"
 	"time"
 	"unsafe"
@@ -22,7 +23,13 @@ type coming struct {
 	rest   time.Time // none until then
 	// briefly: reading from the device does not wait for a request.
 	briefly bool
+	exact   int // the thread whose waits end in time
+	// soon: the last read came within soonAfter.
+	soon bool
 }
+
+// several tells whether looking again and again leaves a processor to others.
+var several = runtime.NumCPU() > 1
 
 // begun is a read, and when it was.
 type begun struct {
@@ -35,6 +42,9 @@ const (
 	// lookOut is how long the reader waits for a request before it looks whether a
 	// read has come.
 	lookOut = 20 * time.Microsecond
+	// soonAfter is how long it does not even wait, but looks again and again, where reads
+	// come that soon: for a processor to fall asleep and wake takes as long.
+	soonAfter = 100 * time.Microsecond
 	// lateAfter is when it does not wait any more, and lateRest how long it takes none
 	// then.
 	lateAfter = 5 * time.Millisecond
@@ -80,10 +90,33 @@ func (c *coming) some() bool { return c.first < len(c.queue) }
 
 // requested tells whether the kernel has a request, or has one before so long.
 func (c *coming) requested(wait time.Duration) bool {
+	if wait > 0 {
+		c.beExact()
+	}
 	device := unix.PollFd{Fd: c.device, Events: unix.POLLIN}
 	timeout := unix.NsecToTimespec(int64(wait))
 	n, _, _ := syscall.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&device)), 1, uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
 	return n == 1
+}
+
+// slack is how late a wait may end, in nanoseconds. The kernel's default is 50 us, which
+// is longer than most reads from a disk of today take.
+const slack = 1000
+
+// beExact has the thread's waits end in time.
+func (c *coming) beExact() {
+	if id := unix.Gettid(); id != c.exact {
+		c.exact = id
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, slack, 0, 0, 0)
+	}
+}
+
+// lookOut waits for a request until it is time to look whether the oldest read has come.
+func (c *coming) lookOut() {
+	if c.soon && time.Since(c.queue[c.first].at) < soonAfter {
+		return
+	}
+	c.requested(lookOut)
 }
 
 // oldest is the read that was begun first. There must be one.
@@ -102,6 +135,7 @@ func (c *coming) late() bool {
 // take takes the oldest out.
 func (c *coming) take() request {
 	r := c.queue[c.first].request
+	c.soon = several && time.Since(c.queue[c.first].at) < soonAfter
 	c.queue[c.first] = begun{}
 	if c.first++; c.first == len(c.queue) {
 		c.first, c.queue = 0, c.queue[:0]

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/debug"
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/overlay"
 	"github.com/aysfs/aysfs/src/redistest"
@@ -148,7 +149,8 @@ func TestDebugFilterAgain(t *testing.T) {
 	m.cache.SetLimit(1)
 	var other []object.DirListing // the cache has no room for both
 	m.listing(t, dir{"other": "other"}, "", &other)
-	if err := m.cache.AddCatalog(object.EncodeCatalog(other)); err != nil {
+	catalog := object.EncodeCatalog(other)
+	if err := m.cache.AddCatalog(digest.Of(catalog), catalog); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)

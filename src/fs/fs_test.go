@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -66,6 +67,33 @@ func TestReadsLikeALocalDisk(t *testing.T) {
 	}
 	if n := f.Inodes(); n < 9 {
 		t.Errorf("%d inodes held", n)
+	}
+}
+
+// The kernel has as many requests under way as it is asked to, also where nobody has
+// mounted the settings of its connections.
+func TestKernelSettings(t *testing.T) {
+	_, mnt := newMemory().mount(t, sample, nil)
+	var st unix.Stat_t
+	if err := unix.Stat(mnt, &st); err != nil {
+		t.Fatal(err)
+	}
+	connections, err := openConnections()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(connections)
+	for file, want := range map[string]string{"max_background": "128", "congestion_threshold": "96"} {
+		fd, err := unix.Openat(connections, fmt.Sprintf("%d/%s", unix.Minor(uint64(st.Dev)), file), unix.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(fd), file)
+		got, err := io.ReadAll(f)
+		f.Close()
+		if err != nil || strings.TrimSpace(string(got)) != want {
+			t.Errorf("%s is %q, %v", file, got, err)
+		}
 	}
 }
 

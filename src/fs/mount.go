@@ -121,21 +121,73 @@ func (f *FS) tune() string {
 		return ""
 	}
 	major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
-	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d/", major, minor)
-	conn := fmt.Sprintf("/sys/fs/fuse/connections/%d/", minor)
+	connections, err := openConnections()
+	if err != nil {
+		f.log.Debug("kernel setting left as it is", "op", "mount", "err", err)
+	} else {
+		defer unix.Close(connections)
+	}
 	for _, k := range []struct {
+		dir   int
 		file  string
 		value int
 	}{
-		{bdi + "read_ahead_kb", readAheadKB},
-		{conn + "max_background", maxBackground},
-		{conn + "congestion_threshold", maxBackground * 3 / 4},
+		{unix.AT_FDCWD, fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", major, minor), readAheadKB},
+		{connections, fmt.Sprintf("%d/max_background", minor), maxBackground},
+		{connections, fmt.Sprintf("%d/congestion_threshold", minor), maxBackground * 3 / 4},
 	} {
-		if err := os.WriteFile(k.file, []byte(strconv.Itoa(k.value)), 0); err != nil {
+		if k.dir == -1 {
+			continue
+		}
+		if err := writeSetting(k.dir, k.file, k.value); err != nil {
 			f.log.Debug("kernel setting left as it is", "op", "mount", "err", err)
 		}
 	}
 	return fmt.Sprintf("%d:%d", major, minor)
+}
+
+// openConnections opens the directory in which the kernel has the settings of FUSE
+// connections; -1 with an error. Systemd mounts it; on images without, this is a mount
+// of its own that is at no path, and goes when it is closed.
+func openConnections() (int, error) {
+	const (
+		dir          = "/sys/fs/fuse/connections"
+		fusectlMagic = 0x65735543
+	)
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err == nil && st.Type == fusectlMagic {
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, fmt.Errorf("open %s: %w", dir, err)
+		}
+		return fd, nil
+	}
+	context, err := unix.Fsopen("fusectl", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open fusectl: %w", err)
+	}
+	defer unix.Close(context)
+	if err := unix.FsconfigCreate(context); err != nil {
+		return -1, fmt.Errorf("make a mount of fusectl: %w", err)
+	}
+	fd, err := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("mount fusectl: %w", err)
+	}
+	return fd, nil
+}
+
+// writeSetting writes a number to a file of the kernel's, in a directory.
+func writeSetting(dir int, file string, value int) error {
+	fd, err := unix.Openat(dir, file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", file, err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, strconv.AppendInt(nil, int64(value), 10)); err != nil {
+		return fmt.Errorf("write %d to %s: %w", value, file, err)
+	}
+	return nil
 }
 
 // statTimeout is how long the path may take to answer before a mount.

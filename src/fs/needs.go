@@ -26,7 +26,10 @@ const (
 	probes = 8
 	// needsQueue is how many may wait to be told. What comes when it is full is
 	// left out.
-	needsQueue = 1 << 10
+	needsQueue = 1 << 12
+	// tellAfter is how long a need waits for others, to be told together with them.
+	// What the kernel lets go of before is left out.
+	tellAfter = 100 * time.Millisecond
 )
 
 // What a need has for its offset where it isn't a chunk's.
@@ -44,7 +47,8 @@ type needs struct {
 // recorder is one recording. It takes memory from the first need on.
 type recorder struct {
 	seen atomic.Pointer[[maxNeeds]atomic.Uint64] // hashes of needs; 0: free
-	wake chan struct{}                           // tells that queue isn't empty; holds one
+	some chan struct{}                           // tells that queue isn't empty; holds one
+	many chan struct{}                           // tells that it is half full; holds one
 
 	mu    sync.Mutex
 	queue []asked // GUARDED_BY(mu)
@@ -89,15 +93,39 @@ func (r *recorder) first(h uint64) bool {
 
 func (r *recorder) add(a asked) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.queue == nil {
 		r.queue = make([]asked, 0, needsQueue)
 	}
 	if len(r.queue) < needsQueue {
 		r.queue = append(r.queue, a)
 	}
+	n := len(r.queue)
+	r.mu.Unlock()
+	switch n {
+	case 1:
+		signal(r.some)
+	case needsQueue / 2:
+		signal(r.many)
+	}
+}
+
+// take takes all that wait, and leaves an empty queue instead.
+func (r *recorder) take(empty []asked) []asked {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.queue
+	r.queue = empty
 	select {
-	case r.wake <- struct{}{}:
+	case <-r.many:
+	default:
+	}
+	return all
+}
+
+// signal tells that something is so, unless it was told.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -110,7 +138,7 @@ const stopTime = 5 * time.Second
 // when all that was needed before has been told. Another call of Record takes the place
 // of the one before.
 func (f *FS) Record(tell func(Need)) (stop func()) {
-	r := &recorder{wake: make(chan struct{}, 1)}
+	r := &recorder{some: make(chan struct{}, 1), many: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(f.life)
 	quit, done := make(chan struct{}), make(chan struct{})
 	stop = sync.OnceFunc(func() {
@@ -130,45 +158,97 @@ func (f *FS) Record(tell func(Need)) (stop func()) {
 	f.needs.recorder.Store(r)
 	f.background.Go(func() {
 		defer close(done)
-		var spare []asked
-		for last := false; !last; {
-			select {
-			case <-r.wake:
-			case <-quit:
-				last = true
-			case <-ctx.Done():
-				return
-			}
-			r.mu.Lock()
-			spare, r.queue = r.queue, spare[:0]
-			r.mu.Unlock()
-			for _, a := range spare {
-				if n, ok := f.needOf(ctx, a); ok && ctx.Err() == nil {
-					tell(n)
-				}
-			}
-		}
+		f.tellNeeds(ctx, r, quit, tell)
 	})
 	return stop
 }
 
+// tellNeeds tells what is noted until quit is closed, and what was noted before. When ctx
+// ends it tells what it can without waiting.
+func (f *FS) tellNeeds(ctx context.Context, r *recorder, quit <-chan struct{}, tell func(Need)) {
+	var spare []asked
+	for last := false; !last; {
+		select {
+		case <-r.some:
+			rest := time.NewTimer(tellAfter)
+			select {
+			case <-rest.C:
+			case <-r.many:
+			case <-quit: // and so next time
+			case <-ctx.Done():
+			}
+			rest.Stop()
+		case <-quit:
+			last = true
+		case <-ctx.Done():
+			last = true
+		}
+		spare = r.take(spare[:0])
+		var near nearby
+		for _, a := range spare {
+			if n, ok := f.needOf(ctx, &near, a); ok {
+				tell(n)
+			}
+		}
+	}
+}
+
+// nearby is the directory that was last needed something of, and its listing in the tree
+// that was shown: the next need is mostly there, too.
+type nearby struct {
+	tree *shown
+	id   uint64
+	path string
+	list *object.Listing
+}
+
 // needOf finds out what was asked for. What the kernel has let go of already is
 // left out.
-func (f *FS) needOf(ctx context.Context, a asked) (Need, bool) {
+func (f *FS) needOf(ctx context.Context, near *nearby, a asked) (Need, bool) {
 	r, ok := f.table.get(a.id)
 	s := f.now.Load()
 	if !ok || s.view == nil {
 		return Need{}, false
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.timeout())
-	defer cancel()
-	_, path, e, err := f.whereShown(ctx, s, r)
-	if err != nil {
-		return Need{}, false
+	path, e, ok := near.find(s, &r)
+	if !ok {
+		wait, cancel := context.WithTimeout(ctx, f.timeout())
+		defer cancel()
+		var err error
+		if _, path, e, err = f.whereShown(wait, s, r); err != nil {
+			return Need{}, false
+		}
+		near.become(f, s, &r, path)
 	}
 	n := Need{Path: path, Dir: e.Kind == object.Dir, Size: e.Size}
 	if a.off >= 0 {
 		n.Chunked, n.Off, n.N = true, a.off, a.n
 	}
 	return n, n.Dir == (a.off == needListing)
+}
+
+// find finds r there; it is false where it must be looked for from the root.
+func (d *nearby) find(s *shown, r *inode) (path string, e object.Entry, ok bool) {
+	if d.list == nil || d.tree != s || d.id != r.parent || r.id == rootID {
+		return "", e, false
+	}
+	n, ok := position(d.list, r)
+	if !ok {
+		return "", e, false
+	}
+	if e = d.list.At(n); content(&e) != r.digest {
+		return "", e, false
+	}
+	return object.Join(d.path, string(e.Name)), e, true
+}
+
+// become goes to the directory of r, whose path is known.
+func (d *nearby) become(f *FS, s *shown, r *inode, path string) {
+	dir, ok := f.table.get(r.parent)
+	if !ok || r.id == rootID {
+		return
+	}
+	if l, ok := s.cached(dir.digest); ok {
+		*d = nearby{tree: s, id: dir.id, path: object.Parent(path), list: l}
+	}
 }

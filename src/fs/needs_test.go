@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,9 @@ import (
 	"time"
 
 	"github.com/jacobsa/fuse/fuseops"
+
+	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
 )
 
 // heard is the needs that were told.
@@ -129,6 +133,116 @@ func TestRecordingStops(t *testing.T) {
 	read(t, filepath.Join(mnt, "sub/deep"))
 	if len(first.files()) != 1 || len(second.files()) != 1 {
 		t.Errorf("%q and %q", first.files(), second.files())
+	}
+}
+
+func TestWhatIsNeededLastIsToldWhenTheMountEnds(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mount(t, sample, nil)
+	var h heard
+	stop := f.Record(h.tell)
+	for _, name := range []string{"hello", "sub/deep", "mid"} {
+		read(t, filepath.Join(mnt, name))
+	}
+	if _, err := f.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if got, want := h.files(), []string{"hello", "sub/deep", "mid"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// More than may wait to be told, from more directories than one, none of them left out.
+func TestManyNeeds(t *testing.T) {
+	d := dir{}
+	for i := range 3 {
+		many := dir{}
+		for k := range needsQueue/2 + i {
+			many[fmt.Sprintf("f%04d", k)] = fmt.Sprint("content ", i, k)
+		}
+		d[fmt.Sprint("d", i)] = many
+	}
+	m := newMemory()
+	f, err := New(Config{Path: "/nowhere", IOTimeout: time.Minute, Log: m.log(t)}, m.view(t, d), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Abandon)
+	ids := idsOf(t, f)
+	var want []string
+	var h heard
+	stop := f.Record(h.tell)
+	for k := range needsQueue / 2 {
+		for i := range 3 { // by turns
+			path := fmt.Sprintf("d%d/f%04d", i, k)
+			want = append(want, path)
+			f.needs.note(ids[path], needWhole, 0)
+		}
+		if k%256 == 255 { // as quick as they are told
+			for end := time.Now().Add(20 * time.Second); len(h.all()) < len(want)-needsQueue/2; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("%d needs were told, of %d", len(h.all()), len(want))
+				}
+			}
+		}
+	}
+	stop()
+	var got []string
+	for _, n := range h.all() {
+		got = append(got, n.Path)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d needs were told, want %d", len(got), len(want))
+	}
+}
+
+// idsOf has the kernel, which is not there, hold all of a tree of directories of files.
+func idsOf(t testing.TB, f *FS) map[string]uint64 {
+	t.Helper()
+	ids := make(map[string]uint64)
+	var enter func(path string, id uint64, d digest.Digest)
+	enter = func(path string, id uint64, d digest.Digest) {
+		l, err := f.View().Listing(t.Context(), path, d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range l.Len() {
+			e := l.At(i)
+			child, err := f.table.acquire(id, i, &e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := object.Join(path, string(e.Name))
+			ids[p] = child
+			if e.Kind == object.Dir {
+				enter(p, child, e.Digest)
+			}
+		}
+	}
+	enter("", rootID, f.View().Root().Digest)
+	return ids
+}
+
+// BenchmarkNeedOf is what it costs to find out what was needed.
+func BenchmarkNeedOf(b *testing.B) {
+	many := dir{}
+	for k := range 1000 {
+		many[fmt.Sprintf("some-file-name-%04d", k)] = fmt.Sprint("content ", k)
+	}
+	m := newMemory()
+	f, err := New(Config{Path: "/nowhere", IOTimeout: time.Minute, Log: m.log(b)}, m.view(b, dir{"src": dir{"pkg": dir{"sub": many}}}), m)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Abandon()
+	ids := slices.Collect(maps.Values(idsOf(b, f)))
+	b.ReportAllocs()
+	var near nearby
+	for i := 0; b.Loop(); i++ {
+		if n, ok := f.needOf(b.Context(), &near, asked{ids[i%len(ids)], needWhole, 0}); !ok && !n.Dir {
+			b.Fatal(n)
+		}
 	}
 }
 

@@ -179,7 +179,7 @@ func (f *FS) readPiece(wait context.Context, s *shown, ref tier.Ref, size, off, 
 }
 
 func (f *FS) readChunks(wait context.Context, s *shown, r *inode, off, n int64, out *reply) error {
-	list := s.view.CachedChunks(r.digest)
+	list := s.view.CachedChunks(r.digest, r.size)
 	begin := wait == noWait && list != nil
 	if list == nil {
 		if isLocal(wait) {

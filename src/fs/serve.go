@@ -214,7 +214,7 @@ func (s *server) settle() (request, bool) {
 	r := s.coming.oldest()
 	switch err := s.answer(lookWait, r); {
 	case err == errDisk && !s.coming.late():
-		s.coming.requested(lookOut)
+		s.coming.lookOut()
 		return request{}, false
 	case err == errDisk || err == errWait:
 		return s.coming.take(), true

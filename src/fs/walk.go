@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -42,6 +43,9 @@ const (
 	// firstAhead is how many bytes a walk is ahead of its reader at first. That
 	// doubles, up to what a large file may have, while its reader follows.
 	firstAhead = 256 << 10
+	// step is the part of what it may be ahead that a walk waits for room for, once it
+	// is so far: to wake it for each file would cost more than to ask for that.
+	step = 8
 	// maxExpected bounds the files that a walk is ahead.
 	maxExpected = 4096
 	// A walk ends that found so many files here already, or whose reader rests.
@@ -59,7 +63,8 @@ type walk struct {
 	hits     int64            // bytes of these that were read
 	expected map[uint64]int64 // files asked for and not read yet, by id; the value is where in issued they begin
 	near     int              // how many of the last files were here already
-	more     chan struct{}    // holds one; read has changed
+	waits    bool             // for room, that more tells of
+	more     chan struct{}    // holds one
 	end      context.CancelFunc
 
 	frames []frame
@@ -123,11 +128,14 @@ func (a *walk) fit(most int64) {
 	case a.read-a.grown >= a.ahead/2:
 		a.ahead, a.grown = min(2*a.ahead, max(most, firstAhead)), a.read
 	}
-	select {
-	case a.more <- struct{}{}:
-	default:
+	if a.waits && a.room() >= a.ahead/step {
+		a.waits = false
+		signal(a.more)
 	}
 }
+
+// room is how many bytes more may be issued.
+func (a *walk) room() int64 { return a.read + a.ahead - a.issued }
 
 // look takes note that file r is read from its start, and isn't in memory.
 func (w *walks) look(r *inode) {
@@ -246,18 +254,20 @@ func (w *walks) issue(ctx context.Context, a *walk, r inode, yield func(tier.Ref
 
 // await waits until the reader comes near; it is false if that takes too long.
 func (w *walks) await(ctx context.Context, a *walk) bool {
-	rest := time.NewTimer(walkRest)
-	defer rest.Stop()
 	for {
 		w.mu.Lock()
-		ready := a.issued < a.read+a.ahead
+		a.waits = a.room() <= 0
+		wait := a.waits
 		w.mu.Unlock()
-		if ready {
+		if !wait {
 			return ctx.Err() == nil
 		}
+		rest := time.NewTimer(walkRest)
 		select {
 		case <-a.more:
+			rest.Stop()
 		case <-ctx.Done():
+			rest.Stop()
 			return false
 		case <-rest.C:
 			return false
@@ -270,12 +280,8 @@ func (w *walks) next(a *walk) (inode, bool) {
 	if a.tree.over.Err() != nil {
 		return inode{}, false
 	}
-	ctx, cancel := context.WithTimeout(a.tree.over, w.fs.timeout())
-	defer cancel()
-	if a.frames[0].list == nil {
-		if !w.begin(ctx, a) {
-			return inode{}, false
-		}
+	if a.frames[0].list == nil && !w.begin(a) {
+		return inode{}, false
 	}
 	for len(a.frames) > 0 {
 		f := &a.frames[len(a.frames)-1]
@@ -292,7 +298,7 @@ func (w *walks) next(a *walk) (inode, bool) {
 			return r, true
 		case e.Kind == object.Dir:
 			path := object.Join(f.path, string(e.Name))
-			l, err := a.tree.view.Listing(ctx, path, e.Digest)
+			l, err := w.listing(a, path, e.Digest)
 			if err != nil {
 				return inode{}, false
 			}
@@ -302,9 +308,21 @@ func (w *walks) next(a *walk) (inode, bool) {
 	return inode{}, false
 }
 
+// listing is a directory on the way.
+func (w *walks) listing(a *walk, path string, d digest.Digest) (*object.Listing, error) {
+	if l, ok := a.tree.view.Cached(d); ok {
+		return l, nil
+	}
+	ctx, cancel := context.WithTimeout(a.tree.over, w.fs.timeout())
+	defer cancel()
+	return a.tree.view.Listing(ctx, path, d)
+}
+
 // begin makes the frames above a walk's first, so that it goes on after that
 // directory.
-func (w *walks) begin(ctx context.Context, a *walk) bool {
+func (w *walks) begin(a *walk) bool {
+	ctx, cancel := context.WithTimeout(a.tree.over, w.fs.timeout())
+	defer cancel()
 	first := a.frames[0]
 	r, ok := w.fs.table.get(first.id)
 	if !ok {

@@ -91,14 +91,32 @@ func EncodeCatalog(dirs []DirListing) []byte {
 	return b
 }
 
+// maxCatalogDirs is more than the directories in any catalog that is cut as above. One of
+// more than maxCatalog bytes has a single one.
+const maxCatalogDirs = 1 << 18
+
+// CatalogLen is how many directories a catalog says that it has: no more than there
+// may be, nor than its bytes may hold.
+func CatalogLen(raw []byte) (int, error) {
+	n, b, err := msgp.ReadArrayHeaderBytes(raw)
+	if err != nil {
+		return 0, malformed("catalog: %v", err)
+	}
+	if n > maxCatalogDirs || int(n) > len(b)/5 { // two headers of two bytes in one of one
+		return 0, malformed("catalog says %d directories in %d bytes, at most %d may be there", n, len(b), maxCatalogDirs)
+	}
+	return int(n), nil
+}
+
 // ParseCatalog reads what EncodeCatalog wrote and calls each for every
 // directory in it. Paths and listings point into raw; the listings are not
 // looked into.
 func ParseCatalog(raw []byte, each func(path, listing []byte) error) error {
-	n, b, err := msgp.ReadArrayHeaderBytes(raw)
+	n, err := CatalogLen(raw)
 	if err != nil {
-		return malformed("catalog: %v", err)
+		return err
 	}
+	_, b, _ := msgp.ReadArrayHeaderBytes(raw)
 	var prev []byte
 	for i := range n {
 		var path, listing []byte
@@ -208,3 +226,12 @@ func (x *Index) Catalog(path string) digest.Digest {
 
 // Catalogs are all catalogs in order. The slice is not to be changed.
 func (x *Index) Catalogs() []digest.Digest { return x.catalogs }
+
+// Footprint is the memory in bytes that x holds, about.
+func (x *Index) Footprint() int64 {
+	size := int64(cap(x.firsts))*16 + int64(cap(x.catalogs))*digest.Size
+	for _, f := range x.firsts {
+		size += int64(len(f)) + 8
+	}
+	return size
+}

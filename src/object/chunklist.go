@@ -36,8 +36,12 @@ const chunkBytes = 48
 // MaxChunkList bounds the encoded chunk list of a file of size bytes: a reader
 // need not accept more.
 func MaxChunkList(size int64) int64 {
-	return max(MaxBlob, (size/MinChunk+2)*chunkBytes)
+	return max(MaxBlob, LikelyChunkList(size))
 }
+
+// LikelyChunkList is more than the encoded chunk list of a file of size bytes has where
+// no chunk but the last is smaller than MinChunk.
+func LikelyChunkList(size int64) int64 { return (size/MinChunk + 2) * chunkBytes }
 
 // EncodeChunkList encodes a file's chunks as the map {size, sha256, chunks}.
 func EncodeChunkList(c *ChunkList) []byte {

@@ -35,6 +35,10 @@ type Codec struct {
 // plain bytes.
 const sizeLarge = 4 * MaxBlob
 
+// decodeSpare is how much longer than what comes out a buffer must be for the decoder
+// to copy sixteen bytes at a time, and not to look at each copy's end.
+const decodeSpare = 16
+
 // NewCodec returns a codec that works on up to threads blobs at a time; more
 // callers wait.
 func NewCodec(threads int) (*Codec, error) {
@@ -43,12 +47,20 @@ func NewCodec(threads int) (*Codec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a zstd encoder: %w", err)
 	}
+	dec, err := newDecoder(threads)
+	if err != nil {
+		return nil, err
+	}
+	return &Codec{enc: enc, dec: dec}, nil
+}
+
+func newDecoder(threads int) (*zstd.Decoder, error) {
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(threads), zstd.WithDecoderLowmem(true),
 		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(MaxMetadata), zstd.WithDecoderMaxWindow(64<<20))
 	if err != nil {
 		return nil, fmt.Errorf("make a zstd decoder: %w", err)
 	}
-	return &Codec{enc: enc, dec: dec}, nil
+	return dec, nil
 }
 
 // Pack returns the stored form of a blob: compressed when that saves at least
@@ -72,6 +84,12 @@ func Compressed(stored []byte) bool { return bytes.HasPrefix(stored, zstdMagic) 
 // What would be larger than limit bytes is refused before it is unpacked. A
 // digest that doesn't fit is digest.ErrMismatch. The result may be stored itself.
 func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, error) {
+	return c.UnpackTo(d, stored, limit, func(n int) []byte { return make([]byte, 0, n) })
+}
+
+// UnpackTo is Unpack to what room returns for a number of bytes, which is a little more
+// than there will be, and is called once at most.
+func (c *Codec) UnpackTo(d digest.Digest, stored []byte, limit int64, room func(n int) []byte) ([]byte, error) {
 	if !Compressed(stored) {
 		if int64(len(stored)) <= limit && d.Check(stored) == nil {
 			return stored, nil
@@ -79,7 +97,7 @@ func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 		return nil, fmt.Errorf("%d bytes: %w", len(stored), digest.ErrMismatch)
 	}
 	// It nearly always is, and then what is stored need not be hashed.
-	plain, err := c.unpack(d, stored, limit)
+	plain, err := c.unpack(d, stored, limit, room)
 	if err != nil && int64(len(stored)) <= limit && d.Check(stored) == nil {
 		return stored, nil
 	}
@@ -87,7 +105,7 @@ func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 }
 
 // unpack is Unpack for what has been compressed.
-func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64) ([]byte, error) {
+func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64, room func(n int) []byte) ([]byte, error) {
 	size := limit
 	var h zstd.Header
 	if err := h.Decode(stored); err != nil {
@@ -99,11 +117,22 @@ func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 		}
 		size = int64(h.FrameContentSize)
 	}
+	dec := c.dec
 	if size > sizeLarge {
 		c.large.Lock()
 		defer c.large.Unlock()
+		// A decoder holds on to the last bytes that it made: these are to go.
+		var err error
+		if dec, err = newDecoder(1); err != nil {
+			return nil, err
+		}
+		defer dec.Close()
 	}
-	plain, err := c.dec.DecodeAll(stored, make([]byte, 0, size))
+	want := int(size) + decodeSpare
+	plain, err := dec.DecodeAll(stored, room(want)[:0:want])
+	if err == nil && int64(len(plain)) > size {
+		err = ErrTooLarge
+	}
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w (%w)", digest.ErrMismatch, err)
 	}

@@ -96,6 +96,33 @@ func TestUnpackIsBounded(t *testing.T) {
 	}
 }
 
+// A frame that does not say its size has no byte more than its limit, either, nor have
+// two that come together.
+func TestUnpackKeepsToTheLimit(t *testing.T) {
+	c := newCodec(t)
+	enc, err := zstd.NewWriter(nil)
+	must(t, err)
+	text := bytes.Repeat([]byte("some text, "), 1000)
+	for n := 1; n <= 40; n++ {
+		plain := text[:5000+n]
+		var stream bytes.Buffer
+		enc.Reset(&stream)
+		_, err := enc.Write(plain[:3000])
+		must(t, errors.Join(err, enc.Flush()))
+		_, err = enc.Write(plain[3000:])
+		must(t, errors.Join(err, enc.Close()))
+		frames := append(enc.EncodeAll(plain[:5000], nil), enc.EncodeAll(plain[5000:], nil)...)
+		for what, stored := range map[string][]byte{"not sized": stream.Bytes(), "two frames": frames} {
+			if got, err := c.Unpack(digest.Of(plain), stored, 5000); !errors.Is(err, digest.ErrMismatch) {
+				t.Errorf("%s: %d bytes, error %v, where 5000 may come", what, len(got), err)
+			}
+		}
+		if got, err := c.Unpack(digest.Of(plain), stream.Bytes(), int64(len(plain))); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("not sized: %d bytes, error %v, want %d", len(got), err, len(plain))
+		}
+	}
+}
+
 func FuzzUnpack(f *testing.F) {
 	c := newCodec(f)
 	f.Add([]byte{}, []byte{}, int64(0))
@@ -115,4 +142,31 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatalf("%d bytes with limit %d: %d bytes, %v", len(a), limit, len(got), err)
 		}
 	})
+}
+
+// What was unpacked goes when its user lets go of it, however large.
+func TestUnpackedMemoryIsLetGo(t *testing.T) {
+	c, err := object.NewCodec(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 64 << 20
+	plain := make([]byte, size)
+	for i := range 4096 { // so that it is more than one repeated byte
+		plain[i*16384] = byte(i)
+	}
+	d, stored := digest.Of(plain), c.Pack(plain, nil)
+	plain = nil
+	for range 4 {
+		if b, err := c.Unpack(d, stored, size); err != nil || len(b) != size {
+			t.Fatal(len(b), err)
+		}
+	}
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if m.HeapAlloc > size/2 {
+		t.Errorf("%d MiB are still in memory", m.HeapAlloc>>20)
+	}
+	runtime.KeepAlive(c)
 }

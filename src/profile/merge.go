@@ -1,5 +1,7 @@
 package profile
 
+import "time"
+
 // Weights. A run counts for a quarter of all that came before it, so that what each
 // run needs comes near 255, and what no run needs any more has left after
 // five runs if one needed it, and after eleven if all did.
@@ -66,4 +68,21 @@ func Merge(old, run *Profile) *Profile {
 		}
 	}
 	return m
+}
+
+// NotAfter returns the profile as of now at the latest: one that a wrong clock gave a
+// time yet to come would keep newer ones out until then.
+func (p *Profile) NotAfter(now time.Time) *Profile {
+	if p == nil || !p.Time.After(now) {
+		return p
+	}
+	of := *p
+	of.Time = now.UTC().Truncate(time.Second)
+	return &of
+}
+
+// Newer tells whether there are runs in a profile that were after those in old,
+// which may be nil. What is of a time yet to come is newer than nothing only.
+func (p *Profile) Newer(old *Profile, now time.Time) bool {
+	return old == nil || p.Time.After(old.Time) && !p.Time.After(now)
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // ran is a run that needs those files, in that order.
@@ -113,5 +114,32 @@ func TestMergeIsBounded(t *testing.T) {
 	}
 	if r.Bytes() > MaxFetch {
 		t.Errorf("%d bytes", r.Bytes())
+	}
+}
+
+// A profile of a time yet to come keeps no newer one out, and is taken where there is
+// none.
+func TestWrongClocks(t *testing.T) {
+	now := time.Now()
+	at := func(d time.Duration) *Profile { return &Profile{Time: now.Add(d).UTC().Truncate(time.Second), Runs: 1} }
+	before, after, lastHour := at(-2*time.Hour), at(5*365*24*time.Hour), at(-time.Hour)
+	for _, c := range []struct {
+		p, old *Profile
+		want   bool
+	}{
+		{before, nil, true}, {after, nil, true}, {lastHour, before, true}, {before, lastHour, false}, {after, before, false}, {before, before, false},
+	} {
+		if c.p.Newer(c.old, now) != c.want {
+			t.Errorf("%+v after %+v: %v", c.p, c.old, !c.want)
+		}
+	}
+	if p := after.NotAfter(now); p.Time.After(now) || now.Sub(p.Time) > time.Second || p.Time.Nanosecond() != 0 || p.Runs != 1 {
+		t.Errorf("%+v is left of it", p)
+	}
+	if p := before.NotAfter(now); p != before {
+		t.Errorf("%+v is left of %+v", p, before)
+	}
+	if p := (*Profile)(nil).NotAfter(now); p != nil {
+		t.Errorf("%+v out of nothing", p)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/profile"
 	"github.com/aysfs/aysfs/src/publish"
@@ -139,12 +140,32 @@ func random(seed uint64, n int) []byte {
 	return b
 }
 
+// chunkLists finds the chunk lists in a tree.
+func chunkLists(t *testing.T, tr *tree.Tree, path string, dir object.Entry, found map[digest.Digest]bool) {
+	t.Helper()
+	l, err := tr.Listing(t.Context(), path, dir.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range l.Len() {
+		e := l.At(i)
+		if e.Kind == object.Dir {
+			chunkLists(t, tr, object.Join(path, string(e.Name)), e, found)
+		}
+		if e.Chunked {
+			found[e.Digest] = true
+		}
+	}
+}
+
 // resolved is what a profile leads to, without the metadata, which is counted.
 func resolved(t *testing.T, p *profile.Profile, tr *tree.Tree) (content []tier.Ref, metadata int) {
 	t.Helper()
 	all := slices.Collect(profile.Resolve(t.Context(), p, tr, profile.MaxFetch))
+	lists := make(map[digest.Digest]bool)
+	chunkLists(t, tr, "", tr.Root(), lists)
 	for _, ref := range all {
-		if ref.Digest == tr.Head().Catalog || tr.CachedChunks(ref.Digest) != nil {
+		if ref.Digest == tr.Head().Catalog || lists[ref.Digest] {
 			metadata++
 		} else {
 			content = append(content, ref)

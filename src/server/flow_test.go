@@ -58,6 +58,14 @@ func patient(cfg *config.Server) {
 	cfg.HTTP.MaxObject = 12 << 20
 }
 
+// patientCache is a cache with one store, for which it has time.
+func patientCache(t *testing.T) (*testStore, *testCache) {
+	t.Helper()
+	st, c := emptyStore(t), newCache(t, patient)
+	c.post("/ays/stor/stor", map[string]any{"url": st.URL})
+	return st, c
+}
+
 // reader reads an answer to its end, as it wants to.
 type reader struct {
 	t testing.TB
@@ -115,8 +123,7 @@ func overBoth(t *testing.T, test func(t *testing.T, h2 bool, st *testStore, c *t
 	for name, h2 := range map[string]bool{"HTTP1": false, "HTTP2": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			st, c := emptyStore(t), newCache(t, patient)
-			c.post("/ays/stor/stor", map[string]any{"url": st.URL})
+			st, c := patientCache(t)
 			if h2 {
 				front := httptest.NewUnstartedServer(c.server)
 				front.Config.Protocols = new(http.Protocols)
@@ -204,8 +211,7 @@ func TestOthersWaitForTheWhole(t *testing.T) {
 	t.Parallel()
 	plain, packed := words(t)
 	d := digest.Of(plain)
-	st, c := emptyStore(t), newCache(t, patient)
-	c.post("/ays/stor/stor", map[string]any{"url": st.URL})
+	st, c := patientCache(t)
 	rest := st.drip(d, packed)
 	first := begin(t, c.url, false, d, "Accept-Encoding", "zstd")
 	first.wantNext(packed[:len(packed)/2])
@@ -305,8 +311,7 @@ func TestFlowGoesOn(t *testing.T) {
 	for name, first := range map[string][]byte{"the same": good, "others": tiertest.Random(7, 1<<20)} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			st, c := emptyStore(t), newCache(t, patient)
-			c.post("/ays/stor/stor", map[string]any{"url": st.URL})
+			st, c := patientCache(t)
 			gate := make(chan struct{})
 			tries := 0
 			var mu sync.Mutex
@@ -398,8 +403,7 @@ func TestFlowOfZstdContent(t *testing.T) {
 	t.Parallel()
 	_, content := words(t)
 	d := digest.Of(content)
-	st, c := emptyStore(t), newCache(t, patient)
-	c.post("/ays/stor/stor", map[string]any{"url": st.URL})
+	st, c := patientCache(t)
 	rest := st.drip(d, content)
 	r := begin(t, c.url, false, d, "Accept-Encoding", "zstd")
 	r.wantNext(content[:len(content)/2])
@@ -441,8 +445,7 @@ func TestFlowOfChecksummedContent(t *testing.T) {
 	enc, err := zstd.NewWriter(nil)
 	must(t, err)
 	content := enc.EncodeAll(plain, nil)
-	st, c := emptyStore(t), newCache(t, patient)
-	c.post("/ays/stor/stor", map[string]any{"url": st.URL})
+	st, c := patientCache(t)
 	d := digest.Of(content)
 	st.drip(d, content)()
 	r := begin(t, c.url, false, d, "Accept-Encoding", "zstd")
@@ -454,8 +457,7 @@ func TestFlowOfChecksummedContent(t *testing.T) {
 // However many ask an empty cache at once, of each blob the store is asked once.
 func TestCrowd(t *testing.T) {
 	t.Parallel()
-	st, c := emptyStore(t), newCache(t, patient)
-	c.post("/ays/stor/stor", map[string]any{"url": st.URL})
+	st, c := patientCache(t)
 	var blobs []digest.Digest
 	for i, size := range []int{0, 1, 100, 4096, 10_000, 30_000, 65_535, 65_536, 65_537, 200_000, 300_000, 1 << 20} {
 		blobs = append(blobs, st.put("default", tiertest.Random(uint64(i), size)))

@@ -331,6 +331,9 @@ func (s shelf) Put(ctx context.Context, ref tier.Ref, stored []byte) {
 	}
 }
 
+// Offer leaves it to Put, which waits.
+func (s shelf) Offer(tier.Ref, tier.Blob) bool { return false }
+
 // sweep forgets blobs that are not in the data any more.
 func (k *kept) sweep(ctx context.Context) error {
 	domains, err := k.data.Domains(ctx)

@@ -198,12 +198,12 @@ func (p *profiles) published(ctx context.Context, from *stor, tree object.TreeNa
 	case err != nil:
 		p.server.log.Warn("a store has something else for a profile", "op", "profile", "store", from.name, "tree", tree.String(), "err", err)
 		return b, hereErr
-	case prof != nil && !other.Time.After(prof.Time):
+	case !other.Newer(prof, time.Now()):
 		return b, nil
 	case prof != nil:
 		other = profile.Merge(prof, other)
 	}
-	return p.put(ctx, key, st, other)
+	return p.put(ctx, key, st, other.NotAfter(time.Now()))
 }
 
 // take merges a run into the profile of a store's tree; taken is false if another one
@@ -220,10 +220,7 @@ func (p *profiles) take(ctx context.Context, from *stor, tree object.TreeName, r
 	if err != nil && !errors.Is(err, tier.ErrAbsent) {
 		return false, err
 	}
-	if now := time.Now(); run.Time.After(now) { // it would keep newer ones of the publisher's out
-		run.Time = now.UTC().Truncate(time.Second)
-	}
-	if _, err := p.put(ctx, key, st, profile.Merge(prof, run)); err != nil {
+	if _, err := p.put(ctx, key, st, profile.Merge(prof, run).NotAfter(time.Now())); err != nil {
 		return false, err
 	}
 	st.merged = time.Now()

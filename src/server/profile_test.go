@@ -158,6 +158,27 @@ func TestPublishedProfile(t *testing.T) {
 	}
 }
 
+// A publisher's clock that is years ahead keeps none of its later profiles out.
+func TestPublishedProfileOfAWrongClock(t *testing.T) {
+	st, c := newStore(t), newCache(t)
+	file := filepath.Join(st.dir, object.TreeName{ID: testID}.Dir(), profile.File)
+	p, err := profile.Parse(runOf(t, "ahead"))
+	must(t, err)
+	p.Time = p.Time.AddDate(5, 0, 0)
+	b, err := p.Encode()
+	must(t, err)
+	must(t, os.WriteFile(file, b, 0o644))
+	c.tell(st, "stor1")
+	if got := needed(t, c.get(profilePath)); got != "ahead" {
+		t.Errorf("of the wrong clock: %s", got)
+	}
+	time.Sleep(1100 * time.Millisecond) // times are in seconds
+	must(t, os.WriteFile(file, runOf(t, "right"), 0o644))
+	c.stop() // it would not ask again soon
+	c.start()
+	eventually(t, "the newer one is there", func() bool { return needed(t, c.get(profilePath)) == "right ahead" })
+}
+
 func TestProfilesOfPrivateStores(t *testing.T) {
 	st, c := newStore(t), newCache(t)
 	st.lock("user", "secret")

@@ -35,6 +35,8 @@ const (
 var (
 	// ErrNoRoom says that the cache would have to drop something for more.
 	ErrNoRoom = errors.New("the cache is full")
+	// ErrUnasked says that a blob comes only when somebody asks for it.
+	ErrUnasked = errors.New("too large to come unasked")
 	// ErrClosed says that the chain was closed meanwhile.
 	ErrClosed = errors.New("closed")
 )
@@ -48,8 +50,10 @@ const (
 	givingUp = 16
 	// calm is how long nobody must have read for Whole to go on.
 	calm = 100 * time.Millisecond
-	// roomEvery is after how many blobs the cache's room is looked at.
-	roomEvery = 64
+	// roomOnce is for how many bytes the cache's room is looked at in one go, and
+	// roomOverhead what it takes beside a blob, about.
+	roomOnce     = 16 << 20
+	roomOverhead = 4 << 10
 )
 
 // job is one call of Bring.
@@ -87,25 +91,40 @@ func (c *Chain) Bring(ctx context.Context, p Priority, refs iter.Seq[Ref], each 
 	c.jobs[p] = append(c.jobs[p], j)
 	c.mu.Unlock()
 	defer c.dismiss(j)
-	n := 0
+	room := int64(0) // that is left of what was looked at
 	for ref := range refs {
-		if n++; p == Whole && c.room != nil && n%roomEvery == 1 && c.room() <= 0 {
-			return ErrNoRoom
-		}
 		ref = bounded(ref)
 		if c.has(ref) {
 			each(ref, nil)
 		} else if c.cost(ref) > c.prefetchBudget {
-			each(ref, fmt.Errorf("bring %v: %w: it may have %d bytes, too many to come unasked", ref, ErrUnavailable, ref.Max()))
-		} else if err := c.offer(ctx, j, ref); err != nil {
-			return err
+			each(ref, fmt.Errorf("bring %v: %w: %w: it may have %d bytes", ref, ErrUnavailable, ErrUnasked, ref.Max()))
+		} else {
+			if need := ref.Max() + roomOverhead; p == Whole && c.room != nil {
+				if room < need {
+					// What is on its way has not taken its room yet.
+					if err := c.awaitJob(ctx, j, j.idle); err != nil {
+						return err
+					}
+					if room = min(c.room(), max(roomOnce, need)); room < need {
+						return ErrNoRoom
+					}
+				}
+				room -= need
+			}
+			if err := c.offer(ctx, j, ref); err != nil {
+				return err
+			}
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	return c.awaitJob(ctx, j, func() bool { return len(j.ready) == 0 && j.flying == 0 })
+	return c.awaitJob(ctx, j, j.idle)
 }
+
+// idle tells whether none of a job's blobs is wanted or on its way. The chain's mu
+// is held.
+func (j *job) idle() bool { return len(j.ready) == 0 && j.flying == 0 }
 
 // profiled tells whether a profile is being brought.
 func (c *Chain) profiled() bool {

@@ -62,6 +62,7 @@ type Chain struct {
 	groups  []*group
 	codec   *object.Codec
 	recent  *recent
+	buffers memory // for blobs that nobody waits for
 	origins origins
 	window  *window
 	guesses *window // of Guess alone, within window
@@ -196,7 +197,8 @@ func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*
 	}
 	switch {
 	case f.err == nil:
-		return NewBlob(f.plain, nil), f.prefetch, nil
+		b, _ := f.blob.Again() // the flight has it until all have left
+		return b, f.prefetch, nil
 	case c.ctx.Err() != nil:
 		return Blob{}, false, errClosed(ref) // rather than that something was cancelled
 	}
@@ -220,10 +222,7 @@ func (c *Chain) Local(ref Ref, off, n int64) (Blob, bool) {
 			return b, true
 		}
 	}
-	if data, ok := c.remembered(ref); ok && off >= 0 && n >= 0 && off <= int64(len(data))-n {
-		return NewBlob(data[off:off+n], nil), true
-	}
-	return Blob{}, false
+	return c.rememberedPart(ref, off, n)
 }
 
 // Ready is Local for what is in memory: it waits for nothing. What is on disk the
@@ -239,8 +238,8 @@ func (c *Chain) Ready(ref Ref, off, n int64) (Blob, Nearness) {
 			return b, near
 		}
 	}
-	if data, ok := c.remembered(ref); ok && off >= 0 && n >= 0 && off <= int64(len(data))-n {
-		return NewBlob(data[off:off+n], nil), InMemory
+	if b, ok := c.rememberedPart(ref, off, n); ok {
+		return b, InMemory
 	}
 	return Blob{}, Unknown
 }
@@ -251,7 +250,8 @@ func (c *Chain) WillNeed(ref Ref) bool {
 	return c.cache != nil && c.cache.WillNeed(bounded(ref))
 }
 
-// Copy is Get for callers that look at the bytes themselves, which are theirs.
+// Copy is Get for callers that look at the bytes themselves: they lie in memory that
+// stays, which others may look at, too, and are not to be changed.
 func (c *Chain) Copy(ctx context.Context, ref Ref) ([]byte, error) {
 	ref = bounded(ref)
 	if c.cache != nil {
@@ -264,6 +264,9 @@ func (c *Chain) Copy(ctx context.Context, ref Ref) ([]byte, error) {
 	b, err := c.Get(ctx, ref)
 	if err != nil {
 		return nil, err
+	}
+	if b.lender == nil {
+		return b.Data, nil
 	}
 	defer b.Release()
 	return bytes.Clone(b.Data), nil
@@ -315,10 +318,13 @@ func (c *Chain) Prefetch(ref Ref) bool {
 // Close ends what runs in the background, and waits for that. What the machine
 // has can still be got afterwards, nothing else.
 func (c *Chain) Close() {
+	c.cancel()
 	c.mu.Lock()
 	c.closed = true
+	for _, f := range c.flights {
+		f.cancel()
+	}
 	c.mu.Unlock()
-	c.cancel()
 	c.running.Wait()
 }
 
@@ -330,10 +336,7 @@ func (c *Chain) near(ref Ref) (Blob, bool) {
 			return b, true
 		}
 	}
-	if data, ok := c.remembered(ref); ok {
-		return NewBlob(data, nil), true
-	}
-	return Blob{}, false
+	return c.remembered(ref)
 }
 
 // cached counts what the cache answered, and tells whether it had the blob.
@@ -357,13 +360,27 @@ func (c *Chain) hit(b Blob) {
 }
 
 // remembered looks into what was fetched last.
-func (c *Chain) remembered(ref Ref) ([]byte, bool) {
-	data, ok := c.recent.get(ref)
+func (c *Chain) remembered(ref Ref) (Blob, bool) {
+	b, ok := c.recent.get(ref)
 	if ok {
 		c.recentHits.Add(1)
-		c.recentBytes.Add(int64(len(data)))
+		c.recentBytes.Add(int64(len(b.Data)))
 	}
-	return data, ok
+	return b, ok
+}
+
+// rememberedPart is remembered for n bytes at off, if the blob has them.
+func (c *Chain) rememberedPart(ref Ref, off, n int64) (Blob, bool) {
+	b, ok := c.remembered(ref)
+	if !ok {
+		return Blob{}, false
+	}
+	if off < 0 || n < 0 || off > int64(len(b.Data))-n {
+		b.Release()
+		return Blob{}, false
+	}
+	b.Data = b.Data[off : off+n]
+	return b, true
 }
 
 // has is near without the counting.
@@ -371,8 +388,7 @@ func (c *Chain) has(ref Ref) bool {
 	if c.cache != nil && c.cache.Has(ref) {
 		return true
 	}
-	_, ok := c.recent.get(ref)
-	return ok
+	return c.recent.has(ref)
 }
 
 // fetch asks the groups in their order, until one has the blob. Those whose members
@@ -462,8 +478,7 @@ func (c *Chain) fillBefore(i int, ref Ref, stored []byte) {
 // wrong on the way.
 func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 	defer func() {
-		// What is unpacked may come from anyone. Whatever it does to a decoder,
-		// it costs one read, not the mounts.
+		// As in unpack, of all that a source does with what it is given.
 		if r := recover(); r != nil {
 			c.log.Error("panic while fetching", "op", "fetch", "tier", s.Name(), "digest", ref.Digest, "err", r, "stack", string(debug.Stack()))
 			a = answer{err: Corrupt(s.Name(), ref, fmt.Errorf("panic: %v", r))}
@@ -480,7 +495,7 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 		default:
 			return answer{err: err}
 		}
-		plain, err := c.codec.Unpack(ref.Digest, stored, ref.Max())
+		plain, err := c.unpack(s, ref, stored, func(n int) []byte { return make([]byte, 0, n) })
 		switch {
 		case err == nil && c.stored:
 			return answer{plain: stored, stored: stored, from: s.Name()}
@@ -491,11 +506,16 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 		}
 		corrupt = Corrupt(s.Name(), ref, err)
 		c.complain(s, ref, err)
-		if err := s.Purge(ctx, ref); err != nil {
-			c.log.Warn("purge a corrupt blob", "op", "purge", "tier", s.Name(), "digest", ref.Digest, "err", err)
-		}
+		c.purge(ctx, s, ref)
 	}
 	return answer{err: corrupt}
+}
+
+// purge has a source drop what it gave.
+func (c *Chain) purge(ctx context.Context, s *Meter, ref Ref) {
+	if err := s.Purge(ctx, ref); err != nil {
+		c.log.Warn("purge a corrupt blob", "op", "purge", "tier", s.Name(), "digest", ref.Digest, "err", err)
+	}
 }
 
 // complain logs a corrupt blob: of those that come within a second the first one,

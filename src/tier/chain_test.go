@@ -620,6 +620,8 @@ func (s *slowCache) Put(ctx context.Context, ref tier.Ref, plain []byte) {
 	s.Cache.Put(ctx, ref, plain)
 }
 
+func (s *slowCache) Offer(tier.Ref, tier.Blob) bool { return false }
+
 func TestChainBrokenCacheCostsHitsOnly(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {
 		ref, plain, src := one()
@@ -721,6 +723,8 @@ func (o oneBlob) Copy(tier.Ref) ([]byte, error) { return bytes.Clone(o.plain), n
 func (oneBlob) Has(tier.Ref) bool { return true }
 
 func (oneBlob) Put(context.Context, tier.Ref, []byte) {}
+
+func (oneBlob) Offer(tier.Ref, tier.Blob) bool { return true }
 
 func BenchmarkChainHit(b *testing.B) {
 	ref, plain, src := one()

@@ -12,7 +12,9 @@
 //
 // What nobody waits for yet comes by Bring, in order and by priority (bring.go), as
 // much at once as the way carries (window.go) and never before what somebody waits for;
-// what is only wanted some time leaves the way free for the most part (pace.go).
+// what is only wanted some time leaves the way free for the most part (pace.go). Where
+// the store is all there is to ask, it is verified and unpacked by who reads the answer
+// off the connection, and has no goroutine of its own (asked.go).
 //
 // A server that passes blobs on sees them arrive, before they are verified: see
 // Chain.Follow and Arrival.

@@ -18,15 +18,21 @@ type flight struct {
 	cost     int64
 	estimate int64 // bytes that a prefetch will have on its way
 	cancel   context.CancelFunc
-	arrival  *Arrival // nil where blobs are not passed on
+	asked    Asked       // the request, where there is no goroutine to wait for it
+	late     *time.Timer // of asked
+	arrival  *Arrival    // nil where blobs are not passed on
 
 	waiters int    // GUARDED_BY(Chain.mu)
 	keep    bool   // GUARDED_BY(Chain.mu); give it to the cache
 	jobs    []*job // GUARDED_BY(Chain.mu); to be told what became of it
 
-	done  chan struct{} // closed once plain or err is set
-	plain []byte
-	err   error
+	abandoned bool // GUARDED_BY(Chain.mu)
+
+	over bool // GUARDED_BY(Chain.mu); blob is released when nobody waits any more
+
+	done chan struct{} // closed once blob or err is set
+	blob Blob
+	err  error
 }
 
 // flightOverhead is about what a flight costs besides the blob: a stack, and a
@@ -70,6 +76,9 @@ func (c *Chain) leave(f *flight) {
 	if f.waiters == 0 && !f.prefetch && !f.landed() {
 		c.abandon(f)
 	}
+	if f.over && f.waiters == 0 {
+		f.blob.Release()
+	}
 }
 
 func (f *flight) landed() bool {
@@ -83,6 +92,7 @@ func (f *flight) landed() bool {
 
 // abandon cancels a flight. Jobs have to begin it anew. c.mu is held.
 func (c *Chain) abandon(f *flight) {
+	f.abandoned = true
 	f.cancel()
 	for _, j := range f.jobs {
 		j.flying--
@@ -97,22 +107,28 @@ func (c *Chain) abandon(f *flight) {
 // begin starts a flight, of which is said what it is for; the budget of a prefetch is
 // taken already. c.mu is held.
 func (c *Chain) begin(f *flight) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.timeoutFor(f.ref))
-	f.since, f.cost, f.cancel, f.done = time.Now(), c.cost(f.ref), cancel, make(chan struct{})
+	f.since, f.cost, f.done = time.Now(), c.cost(f.ref), make(chan struct{})
 	f.alone = len(c.flights) < 2
+	c.flights[f.ref] = f
 	if f.prefetch {
 		f.keep, f.estimate = true, c.window.estimate(f.ref.Max())
 		if f.priority == Whole {
 			c.pace.begin(c.flying[Whole], f.estimate)
 		}
 		c.flying[f.priority] += f.estimate
+		if c.asks() && c.askFor(f) {
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, c.timeoutFor(f.ref))
+	f.cancel = cancel
+	if f.prefetch {
 		ctx = InBackground(ctx)
 	}
 	if c.stored && len(c.groups) == 1 && len(c.groups[0].members) == 1 {
 		f.arrival = &Arrival{begun: make(chan struct{})}
 		ctx = withArrival(ctx, f.arrival)
 	}
-	c.flights[f.ref] = f
 	c.running.Go(func() { c.fly(ctx, f) })
 }
 
@@ -152,8 +168,8 @@ func (c *Chain) fly(ctx context.Context, f *flight) {
 // landedBefore returns a blob whose flight landed between the miss that this one
 // began with and now.
 func (c *Chain) landedBefore(ref Ref) ([]byte, bool) {
-	if plain, ok := c.recent.get(ref); ok {
-		return plain, true
+	if b, ok := c.recent.get(ref); ok {
+		return b.Data, true // never to be released
 	}
 	if c.cache == nil || !c.cache.Has(ref) {
 		return nil, false
@@ -168,28 +184,39 @@ func (c *Chain) landedBefore(ref Ref) ([]byte, bool) {
 
 // land ends a flight with its result.
 func (c *Chain) land(f *flight, plain []byte, err error) {
-	defer c.landedFor(f)
-	defer f.arrival.end()
-	f.plain, f.err = plain, err
-	if err != nil || !c.kept(f) {
-		// First out of the table: who asks again is to have a new try.
-		c.remove(f)
-		close(f.done)
-		return
-	}
-	c.recent.add(f.ref, plain)
-	if !c.stored {
-		close(f.done)
-	}
-	if c.cache != nil {
+	if c.settle(f, NewBlob(plain, nil), err) {
 		// The flight stays in the table meanwhile, so that whoever misses the
 		// cache now finds it here.
 		c.cache.Put(c.ctx, f.ref, plain)
 	}
-	if c.stored {
+	c.landed(f)
+}
+
+// settle gives a flight its result, and tells whether the cache is to have it.
+func (c *Chain) settle(f *flight, blob Blob, err error) (toCache bool) {
+	f.blob, f.err = blob, err
+	if err != nil || !c.kept(f) {
+		// First out of the table: who asks again is to have a new try.
+		c.remove(f)
+		close(f.done)
+		return false
+	}
+	c.recent.add(f.ref, blob)
+	if !c.stored {
+		close(f.done)
+	}
+	return c.cache != nil
+}
+
+// landed is what is left to do for a flight that has its result, and that the cache
+// was given.
+func (c *Chain) landed(f *flight) {
+	if c.stored && !f.landed() {
 		close(f.done) // who is answered may ask for what is kept
 	}
 	c.remove(f)
+	f.arrival.end()
+	c.landedFor(f)
 }
 
 // remove takes a flight out of the table.
@@ -280,6 +307,9 @@ func (c *Chain) release(f *flight) {
 	c.memory.Release(f.cost)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if f.over = true; f.waiters == 0 {
+		f.blob.Release()
+	}
 	if f.prefetch {
 		c.prefetching -= f.cost
 		c.flying[f.priority] -= f.estimate

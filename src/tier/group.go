@@ -20,6 +20,8 @@ type Group struct {
 	// for this one to keep. It doesn't wait: what it keeps for later is its to
 	// bound, and what it can't keep is an error.
 	Fill func(ref Ref, stored []byte) error
+	// Ask, if not nil, asks the only source for what nobody waits for.
+	Ask AskFunc
 }
 
 // One is a group of a single source.
@@ -29,8 +31,9 @@ func One(s Source) Group { return Group{Sources: []Source{s}} }
 type group struct {
 	members []*member
 	fill    func(ref Ref, stored []byte) error
-	leaves  bool // members that fail alone
-	only    bool // there is one member
+	ask     AskFunc // nil: none
+	leaves  bool    // members that fail alone
+	only    bool    // there is one member
 	slow    slowness
 }
 
@@ -53,7 +56,7 @@ type member struct {
 // and sees to that itself.
 func newGroup(g Group, last bool) *group {
 	only := len(g.Sources) == 1
-	w := &group{fill: g.Fill, leaves: !only || !last && g.Fill == nil, only: only}
+	w := &group{fill: g.Fill, ask: g.Ask, leaves: !only || !last && g.Fill == nil, only: only}
 	for _, s := range g.Sources {
 		h := fnv.New64a()
 		h.Write([]byte(s.Name()))

@@ -91,11 +91,36 @@ func getAll(t *testing.T, c *tier.Chain, refs []tier.Ref) {
 	}
 }
 
+// slowGets gets one blob a second, and counts those that take more than one. None
+// may take more than four.
+func slowGets(t *testing.T, c *tier.Chain, refs []tier.Ref) (n int) {
+	t.Helper()
+	for _, ref := range refs {
+		began := time.Now()
+		getAll(t, c, []tier.Ref{ref})
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("it took %v", took)
+		} else if took > time.Second {
+			n++
+		}
+		time.Sleep(time.Second)
+	}
+	return n
+}
+
+// chainOf is a chain of groups, and of nothing else.
+func chainOf(codec *object.Codec, groups ...tier.Group) *tier.Chain {
+	return tier.NewChain(tier.ChainConfig{Groups: groups, Codec: codec})
+}
+
+// errDown is what one says of a server that is not there.
+var errDown = fmt.Errorf("dial: %w", tier.ErrUnavailable)
+
 func TestGroupSharesTheLoad(t *testing.T) {
 	simulated(t, func(t *testing.T, codec *object.Codec) {
 		blobs, refs := manyBlobs(600)
 		g, caches := gridOf(3, blobs)
-		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		chain := chainOf(codec, g)
 		defer chain.Close()
 		getAll(t, chain, refs)
 		var before [3]int64
@@ -118,10 +143,9 @@ func TestGroupLeavesFailedMembersAlone(t *testing.T) {
 	simulated(t, func(t *testing.T, codec *object.Codec) {
 		blobs, refs := manyBlobs(300)
 		g, caches := gridOf(3, blobs)
-		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		chain := chainOf(codec, g)
 		defer chain.Close()
-		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
-		caches[1].err.Store(&down)
+		caches[1].err.Store(&errDown)
 		getAll(t, chain, refs)
 		if n := caches[1].asked.Load(); n != 1 {
 			t.Errorf("a cache that is down was asked %d times within its first pause", n)
@@ -151,16 +175,15 @@ func TestSingleMembers(t *testing.T) {
 		blobs, refs := manyBlobs(50)
 		g, caches := gridOf(1, blobs)
 		s, stores := gridOf(1, blobs)
-		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, s}, Codec: codec})
+		chain := chainOf(codec, g, s)
 		defer chain.Close()
-		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
-		caches[0].err.Store(&down)
+		caches[0].err.Store(&errDown)
 		getAll(t, chain, refs)
 		if n := caches[0].asked.Load(); n != int64(len(refs)) {
 			t.Errorf("an only cache was asked %d times, for %d blobs", n, len(refs))
 		}
 		caches[0].err.Store(nil)
-		stores[0].err.Store(&down)
+		stores[0].err.Store(&errDown)
 		getAll(t, chain, refs)
 	})
 }
@@ -172,22 +195,12 @@ func TestOnlyMemberHangs(t *testing.T) {
 		blobs, refs := manyBlobs(300)
 		g, caches := gridOf(1, blobs)
 		s, stores := gridOf(1, blobs)
-		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, s}, Codec: codec})
+		chain := chainOf(codec, g, s)
 		defer chain.Close()
 		getAll(t, chain, refs[:10])
 		caches[0].late.Store(int64(time.Hour))
-		began, slow := time.Now(), 0
-		for _, ref := range refs[10:200] {
-			before := time.Now()
-			getAll(t, chain, []tier.Ref{ref})
-			if took := time.Since(before); took > 4*time.Second {
-				t.Errorf("it took %v", took)
-			} else if took > time.Second {
-				slow++
-			}
-			time.Sleep(time.Second)
-		}
-		if slow != 1 {
+		began := time.Now()
+		if slow := slowGets(t, chain, refs[10:200]); slow != 1 {
 			t.Errorf("%d reads waited for it", slow)
 		}
 		if n := caches[0].asked.Load(); n > 10+2+30 {
@@ -213,8 +226,7 @@ func TestOnlyMemberHangs(t *testing.T) {
 		caches[0].late.Store(int64(time.Hour))
 		getAll(t, chain, refs[260:261])
 		caches[0].late.Store(int64(5 * time.Second))
-		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
-		stores[0].err.Store(&down)
+		stores[0].err.Store(&errDown)
 		getAll(t, chain, refs[261:262])
 	})
 }
@@ -225,22 +237,11 @@ func TestOneOfTwoHangs(t *testing.T) {
 	simulated(t, func(t *testing.T, codec *object.Codec) {
 		blobs, refs := manyBlobs(200)
 		g, caches := fetchersOf(blobs)
-		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, tier.One(tiertest.NewMemory("store"))}, Codec: codec})
+		chain := chainOf(codec, g, tier.One(tiertest.NewMemory("store")))
 		defer chain.Close()
 		getAll(t, chain, refs[:50])
 		caches[0].hung.Store(true)
-		slow := 0
-		for _, ref := range refs[50:] {
-			before := time.Now()
-			getAll(t, chain, []tier.Ref{ref})
-			if took := time.Since(before); took > 4*time.Second {
-				t.Errorf("it took %v", took)
-			} else if took > time.Second {
-				slow++
-			}
-			time.Sleep(time.Second)
-		}
-		if slow == 0 || slow > 12 { // once for each pause, which grow
+		if slow := slowGets(t, chain, refs[50:]); slow == 0 || slow > 12 { // once for each pause, which grow
 			t.Errorf("%d of 150 reads waited for it", slow)
 		}
 	})
@@ -253,7 +254,7 @@ func TestCacheWithoutItsStore(t *testing.T) {
 		blobs, refs := manyBlobs(50)
 		g, caches := gridOf(2, blobs)
 		s, stores := gridOf(1, blobs)
-		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, s}, Codec: codec})
+		chain := chainOf(codec, g, s)
 		defer chain.Close()
 		lacks := fmt.Errorf("status 502: %w: %w", tier.ErrUnavailable, tier.ErrBehind)
 		for _, c := range caches {
@@ -263,8 +264,7 @@ func TestCacheWithoutItsStore(t *testing.T) {
 		for _, c := range caches {
 			c.err.Store(nil)
 		}
-		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
-		stores[0].err.Store(&down)
+		stores[0].err.Store(&errDown)
 		getAll(t, chain, refs)
 	})
 }
@@ -273,17 +273,16 @@ func TestGroupWithAllDown(t *testing.T) {
 	simulated(t, func(t *testing.T, codec *object.Codec) {
 		blobs, refs := manyBlobs(10)
 		g, caches := gridOf(2, blobs)
-		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g, tier.One(blobs)}, Codec: codec})
+		chain := chainOf(codec, g, tier.One(blobs))
 		defer chain.Close()
-		down := fmt.Errorf("dial: %w", tier.ErrUnavailable)
 		for _, c := range caches {
-			c.err.Store(&down)
+			c.err.Store(&errDown)
 		}
 		getAll(t, chain, refs) // from the store behind
 		if n := caches[0].asked.Load() + caches[1].asked.Load(); n != 2 {
 			t.Errorf("caches that are down were asked %d times", n)
 		}
-		alone := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		alone := chainOf(codec, g)
 		defer alone.Close()
 		for range 2 {
 			if _, err := alone.Get(t.Context(), refs[0]); !errors.Is(err, tier.ErrUnavailable) {
@@ -298,7 +297,7 @@ func TestGroupHedgesSlowMembers(t *testing.T) {
 		blobs, refs := manyBlobs(200)
 		g, caches := gridOf(2, blobs)
 		caches[0].delay, caches[1].delay = 5*time.Millisecond, 5*time.Millisecond
-		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		chain := chainOf(codec, g)
 		defer chain.Close()
 		getAll(t, chain, refs[:100])
 		caches[0].delay = time.Minute
@@ -375,7 +374,7 @@ func TestHedgeDoesNotFetch(t *testing.T) {
 		for _, c := range caches {
 			c.delay = 3 * time.Second
 		}
-		chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+		chain := chainOf(codec, g)
 		defer chain.Close()
 		getAll(t, chain, refs)
 		if n := caches[0].fetched.Load() + caches[1].fetched.Load(); n != int64(len(refs)) {
@@ -390,9 +389,9 @@ func TestHedgeDoesNotFetch(t *testing.T) {
 
 // What fails, or hangs, hands over the fetch.
 func TestFetchGoesOnWithTheNext(t *testing.T) {
-	down := fmt.Errorf("reset: %w", tier.ErrUnavailable)
+	reset := fmt.Errorf("reset: %w", tier.ErrUnavailable)
 	for name, break1 := range map[string]func(*fetcher){
-		"fails late": func(c *fetcher) { c.delay = 2 * time.Second; c.err.Store(&down) },
+		"fails late": func(c *fetcher) { c.delay = 2 * time.Second; c.err.Store(&reset) },
 		"hangs":      func(c *fetcher) { c.delay = time.Hour },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -400,7 +399,7 @@ func TestFetchGoesOnWithTheNext(t *testing.T) {
 				blobs, refs := manyBlobs(20)
 				g, caches := fetchersOf(blobs)
 				break1(caches[0])
-				chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{g}, Codec: codec})
+				chain := chainOf(codec, g)
 				defer chain.Close()
 				for _, ref := range refs {
 					began := time.Now()

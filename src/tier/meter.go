@@ -67,6 +67,25 @@ func (m *Meter) Get(ctx context.Context, ref Ref) ([]byte, error) {
 	return b, err
 }
 
+// asked counts a request whose answer is to come: gave, left or unasked.
+func (m *Meter) asked() { m.requests.Add(1) }
+
+// gave counts the blob that was the answer.
+func (m *Meter) gave(stored int64, took time.Duration) {
+	m.nanos.Add(int64(took))
+	m.given.Add(1)
+	m.bytes.Add(stored)
+}
+
+// left counts a caller who left before the answer.
+func (m *Meter) left(took time.Duration) {
+	m.nanos.Add(int64(took))
+	m.cancelled.Add(1)
+}
+
+// unasked takes a request back, which will be made in another way.
+func (m *Meter) unasked() { m.requests.Add(-1) }
+
 // Purge counts what Get gave as corrupt.
 func (m *Meter) Purge(ctx context.Context, ref Ref) error {
 	m.wrong.Add(1)

@@ -19,37 +19,51 @@ type recent struct {
 
 type kept struct {
 	ref  Ref
-	data []byte
+	blob Blob
 }
 
 // keptOverhead is about what an entry costs besides its data, in bytes.
 const keptOverhead = 256
 
 // size counts what the entry holds on to: the slice may be shorter than its array.
-func (k *kept) size() int64 { return int64(cap(k.data)) + keptOverhead }
+func (k *kept) size() int64 {
+	if s, ok := k.blob.lender.(*Shared); ok {
+		return int64(len(s.whole)) + keptOverhead
+	}
+	return int64(cap(k.blob.Data)) + keptOverhead
+}
 
 func newRecent(limit int64) *recent {
 	return &recent{limit: limit, byRef: make(map[Ref]*list.Element)}
 }
 
-func (r *recent) get(ref Ref) ([]byte, bool) {
+// get returns a blob that is kept, for the caller to release.
+func (r *recent) get(ref Ref) (Blob, bool) {
 	if r.limit <= 0 {
-		return nil, false
+		return Blob{}, false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e, ok := r.byRef[ref]
 	if !ok {
-		return nil, false
+		return Blob{}, false
 	}
 	r.order.MoveToFront(e)
-	return e.Value.(*kept).data, true
+	return e.Value.(*kept).blob.Again()
 }
 
-// add keeps data, and drops what was used longest ago. What would not fit at
-// all is not kept.
-func (r *recent) add(ref Ref, data []byte) {
-	k := &kept{ref, data}
+// has tells whether a blob is kept.
+func (r *recent) has(ref Ref) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.byRef[ref]
+	return ok
+}
+
+// add keeps a blob, which stays the caller's to release, and drops what was used
+// longest ago. What would not fit at all is not kept.
+func (r *recent) add(ref Ref, blob Blob) {
+	k := &kept{ref, blob}
 	if k.size() > r.limit {
 		return
 	}
@@ -59,12 +73,17 @@ func (r *recent) add(ref Ref, data []byte) {
 		r.order.MoveToFront(e) // the same digest: the same bytes
 		return
 	}
+	var ok bool
+	if k.blob, ok = blob.Again(); !ok {
+		return
+	}
 	r.byRef[ref] = r.order.PushFront(k)
 	r.bytes += k.size()
 	for r.bytes > r.limit {
 		oldest := r.order.Remove(r.order.Back()).(*kept)
 		delete(r.byRef, oldest.ref)
 		r.bytes -= oldest.size()
+		oldest.blob.Release()
 	}
 }
 

@@ -11,8 +11,8 @@ func TestRecent(t *testing.T) {
 	r := newRecent(room * (size + keptOverhead))
 	ref := func(i int) Ref { return Ref{Domain: "default", Digest: digest.Digest{byte(i), byte(i >> 8)}} }
 	for i := range 500 {
-		r.add(ref(i), make([]byte, size))
-		r.add(ref(i), make([]byte, size)) // again changes nothing
+		r.add(ref(i), NewBlob(make([]byte, size), nil))
+		r.add(ref(i), NewBlob(make([]byte, size), nil)) // again changes nothing
 		if _, ok := r.get(ref(0)); !ok {
 			t.Fatalf("what is used all the time was dropped at %d", i)
 		}
@@ -33,7 +33,7 @@ func TestRecent(t *testing.T) {
 // What a short slice holds on to counts, not its length.
 func TestRecentCountsCapacity(t *testing.T) {
 	r := newRecent(10_000)
-	r.add(Ref{Domain: "a"}, make([]byte, 10, 20_000))
+	r.add(Ref{Domain: "a"}, NewBlob(make([]byte, 10, 20_000), nil))
 	if n, bytes := r.usage(); n != 0 || bytes != 0 {
 		t.Errorf("%d blobs, %d bytes", n, bytes)
 	}
@@ -41,7 +41,7 @@ func TestRecentCountsCapacity(t *testing.T) {
 
 func TestRecentOfNothing(t *testing.T) {
 	r := newRecent(0)
-	r.add(Ref{}, nil)
+	r.add(Ref{}, NewBlob(nil, nil))
 	if _, ok := r.get(Ref{}); ok {
 		t.Error("it kept something")
 	}

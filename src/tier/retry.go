@@ -44,7 +44,7 @@ func (e *BusyError) Unwrap() error { return e.Err }
 
 // Retry asks src again while it is unavailable. Absence, denial and refusal
 // are answers: they aren't asked for twice.
-func Retry(src Source, policy RetryPolicy) Source {
+func Retry(src Source, policy RetryPolicy) *Retrier {
 	if policy.First <= 0 {
 		policy.First = 100 * time.Millisecond
 	}
@@ -54,10 +54,11 @@ func Retry(src Source, policy RetryPolicy) Source {
 	if policy.Patience <= 0 {
 		policy.Patience = 30 * time.Second
 	}
-	return &retrier{Source: src, policy: policy}
+	return &Retrier{Source: src, policy: policy}
 }
 
-type retrier struct {
+// Retrier is what Retry returns.
+type Retrier struct {
 	Source
 	policy RetryPolicy
 	// downSince is the time in Unix nanoseconds of the first failure since the
@@ -65,7 +66,7 @@ type retrier struct {
 	downSince atomic.Int64
 }
 
-func (r *retrier) Get(ctx context.Context, ref Ref) ([]byte, error) {
+func (r *Retrier) Get(ctx context.Context, ref Ref) ([]byte, error) {
 	var pauses *backoff.ExponentialBackOff // made when first needed: most calls don't
 	corrupt := 0
 	for try := 1; ; try++ {
@@ -93,8 +94,21 @@ func (r *retrier) Get(ctx context.Context, ref Ref) ([]byte, error) {
 	}
 }
 
+// Asking is ask, of the same source, with what comes by it taken note of. Nothing is asked
+// for again that way.
+func (r *Retrier) Asking(ask AskFunc) AskFunc {
+	return func(ref Ref, answered func(stored []byte, ok bool)) Asked {
+		return ask(ref, func(stored []byte, ok bool) {
+			if ok {
+				r.downSince.Store(0)
+			}
+			answered(stored, ok)
+		})
+	}
+}
+
 // once makes one try, and keeps the time since when the source is down.
-func (r *retrier) once(ctx context.Context, ref Ref) ([]byte, error) {
+func (r *Retrier) once(ctx context.Context, ref Ref) ([]byte, error) {
 	tctx := ctx
 	if r.policy.PerTry > 0 {
 		var cancel context.CancelFunc
@@ -115,7 +129,7 @@ func (r *retrier) once(ctx context.Context, ref Ref) ([]byte, error) {
 }
 
 // again tells whether another try makes sense after try tries.
-func (r *retrier) again(ctx context.Context, err error, try, corrupt int) bool {
+func (r *Retrier) again(ctx context.Context, err error, try, corrupt int) bool {
 	switch {
 	case ctx.Err() != nil, r.policy.Tries > 0 && try >= r.policy.Tries:
 		return false

@@ -146,7 +146,8 @@ type Cache interface {
 	// behind it, so that Ready soon answers. It is false where there is nothing to
 	// read: the blob is in memory, or not here.
 	WillNeed(ref Ref) bool
-	// Copy is Get into memory of the caller's own.
+	// Copy is Get for a caller that looks at the bytes itself, and doesn't change
+	// them: they lie in memory that stays.
 	Copy(ref Ref) ([]byte, error)
 	// Has tells whether Get would answer, without a look at the bytes.
 	Has(ref Ref) bool
@@ -154,6 +155,9 @@ type Cache interface {
 	// returns before the blob is on disk, and may drop it where there is no
 	// room: what is kept is for the cache to say, never an error of a read.
 	Put(ctx context.Context, ref Ref, plain []byte)
+	// Offer is Put that waits for nothing: it is false, and nothing has been done, where
+	// Put might have to. Else the cache releases the blob when it doesn't need it any more.
+	Offer(ref Ref, plain Blob) bool
 }
 
 // Corrupt wraps what was wrong with a blob that a source gave.

@@ -3,17 +3,18 @@ package tree
 import (
 	"context"
 	"fmt"
-	"sync"
+	"slices"
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
-// Blobs is where a tree's objects come from.
+// Blobs is where a tree's objects come from. It must be comparable, by ==: what it is
+// asked for at a time is bounded.
 type Blobs interface {
-	// Copy returns a blob, from wherever it is nearest, in memory that is the
-	// caller's.
+	// Copy returns a blob, from wherever it is nearest, in memory that stays. It
+	// must not be changed.
 	Copy(ctx context.Context, ref tier.Ref) ([]byte, error)
 }
 
@@ -22,11 +23,7 @@ type Tree struct {
 	head  *object.Head
 	blobs Blobs
 	cache *Cache
-
-	mu    sync.Mutex
-	index *object.Index // nil until first needed
-
-	lost failures
+	lost  failures
 }
 
 // New returns the tree that head describes.
@@ -55,33 +52,50 @@ func (t *Tree) catalogRef(d digest.Digest) tier.Ref {
 
 // Index returns the tree's index.
 func (t *Tree) Index(ctx context.Context) (*object.Index, error) {
-	t.mu.Lock()
-	x := t.index
-	t.mu.Unlock()
-	if x != nil {
-		return x, nil
-	}
-	if err := t.lost.of(t.head.Index); err != nil {
-		return nil, err
-	}
-	raw, err := t.blobs.Copy(ctx, t.indexRef())
-	if err != nil {
-		if ctx.Err() == nil {
-			t.lost.add(t.head.Index, err)
+	// What is read and what is made of it are about as large.
+	u, err := t.remembering(ctx, t.indexRef(), 2*t.head.IndexSize, func(raw []byte) (*unit, error) {
+		x, err := object.ParseIndex(raw)
+		if err != nil {
+			return nil, err
 		}
-		return nil, fmt.Errorf("get the index of %v: %w", t.head.Tree, err)
+		return &unit{size: x.Footprint() + listingOverhead, index: x, digest: t.head.Index}, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get the index %s of %v: %w", t.head.Index, t.head.Tree, err)
 	}
-	if x, err = object.ParseIndex(raw); err != nil {
-		return nil, fmt.Errorf("index %s of %v: %w", t.head.Index, t.head.Tree, err)
+	x := u.index
+	if x == nil {
+		return nil, fmt.Errorf("index %s of %v: %w: it is something else", t.head.Index, t.head.Tree, object.ErrFormat)
 	}
 	if n := len(x.Catalogs()); int64(n) != t.head.Catalogs || x.Catalogs()[0] != t.head.Catalog {
 		return nil, fmt.Errorf("index %s of %v: %w: %d catalogs from %s, the head says %d from %s", t.head.Index, t.head.Tree,
 			object.ErrFormat, n, x.Catalogs()[0].Short(), t.head.Catalogs, t.head.Catalog.Short())
 	}
-	t.mu.Lock()
-	t.index = x
-	t.mu.Unlock()
 	return x, nil
+}
+
+// remembering is load that does not try again at once what just failed.
+func (t *Tree) remembering(ctx context.Context, ref tier.Ref, bytes int64, read func(raw []byte) (*unit, error)) (*unit, error) {
+	if err := t.lost.of(ref.Digest); err != nil {
+		return nil, err
+	}
+	u, err := t.load(ctx, loadKey{from: t.blobs, ref: ref}, bytes, read)
+	if err != nil && ctx.Err() == nil {
+		t.lost.add(ref.Digest, err)
+	}
+	return u, err
+}
+
+// load returns an object that is in memory, or fetches it and has it read. Both may
+// take bytes.
+func (t *Tree) load(ctx context.Context, k loadKey, bytes int64, read func(raw []byte) (*unit, error)) (*unit, error) {
+	return t.cache.once(ctx, k, bytes, func() (*unit, error) {
+		raw, err := t.blobs.Copy(ctx, k.ref)
+		if err != nil {
+			return nil, err
+		}
+		return read(raw)
+	})
 }
 
 // Cached returns a listing that is in memory; ok tells whether it is.
@@ -111,14 +125,17 @@ func (t *Tree) listing(ctx context.Context, path string, d digest.Digest) (*obje
 	if err != nil {
 		return nil, err
 	}
-	if err := t.load(ctx, catalog); err != nil {
-		return nil, err
+	u, err := t.remembering(ctx, t.catalogRef(catalog), t.head.MaxSize, func(raw []byte) (*unit, error) {
+		return t.cache.readCatalog(catalog, raw)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("get catalog %s of %v: %w", catalog, t.head.Tree, err)
 	}
-	l, err, ok := t.cache.Listing(d)
-	if !ok {
+	l := u.listing(d)
+	if l == nil {
 		return nil, fmt.Errorf("catalog %s of %v: %w: the listing %s of directory %q is not in it", catalog, t.head.Tree, object.ErrFormat, d, path)
 	}
-	return l, err
+	return l.get(d)
 }
 
 // catalogOf spares the first listing of all the way through the index.
@@ -131,23 +148,6 @@ func (t *Tree) catalogOf(ctx context.Context, path string) (digest.Digest, error
 		return digest.Digest{}, err
 	}
 	return x.Catalog(path), nil
-}
-
-func (t *Tree) load(ctx context.Context, catalog digest.Digest) error {
-	if err := t.lost.of(catalog); err != nil {
-		return err
-	}
-	raw, err := t.blobs.Copy(ctx, t.catalogRef(catalog))
-	if err != nil {
-		if ctx.Err() == nil {
-			t.lost.add(catalog, err)
-		}
-		return fmt.Errorf("get catalog %s of %v: %w", catalog, t.head.Tree, err)
-	}
-	if err := t.cache.AddCatalog(raw); err != nil {
-		return fmt.Errorf("catalog %s of %v: %w", catalog, t.head.Tree, err)
-	}
-	return nil
 }
 
 // BlobRef is how the content of a file that is one blob is asked for.
@@ -167,42 +167,65 @@ func (t *Tree) CatalogRef(ctx context.Context, path string) (tier.Ref, error) {
 	return t.catalogRef(d), err
 }
 
-// CachedChunks returns a chunk list that is in memory, or nil.
-func (t *Tree) CachedChunks(d digest.Digest) *object.ChunkList { return t.cache.ChunkList(d) }
+// CachedChunks returns the chunk list d of a file of size bytes if it is in memory, or
+// nil.
+func (t *Tree) CachedChunks(d digest.Digest, size int64) *object.ChunkList {
+	return t.cache.ChunkList(d, size)
+}
 
 // Chunks returns the chunk list d of a file of size bytes.
 func (t *Tree) Chunks(ctx context.Context, d digest.Digest, size int64) (*object.ChunkList, error) {
-	if c := t.cache.ChunkList(d); c != nil {
+	if c := t.cache.ChunkList(d, size); c != nil {
 		return c, nil
 	}
-	raw, err := t.blobs.Copy(ctx, t.ChunkListRef(d, size))
+	u, err := t.load(ctx, loadKey{t.blobs, t.ChunkListRef(d, size), size}, object.LikelyChunkList(size), func(raw []byte) (*unit, error) {
+		c, err := object.ParseChunkList(raw, size)
+		if err != nil {
+			return nil, err
+		}
+		return &unit{size: c.Footprint() + listingOverhead, list: c, digest: d}, nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("get chunk list %s: %w", d, err)
 	}
-	c, err := object.ParseChunkList(raw, size)
-	if err != nil {
-		return nil, fmt.Errorf("chunk list %s: %w", d, err)
+	if u.list == nil || u.list.Size != size {
+		return nil, fmt.Errorf("chunk list %s: %w: not of a file of %d bytes", d, object.ErrFormat, size)
 	}
-	t.cache.AddChunkList(d, c)
-	return c, nil
+	return u.list, nil
 }
 
-// Fetch brings an object of the tree near.
+// Fetch brings an object of the tree near, if it is not in memory anyway.
 func (t *Tree) Fetch(ctx context.Context, ref tier.Ref) error {
-	_, err := t.blobs.Copy(ctx, ref)
+	p, err := t.cache.admit(ctx, t.blobs, ref.Max())
+	if err != nil {
+		return fmt.Errorf("get %v: %w", ref, err)
+	}
+	defer t.cache.depart(p, nil)
+	_, err = t.blobs.Copy(ctx, ref)
 	return err
 }
 
+// metadataStep is for how many catalogs the index is looked into at a time.
+const metadataStep = 1024
+
 // Metadata calls each for the index and every catalog, the objects that a
-// client needs in order to list the tree with no network.
-func (t *Tree) Metadata(ctx context.Context, each func(tier.Ref)) error {
-	each(t.indexRef())
-	x, err := t.Index(ctx)
-	if err != nil {
-		return err
+// client needs in order to list the tree with no network, until each is false. The
+// index need not stay in memory meanwhile.
+func (t *Tree) Metadata(ctx context.Context, each func(tier.Ref) bool) error {
+	if !each(t.indexRef()) {
+		return nil
 	}
-	for _, d := range x.Catalogs() {
-		each(t.catalogRef(d))
+	for i := 0; i < int(t.head.Catalogs); i += metadataStep {
+		x, err := t.Index(ctx)
+		if err != nil {
+			return err
+		}
+		all := x.Catalogs()
+		for _, d := range slices.Clone(all[i:min(i+metadataStep, len(all))]) {
+			if !each(t.catalogRef(d)) {
+				return nil
+			}
+		}
 	}
 	return nil
 }

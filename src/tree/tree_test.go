@@ -150,7 +150,10 @@ func TestCacheKeepsToItsBound(t *testing.T) {
 		size += u.size
 		n += len(u.listings)
 	}
-	if size != c.size || n != len(c.listings) {
+	if c.large != nil {
+		n += len(c.large.listings)
+	}
+	if size != c.size || size > c.limit || n != len(c.listings) || c.coming != 0 || len(c.units) > len(c.objects) {
 		t.Errorf("%d bytes and %d listings are counted, %d and %d are there", c.size, len(c.listings), size, n)
 	}
 }

@@ -35,29 +35,7 @@ func debugCommands() []command {
 }
 
 func debugMount(ctx context.Context, c *call, args []string) int {
-	usage := func(w func(string, ...any)) {
-		w("usage: ays debug COMMAND -redis ADDRESS -mount NAME [FLAGS] [ARGUMENTS]\n\n")
-		for _, cmd := range debugCommands() {
-			w("  %-12s %s\n", cmd.name, cmd.summary)
-		}
-		w("\n\"ays debug COMMAND -h\" tells the flags of one.\n")
-	}
-	if len(args) == 0 {
-		usage(func(f string, a ...any) { fmt.Fprintf(c.stderr, f, a...) })
-		return exitFailed
-	}
-	switch args[0] {
-	case "help", "-h", "-help", "--help":
-		usage(func(f string, a ...any) { fmt.Fprintf(c.stdout, f, a...) })
-		return exitOK
-	}
-	for _, cmd := range debugCommands() {
-		if cmd.name == "debug "+args[0] {
-			c.command = &cmd
-			return cmd.run(ctx, c, args[1:])
-		}
-	}
-	return c.fail(fmt.Errorf("no command %q; \"ays debug help\" lists them", args[0]))
+	return c.runBelow(ctx, debugCommands(), "-redis ADDRESS -mount NAME", args)
 }
 
 // debugFlags say whose changes, and where they are.

@@ -32,29 +32,7 @@ func profileCommands() []command {
 }
 
 func profileTree(ctx context.Context, c *call, args []string) int {
-	usage := func(w io.Writer) {
-		fmt.Fprint(w, "usage: ays profile COMMAND -store STORE -id ID [FLAGS] [ARGUMENTS]\n\n")
-		for _, cmd := range profileCommands() {
-			fmt.Fprintf(w, "  %-15s %s\n", cmd.name, cmd.summary)
-		}
-		fmt.Fprint(w, "\n\"ays profile COMMAND -h\" tells the flags of one.\n")
-	}
-	if len(args) == 0 {
-		usage(c.stderr)
-		return exitFailed
-	}
-	switch args[0] {
-	case "help", "-h", "-help", "--help":
-		usage(c.stdout)
-		return exitOK
-	}
-	for _, cmd := range profileCommands() {
-		if cmd.name == "profile "+args[0] {
-			c.command = &cmd
-			return cmd.run(ctx, c, args[1:])
-		}
-	}
-	return c.fail(fmt.Errorf("no command %q; \"ays profile help\" lists them", args[0]))
+	return c.runBelow(ctx, profileCommands(), "-store STORE -id ID", args)
 }
 
 // Memory that a recording takes for blobs, in bytes. There is no disk cache.
@@ -84,7 +62,7 @@ func recordProfile(ctx context.Context, c *call, args []string) int {
 	flags.StringVar(&o.path, "path", "", "`directory` to mount the tree at, as machines do (default: a temporary one); {} in CMD and ARGS stands for it")
 	flags.StringVar(&o.out, "o", "", "write the profile to this `file`, not to the store")
 	flags.BoolVar(&o.replace, "replace", false, "forget what was recorded before, rather than merge with it")
-	flags.DurationVar(&o.within, "for", 0, "end CMD after this `time`, such as 30s, with SIGTERM; its exit code does not count then")
+	flags.DurationVar(&o.within, "for", 0, "end CMD, and what it has started, after this `time`, such as 30s, with SIGTERM; its exit code does not count then")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return exitOK
 	} else if err != nil {
@@ -95,6 +73,9 @@ func recordProfile(ctx context.Context, c *call, args []string) int {
 	}
 	if err := o.tree.Validate(); err != nil {
 		return c.fail(err)
+	}
+	if o.within < 0 {
+		return c.fail(fmt.Errorf("-for %v: it must be more than nothing", o.within))
 	}
 	if o.store.overHTTP() && o.out == "" {
 		return c.fail(errors.New("the profile can be put into a directory store only: do it where the directory is, or name a file with -o"))
@@ -155,7 +136,7 @@ func (o *recordOptions) run(ctx context.Context, c *call) (p *profile.Profile, e
 		select {
 		case <-f.Done():
 		case <-time.After(5 * time.Second):
-			err = errors.Join(err, fmt.Errorf("something still uses %s: it goes when that ends", o.path))
+			fmt.Fprintf(c.stderr, "ays profile record: something that CMD left behind still uses %s: its reads fail from now on\n", o.path)
 		}
 	}()
 	run := profile.NewRecording()
@@ -197,11 +178,15 @@ func (o *recordOptions) execute(ctx context.Context, c *call) error {
 	cmd := exec.CommandContext(limited, args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, c.stdout, c.stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if o.within > 0 { // then nobody is to type to it, and a script's children are to end with it
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	}
 	cmd.WaitDelay = 10 * time.Second
 	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return errors.New("interrupted")
 	case o.within > 0 && limited.Err() != nil:
 		return nil
 	case err != nil:
@@ -224,7 +209,7 @@ func (o *recordOptions) put(ctx context.Context, c *call, run *profile.Profile) 
 		if o.replace {
 			old = nil
 		}
-		return profile.Merge(old, run), nil
+		return profile.Merge(old, run).NotAfter(time.Now()), nil
 	})
 }
 
@@ -293,7 +278,10 @@ func showProfile(ctx context.Context, c *call, args []string) int {
 	}
 	p, err := profile.Parse(b)
 	if err != nil {
-		return c.fail(err)
+		if *file != "" {
+			return c.fail(fmt.Errorf("%s: %w", *file, err))
+		}
+		return c.fail(fmt.Errorf("profile of %v: %w: \"ays profile record\" makes another", *name, err))
 	}
 	s := describeProfile(ctx, p, t)
 	s.Bytes = len(b)
@@ -347,9 +335,12 @@ func describeProfile(ctx context.Context, p *profile.Profile, t *tree.Tree) *sho
 func printProfile(w io.Writer, s *shownProfile) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "weight\twhat\tof\tpath")
+	needs := int64(0)
 	for _, n := range s.Needs {
 		what, of := n.Kind, "-"
+		needs++
 		if n.Kind == "part" {
+			needs += n.Length/profile.BlockSize - 1
 			what = fmt.Sprintf("%s at %s", byteSize(n.Length), byteSize(n.Offset))
 		}
 		if n.Size != nil {
@@ -362,7 +353,7 @@ func printProfile(w io.Writer, s *shownProfile) error {
 		fmt.Fprintf(t, "%d%%\t%s\t%s\t%s\n", (n.Weight*100+127)/255, what, of, path)
 	}
 	t.Flush()
-	fmt.Fprintf(w, "\n%d runs, the last at %s; %d needs in %s", s.Runs, s.Time.Format(time.RFC3339), len(s.Needs), byteSize(int64(s.Bytes)))
+	fmt.Fprintf(w, "\n%d runs, the last at %s; %d needs in %s", s.Runs, s.Time.Format(time.RFC3339), needs, byteSize(int64(s.Bytes)))
 	if s.Fetch != nil {
 		fmt.Fprintf(w, "; in the tree as it is now %d objects, %s of files", s.Fetch.Objects, byteSize(s.Fetch.Bytes))
 	}

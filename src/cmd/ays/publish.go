@@ -7,27 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
-	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
-	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/publish"
 )
 
 // published is what publish -json prints.
 type published struct {
-	ID        string        `json:"id"`
-	RepoID    string        `json:"repoid,omitempty"`
-	Platform  string        `json:"platform,omitempty"`
-	Domain    string        `json:"domain"`
-	Unchanged bool          `json:"unchanged"`
-	Serial    int64         `json:"serial"`
-	Time      time.Time     `json:"time"`
-	Root      digest.Digest `json:"root"`
-	Key       string        `json:"key,omitempty"` // names of the keys that signed the head
+	publishedHead
 	object.Counts
 	Skipped  int64   `json:"skipped"`
 	Warnings int64   `json:"warnings"`
@@ -95,12 +82,10 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 		return publishFailed(ctx, c, err)
 	}
 	p := published{
-		ID: res.Tree.ID, RepoID: res.Tree.RepoID, Platform: res.Tree.Platform,
-		Domain: res.Domain, Unchanged: res.Unchanged, Serial: res.Serial, Time: res.Time, Root: res.Root,
-		Counts: res.Counts, Skipped: res.Skipped, Warnings: res.Warnings, Read: res.Read,
+		publishedHead: newPublishedHead(res, o.Signers),
+		Counts:        res.Counts, Skipped: res.Skipped, Warnings: res.Warnings, Read: res.Read,
 		NewBlobs: res.NewBlobs, NewBytes: res.NewBytes, Seconds: res.Elapsed.Seconds(),
 	}
-	p.Key = signerNames(o.Signers)
 	if *asJSON {
 		err = json.NewEncoder(c.stdout).Encode(p)
 	} else {
@@ -113,14 +98,6 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 		return exitWrong
 	}
 	return exitOK
-}
-
-func signerNames(signers []note.Signer) string {
-	names := make([]string, len(signers))
-	for i, s := range signers {
-		names[i] = s.Name()
-	}
-	return strings.Join(names, ", ")
 }
 
 func publishFailed(ctx context.Context, c *call, err error) int {
@@ -145,10 +122,6 @@ func publishFailed(ctx context.Context, c *call, err error) int {
 }
 
 func printPublished(c *call, tree object.TreeName, p published) error {
-	what := "published"
-	if p.Unchanged {
-		what = "unchanged"
-	}
 	signed := "not signed"
 	if p.Key != "" {
 		signed = "signed by " + p.Key
@@ -158,7 +131,7 @@ root    %v
 tree    %d files, %d directories, %d symlinks, %s; %d files read
 stored  %d new objects, %s
 time    %.2f s
-`, what, tree, p.Serial, signed, p.Root,
+`, p.what(), tree, p.Serial, signed, p.Root,
 		p.Files, p.Dirs, p.Symlinks, byteSize(p.Bytes), p.Read,
 		p.NewBlobs, byteSize(p.NewBytes), p.Seconds)
 	return err

@@ -7,9 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"time"
 
-	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/publish"
 )
@@ -33,19 +31,6 @@ func (r *reheadFlags) add(c *call, fs *flag.FlagSet) {
 	})
 	fs.BoolVar(&r.asJSON, "json", false, "print the result as JSON")
 	r.o.Log = slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{ReplaceAttr: dropTime}))
-}
-
-// republished is what rollback and promote print with -json.
-type republished struct {
-	ID        string        `json:"id"`
-	RepoID    string        `json:"repoid,omitempty"`
-	Platform  string        `json:"platform,omitempty"`
-	Domain    string        `json:"domain"`
-	Unchanged bool          `json:"unchanged"`
-	Serial    int64         `json:"serial"`
-	Time      time.Time     `json:"time"`
-	Root      digest.Digest `json:"root"`
-	Key       string        `json:"key,omitempty"` // names of the keys that signed the head
 }
 
 func (r *reheadFlags) run(ctx context.Context, c *call) int {
@@ -75,18 +60,11 @@ func (r *reheadFlags) run(ctx context.Context, c *call) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	p := republished{
-		ID: res.Tree.ID, RepoID: res.Tree.RepoID, Platform: res.Tree.Platform, Domain: res.Domain,
-		Unchanged: res.Unchanged, Serial: res.Serial, Time: res.Time, Root: res.Root, Key: signerNames(r.o.Signers),
-	}
+	p := newPublishedHead(res, r.o.Signers)
 	if r.asJSON {
 		err = json.NewEncoder(c.stdout).Encode(p)
 	} else {
-		what := "published"
-		if p.Unchanged {
-			what = "unchanged"
-		}
-		_, err = fmt.Fprintf(c.stdout, "%s %v, serial %d\nroot    %v\n", what, res.Tree, p.Serial, p.Root)
+		_, err = fmt.Fprintf(c.stdout, "%s %v, serial %d\nroot    %v\n", p.what(), res.Tree, p.Serial, p.Root)
 	}
 	if err != nil {
 		return c.fail(fmt.Errorf("published, but could not tell: %w", err))

@@ -213,7 +213,7 @@ func treeLine(m control.Mount) string {
 
 func printCache(w io.Writer, c control.Cache) {
 	if c.Path == "" {
-		fmt.Fprint(w, "disk cache: none")
+		fmt.Fprint(w, "disk cache: none, so there is no prefetch")
 	} else {
 		fmt.Fprintf(w, "disk cache: %s, %d blobs, %s on disk of at most %s; %d hits (%s), %d misses",
 			c.Path, c.Blobs, byteSize(c.Disk), byteSize(c.MaxSize), c.Hits, byteSize(c.HitBytes), c.Misses)

@@ -10,19 +10,12 @@
 package main
 
 import (
-	"context"
-	"flag"
-	"fmt"
-	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
-	"github.com/aysfs/aysfs/src/logs"
+	"github.com/aysfs/aysfs/src/foreground"
 	"github.com/aysfs/aysfs/src/server/daemon"
-	"github.com/aysfs/aysfs/src/service"
 )
 
 // Set by the build.
@@ -34,40 +27,20 @@ var (
 func main() { os.Exit(run()) }
 
 func run() int {
-	file := flag.String("config", "/etc/aysfs/ays_cache.toml", "the config `file`")
-	check := flag.Bool("check", false, "check the config, say what would be served, and exit with 0 or 2")
-	show := flag.Bool("version", false, "print the version")
-	flag.Parse()
-	if *show {
-		fmt.Printf("ays_cache %s (%s)\n", version, commit)
-		return 0
+	p := foreground.Program[*config.Server]{
+		Name: "ays_cache", Version: version, Commit: commit, File: "/etc/aysfs/ays_cache.toml", Purpose: "served",
+		Load: config.LoadServer, Describe: daemon.Describe, Command: command,
+		Stdout: os.Stdout, Stderr: os.Stderr,
 	}
-	if flag.NArg() == 1 && service.IsCommand(flag.Arg(0)) {
-		return command(flag.Arg(0), *file)
+	call, code, ok := p.Begin(os.Args)
+	if !ok {
+		return code
 	}
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "ays_cache: %q is not understood; all is set in the config, see ays_cache -help\n", flag.Args())
-		return 2
-	}
-	cfg, err := config.LoadServer(*file)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	if *check {
-		daemon.Describe(os.Stdout, cfg)
-		return 0
-	}
-	level := new(slog.LevelVar)
-	level.Set(cfg.Main.LogLevel)
-	log := logs.New(os.Stderr, cfg.Main.Log, level)
-	logs.Adopt(log) // net/http complains to the standard logger
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	cfg := call.Config
+	log, level := foreground.Log(cfg.Main.Log, cfg.Main.LogLevel)
+	ctx, stop, reload := foreground.Signals()
 	defer stop()
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-
-	d, err := daemon.Start(ctx, daemon.Options{Config: cfg, File: *file, Version: version, Log: log, Level: level})
+	d, err := daemon.Start(ctx, daemon.Options{Config: cfg, File: call.File, Version: version, Log: log, Level: level})
 	if err != nil {
 		log.Error("can't start", "op", "start", "err", err)
 		return 1

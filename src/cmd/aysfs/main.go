@@ -13,18 +13,13 @@ package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/aysfs/aysfs/src/client"
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
-	"github.com/aysfs/aysfs/src/logs"
-	"github.com/aysfs/aysfs/src/service"
+	"github.com/aysfs/aysfs/src/foreground"
 )
 
 // Set by the build.
@@ -36,41 +31,21 @@ var (
 func main() { os.Exit(run()) }
 
 func run() int {
-	file := flag.String("config", "/etc/aysfs/aysfs.toml", "the config `file`")
-	check := flag.Bool("check", false, "check the config, say what would be mounted, and exit with 0 or 2")
-	show := flag.Bool("version", false, "print the version")
-	flag.Parse()
-	if *show {
-		fmt.Printf("aysfs %s (%s)\n", version, commit)
-		return 0
+	p := foreground.Program[*config.Client]{
+		Name: "aysfs", Version: version, Commit: commit, File: "/etc/aysfs/aysfs.toml", Purpose: "mounted",
+		Load: config.LoadClient, Describe: client.Describe, Command: command, Words: []string{workerWord},
+		Stdout: os.Stdout, Stderr: os.Stderr,
 	}
-	worker := flag.NArg() == 1 && flag.Arg(0) == workerWord
-	if flag.NArg() == 1 && service.IsCommand(flag.Arg(0)) {
-		return command(flag.Arg(0), *file)
+	call, code, ok := p.Begin(os.Args)
+	if !ok {
+		return code
 	}
-	if flag.NArg() > 0 && !worker {
-		fmt.Fprintf(os.Stderr, "aysfs: %q is not understood; all is set in the config, see aysfs -help\n", flag.Args())
-		return 2
-	}
-	cfg, err := config.LoadClient(*file)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 2
-	}
-	if *check {
-		client.Describe(os.Stdout, cfg)
-		return 0
-	}
-	level := new(slog.LevelVar)
-	level.Set(cfg.Main.LogLevel)
-	log := logs.New(os.Stderr, cfg.Main.Log, level)
-	logs.Adopt(log) // net/http complains to the standard logger
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	cfg := call.Config
+	log, level := foreground.Log(cfg.Main.Log, cfg.Main.LogLevel)
+	ctx, stop, reload := foreground.Signals()
 	defer stop()
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-	opts := client.Options{Config: cfg, File: *file, Version: version, Log: log, Level: level}
-	if worker {
+	opts := client.Options{Config: cfg, File: call.File, Version: version, Log: log, Level: level}
+	if call.Word == workerWord {
 		return work(ctx, stop, opts, reload)
 	}
 	c, err := client.New(opts)

@@ -49,6 +49,7 @@ type Cache struct {
 	buffers  buffers
 	holds    sync.Pool    // of *hold
 	views    atomic.Int64 // bytes given out of maps since unmapPages
+	waits    atomic.Bool  // reading a file that isn't in memory can't but wait here
 	heads    *heads
 	profiles *profiles
 	pinned   atomic.Pointer[func(tier.Ref) bool]
@@ -193,7 +194,7 @@ const whole = 1 << 62
 // gets a fault then. Copy is for those.
 func (c *Cache) Get(ref tier.Ref) (tier.Blob, error) { return c.Range(ref, 0, whole) }
 
-// Copy answers with a whole blob in memory that is the caller's.
+// Copy answers with a whole blob in memory that stays, and must not be changed.
 func (c *Cache) Copy(ref tier.Ref) ([]byte, error) {
 	b, err := c.answer(&ref, 0, whole, true)
 	return b.Data, err
@@ -222,24 +223,24 @@ func (c *Cache) Has(ref tier.Ref) bool {
 	if c.closed.Load() {
 		return false
 	}
-	if _, ok := c.waiting(&ref); ok {
+	if c.isWaiting(&ref) {
 		return true
 	}
 	_, _, ok := c.index.peek(fingerprint(&ref))
 	return ok
 }
 
-// read finds a blob. With own, its bytes are copied to memory of their own.
+// read finds a blob. With own, its bytes lie in memory that stays.
 func (c *Cache) read(ref *tier.Ref, off, n int64, own bool) (tier.Blob, bool) {
 	if c.closed.Load() {
 		return tier.Blob{}, false
 	}
-	if data, ok := c.waiting(ref); ok {
-		data = cut(data, off, n)
+	if b, ok := c.waiting(ref, off, n); ok {
 		if own {
-			data = bytes.Clone(data)
+			defer b.Release()
+			return tier.NewBlob(bytes.Clone(b.Data), nil), true
 		}
-		return tier.NewBlob(data, nil), true
+		return b, true
 	}
 	fp, now := fingerprint(ref), c.stamp()
 	e, ok := c.index.touch(fp, now, uint16(c.activeSlot.Load()))
@@ -361,23 +362,59 @@ func (c *Cache) condemn(s *segment, why error) {
 //
 // The blob can be got at once, and is on disk a little later. Where more waits
 // to be written than the queue may hold, Put waits for up to a second, and no
-// longer than ctx; then the blob is dropped.
+// longer than ctx; then the blob is dropped. One that is larger than the whole queue is
+// waited for as long, so that whoever bounds what is in memory counts it; one of more
+// than four times as much is not kept.
 func (c *Cache) Put(ctx context.Context, ref tier.Ref, plain []byte) {
-	if c.closed.Load() {
+	it := c.toKeep(ref, tier.NewBlob(plain, nil))
+	if it == nil {
 		return
 	}
-	if int64(len(plain)) > c.largest() || c.paused() {
+	if !c.enqueue(ctx, it) {
 		c.count.dropped.Add(1)
-		return
+	} else if int64(len(plain)) > c.bounds.Load().Queue {
+		c.awaitWritten(ctx, it)
+	}
+}
+
+// Offer is Put that waits for nothing: it is false where it would have to. The blob is
+// released when it is on disk, or dropped.
+func (c *Cache) Offer(ref tier.Ref, plain tier.Blob) bool {
+	if int64(len(plain.Data)) > c.bounds.Load().Queue {
+		return false
+	}
+	it := c.toKeep(ref, plain)
+	if it == nil {
+		plain.Release()
+		return true
+	}
+	taken, space := c.tryEnqueue(it)
+	if !taken && space == nil {
+		plain.Release()
+		c.count.dropped.Add(1)
+	}
+	return space == nil
+}
+
+// toKeep is a blob for the queue; nil if it isn't to be kept, or is already.
+func (c *Cache) toKeep(ref tier.Ref, plain tier.Blob) *item {
+	if c.closed.Load() {
+		return nil
+	}
+	if int64(len(plain.Data)) > min(c.largest(), mostQueues*c.bounds.Load().Queue) || c.paused() {
+		c.count.dropped.Add(1)
+		return nil
 	}
 	fp := fingerprint(&ref)
 	if _, _, ok := c.index.peek(fp); ok {
-		return
+		return nil
 	}
-	if !c.enqueue(ctx, &item{ref: ref, fp: fp, data: plain}) {
-		c.count.dropped.Add(1)
-	}
+	return &item{ref: ref, fp: fp, data: plain.Data, blob: plain}
 }
+
+// mostQueues is how many times the queue a blob may be that Put keeps: it lies in memory
+// twice while it is written.
+const mostQueues = 4
 
 // largest is the most bytes that a blob may have to be kept.
 func (c *Cache) largest() int64 { return c.bounds.Load().segment - 64<<10 }
@@ -479,14 +516,25 @@ func (c *Cache) close(ctx context.Context) error {
 	return err
 }
 
-// waiting returns a blob that is not on disk yet.
-func (c *Cache) waiting(ref *tier.Ref) ([]byte, bool) {
+// waiting returns up to n bytes at off of a blob that is not on disk yet.
+func (c *Cache) waiting(ref *tier.Ref, off, n int64) (tier.Blob, bool) {
 	c.pendMu.RLock()
 	defer c.pendMu.RUnlock()
-	if it := c.pending[keyOf(ref)]; it != nil && !it.purged {
-		return it.data, true
+	it := c.pending[keyOf(ref)]
+	if it == nil || it.purged {
+		return tier.Blob{}, false
 	}
-	return nil, false
+	b, ok := it.blob.Again() // it is released only when it is not pending any more
+	b.Data = cut(b.Data, off, n)
+	return b, ok
+}
+
+// isWaiting tells whether a blob is not on disk yet.
+func (c *Cache) isWaiting(ref *tier.Ref) bool {
+	c.pendMu.RLock()
+	defer c.pendMu.RUnlock()
+	it := c.pending[keyOf(ref)]
+	return it != nil && !it.purged
 }
 
 func cut(b []byte, off, n int64) []byte {

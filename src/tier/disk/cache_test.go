@@ -540,6 +540,23 @@ func TestIndex(t *testing.T) {
 	}
 }
 
+// putPatterns puts n blobs of a size, and waits until they are on the disk. The i-th
+// is i, 1, 2, 3, again and again.
+func putPatterns(t *testing.T, c *Cache, n, size int) (refs []tier.Ref) {
+	t.Helper()
+	for i := range n {
+		b := bytes.Repeat([]byte{byte(i), 1, 2, 3}, size/4)
+		refs = append(refs, tier.Ref{Domain: "default", Digest: digest.Of(b)})
+		c.Put(t.Context(), refs[i], b)
+	}
+	for end := time.Now().Add(20 * time.Second); c.Stats().Pending > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the queue is not written")
+		}
+	}
+	return refs
+}
+
 // TestMapsDoNotFillMemory reads far more than maxViewed out of the maps. What
 // the kernel counts as this process's memory must stay near that.
 func TestMapsDoNotFillMemory(t *testing.T) {
@@ -549,18 +566,7 @@ func TestMapsDoNotFillMemory(t *testing.T) {
 	}
 	defer c.Close(t.Context())
 	const n, size = 160, 1 << 20
-	var refs []tier.Ref
-	for i := range n {
-		b := bytes.Repeat([]byte{byte(i), 1, 2, 3}, size/4)
-		ref := tier.Ref{Domain: "default", Digest: digest.Of(b)}
-		c.Put(t.Context(), ref, b)
-		refs = append(refs, ref)
-	}
-	for end := time.Now().Add(20 * time.Second); c.Stats().Pending > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the queue is not written")
-		}
-	}
+	refs := putPatterns(t, c, n, size)
 	sink, err := os.OpenFile(filepath.Join(t.TempDir(), "sink"), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -597,17 +603,7 @@ func TestReadersHoldLittleMemory(t *testing.T) {
 	}
 	defer c.Close(t.Context())
 	const n, size = 40, 1 << 20
-	var refs []tier.Ref
-	for i := range n {
-		b := bytes.Repeat([]byte{byte(i), 1, 2, 3}, size/4)
-		refs = append(refs, tier.Ref{Domain: "default", Digest: digest.Of(b)})
-		c.Put(t.Context(), refs[i], b)
-	}
-	for end := time.Now().Add(20 * time.Second); c.Stats().Pending > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the queue is not written")
-		}
-	}
+	refs := putPatterns(t, c, n, size)
 	evictPages(t, c)
 	var held []tier.Blob
 	for i, ref := range refs {

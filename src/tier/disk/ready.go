@@ -1,6 +1,9 @@
 package disk
 
 import (
+	"syscall"
+	"unsafe"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/tier"
@@ -13,9 +16,9 @@ func (c *Cache) Ready(ref tier.Ref, off, n int64) (tier.Blob, tier.Nearness) {
 		return tier.Blob{}, tier.Unknown
 	}
 	off, n = max(off, 0), max(n, 0)
-	if data, ok := c.waiting(&ref); ok {
+	if b, ok := c.waiting(&ref, off, n); ok {
 		c.count.hits.Add(1)
-		return tier.NewBlob(cut(data, off, n), nil), tier.InMemory
+		return b, tier.InMemory
 	}
 	fp := fingerprint(&ref)
 	e, _, ok := c.index.peek(fp)
@@ -52,7 +55,13 @@ func (c *Cache) readyFrom(h *handle, ref *tier.Ref, off, n int64) (b tier.Blob, 
 		return inline(p, off, n, false), false, tier.InMemory
 	case n == 0:
 		return b, false, tier.InMemory
+	case n <= maxCopied && !c.waits.Load() && c.buffers.held.Load()+n <= maxBuffered:
+		b, near = c.begin(h, p.off+off, n)
+		return b, false, near
 	case h.resident(p.off+off, n):
+		if n > maxCopied {
+			return c.lend(h, p.off+off, n), true, tier.InMemory
+		}
 		if b, kept, err = c.readAt(h, p.off+off, n); err != nil {
 			return b, kept, tier.Unknown
 		}
@@ -61,6 +70,28 @@ func (c *Cache) readyFrom(h *handle, ref *tier.Ref, off, n int64) (b tier.Blob, 
 		return b, false, tier.Unknown
 	}
 	return b, false, tier.Coming
+}
+
+// begin reads n bytes at off into a buffer if they are in memory. If not, the disk begins
+// to read them: one call does what resident, willNeed and pread do.
+func (c *Cache) begin(h *handle, off, n int64) (tier.Blob, tier.Nearness) {
+	b := c.buffers.blob(n)
+	vec := unix.Iovec{Base: unsafe.SliceData(b.Data)}
+	vec.SetLen(int(n))
+	// The offset is in two halves where a register is.
+	got, _, errno := syscall.Syscall6(unix.SYS_PREADV2, h.file.Fd(), uintptr(unsafe.Pointer(&vec)), 1,
+		uintptr(off), uintptr(uint64(off)>>32), unix.RWF_NOWAIT)
+	if errno == 0 && int64(got) == n {
+		return b, tier.InMemory
+	}
+	b.Release()
+	switch {
+	case errno == unix.EAGAIN, errno == unix.EINTR, errno == 0 && got > 0:
+		return tier.Blob{}, tier.Coming
+	case errno == unix.EOPNOTSUPP, errno == unix.ENOSYS:
+		c.waits.Store(true)
+	}
+	return tier.Blob{}, tier.Unknown
 }
 
 // maxBegun is how much of a blob Ready has the disk read, in bytes: to begin with
@@ -95,7 +126,7 @@ func (c *Cache) WillNeed(ref tier.Ref) bool {
 	if c.closed.Load() {
 		return false
 	}
-	if _, ok := c.waiting(&ref); ok {
+	if c.isWaiting(&ref) {
 		return false
 	}
 	e, _, ok := c.index.peek(fingerprint(&ref))

@@ -76,18 +76,21 @@ func becomesReady(t *testing.T, c *Cache, n uint64, size int) {
 
 func TestReadyBeginsToRead(t *testing.T) {
 	for _, size := range []int{500, 4000, maxBegun} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
-			c, refs := cold(t, 40, size)
-			if _, near := c.Ready(refs[0], 0, whole); near != tier.Unknown {
-				t.Fatalf("a blob in a closed segment is %v", near)
-			}
-			h := opened(t, c, refs[0])
-			defer c.unref(h)
-			becomesReady(t, c, 7, size)
-			if n := c.buffers.held.Load(); n != 0 {
-				t.Errorf("%d bytes are in buffers of nobody", n)
-			}
-		})
+		for _, waits := range []bool{false, true} { // as on a file system that can't but wait
+			t.Run(fmt.Sprintf("%d/waits=%v", size, waits), func(t *testing.T) {
+				c, refs := cold(t, 40, size)
+				c.waits.Store(waits)
+				if _, near := c.Ready(refs[0], 0, whole); near != tier.Unknown {
+					t.Fatalf("a blob in a closed segment is %v", near)
+				}
+				h := opened(t, c, refs[0])
+				defer c.unref(h)
+				becomesReady(t, c, 7, size)
+				if n := c.buffers.held.Load(); n != 0 {
+					t.Errorf("%d bytes are in buffers of nobody", n)
+				}
+			})
+		}
 	}
 }
 

@@ -221,6 +221,12 @@ func (s *Seed) Has(ref tier.Ref) bool { return s.c.Has(ref) }
 // Put does nothing.
 func (s *Seed) Put(context.Context, tier.Ref, []byte) {}
 
+// Offer does nothing.
+func (s *Seed) Offer(_ tier.Ref, plain tier.Blob) bool {
+	plain.Release()
+	return true
+}
+
 // Head returns the note that was baked for a tree, or tier.ErrAbsent.
 func (s *Seed) Head(tree string) ([]byte, error) {
 	if note, ok := s.heads[tree]; ok && len(note) <= object.MaxHead {
@@ -318,4 +324,12 @@ func (s Seeded) Put(ctx context.Context, ref tier.Ref, plain []byte) {
 	if s.Cache != nil {
 		s.Cache.Put(ctx, ref, plain)
 	}
+}
+
+// Offer is Put that waits for nothing.
+func (s Seeded) Offer(ref tier.Ref, plain tier.Blob) bool {
+	if s.Cache == nil {
+		return s.Seed.Offer(ref, plain)
+	}
+	return s.Cache.Offer(ref, plain)
 }

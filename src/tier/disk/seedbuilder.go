@@ -119,6 +119,12 @@ func (b *SeedBuilder) Has(ref tier.Ref) bool { return b.c.Has(ref) }
 // Put does nothing: what is fetched is added in the order that is wanted, by Add.
 func (b *SeedBuilder) Put(context.Context, tier.Ref, []byte) {}
 
+// Offer does nothing.
+func (b *SeedBuilder) Offer(_ tier.Ref, plain tier.Blob) bool {
+	plain.Release()
+	return true
+}
+
 // Add adds a blob, which the caller has verified and doesn't change any more,
 // unless it is there. It can be got after Flush, if not before.
 //

@@ -23,7 +23,7 @@ import (
 const (
 	batchBytes = 8 << 20
 	batchBlobs = 1024
-	batchDelay = 50 * time.Millisecond
+	batchDelay = 150 * time.Millisecond
 
 	putPatience  = time.Second // that a Put waits for room in the queue
 	busyPatience = time.Second // that the writer waits for room in the address space
@@ -46,7 +46,8 @@ type item struct {
 	ref    tier.Ref
 	fp     entry
 	data   []byte
-	purged bool // GUARDED_BY Cache.pendMu
+	blob   tier.Blob // data, released when it is not pending any more
+	purged bool      // GUARDED_BY Cache.pendMu
 
 	// Of a survivor of an eviction:
 	from  *segment
@@ -55,31 +56,12 @@ type item struct {
 
 // enqueue hands a blob to the writer, and returns false if there was no room.
 func (c *Cache) enqueue(ctx context.Context, it *item) bool {
-	cost := int64(len(it.data)) + itemOverhead
-	key := keyOf(&it.ref)
 	var patience *time.Timer
 	for {
-		c.pendMu.Lock()
-		if c.closing {
-			c.pendMu.Unlock()
-			return false
+		taken, space := c.tryEnqueue(it)
+		if space == nil {
+			return taken
 		}
-		if old := c.pending[key]; old != nil && !old.purged {
-			c.pendMu.Unlock()
-			return true
-		}
-		// One that is larger than the whole queue may have it for itself.
-		if c.queued == 0 || c.queued+cost <= c.bounds.Load().Queue {
-			c.queued += cost
-			c.pending[key] = it
-			c.queue = append(c.queue, it)
-			c.gathered += int64(len(it.data))
-			c.pendMu.Unlock()
-			poke(c.wake)
-			return true
-		}
-		space := c.space
-		c.pendMu.Unlock()
 		if patience == nil {
 			patience = time.NewTimer(putPatience)
 			defer patience.Stop()
@@ -90,6 +72,53 @@ func (c *Cache) enqueue(ctx context.Context, it *item) bool {
 			return false
 		case <-patience.C:
 			return false
+		}
+	}
+}
+
+// tryEnqueue is enqueue that waits for nothing: where there is no room now, it returns
+// what is closed when there is more.
+func (c *Cache) tryEnqueue(it *item) (taken bool, space <-chan struct{}) {
+	cost := int64(len(it.data)) + itemOverhead
+	key := keyOf(&it.ref)
+	c.pendMu.Lock()
+	defer c.pendMu.Unlock()
+	if c.closing {
+		return false, nil
+	}
+	if old := c.pending[key]; old != nil && !old.purged {
+		it.blob.Release()
+		return true, nil
+	}
+	// One that is larger than the whole queue may have it for itself.
+	if c.queued == 0 || c.queued+cost <= c.bounds.Load().Queue {
+		c.queued += cost
+		c.pending[key] = it
+		c.queue = append(c.queue, it)
+		c.gathered += int64(len(it.data))
+		poke(c.wake)
+		return true, nil
+	}
+	return false, c.space
+}
+
+// awaitWritten waits until a blob is on disk, or was dropped, as long as enqueue does.
+func (c *Cache) awaitWritten(ctx context.Context, it *item) {
+	patience := time.NewTimer(putPatience)
+	defer patience.Stop()
+	for {
+		c.pendMu.RLock()
+		waits, space := c.pending[keyOf(&it.ref)] == it, c.space
+		c.pendMu.RUnlock()
+		if !waits {
+			return
+		}
+		select {
+		case <-space:
+		case <-ctx.Done():
+			return
+		case <-patience.C:
+			return
 		}
 	}
 }
@@ -186,6 +215,11 @@ func (c *Cache) writeQueue() {
 
 // forget lets go of blobs that are on disk now, or dropped.
 func (c *Cache) forget(batch []*item) {
+	defer func() {
+		for _, it := range batch {
+			it.blob.Release()
+		}
+	}()
 	c.pendMu.Lock()
 	defer c.pendMu.Unlock()
 	for _, it := range batch {

@@ -63,6 +63,9 @@ func (d *Dir) Head(ctx context.Context, tree object.TreeName, since []byte) ([]b
 	return b, err
 }
 
+// Ask is nil: a file is read at once.
+func (d *Dir) Ask(tier.Ref, func([]byte, bool)) tier.Asked { return nil }
+
 // HeadAt reads the head that a tree had at a serial.
 func (d *Dir) HeadAt(ctx context.Context, tree object.TreeName, serial int64) ([]byte, error) {
 	if err := checkTree(d.name, tree); err != nil {

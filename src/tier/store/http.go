@@ -136,42 +136,53 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 			return nil, fmt.Errorf("%s: POST %s/%s, %s: %w", h.name, bare(&h.base), ref.Domain, ref.Digest, err)
 		}
 	}
-	query := ""
-	if ref.Here {
-		query = "fetch=0"
-	}
-	a, err := h.getBlob(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max())
+	a, err := h.getBlob(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	// A login page with status 200 would be called a wrong digest later on.
 	// Here it can still be said what it is.
-	if isHTML(a.contentType) && !object.Compressed(a.data) && ref.Digest.Check(a.data) != nil {
+	if isPage(a.contentType, a.data, ref) {
 		return nil, tier.Corrupt(h.name, ref, fmt.Errorf("%w: content type %q, of a proxy or a login form maybe", ErrPage, a.contentType))
 	}
 	return a.data, nil
 }
 
+// Ask begins to get a blob that nobody waits for, by the pipeline.
+func (h *HTTP) Ask(ref tier.Ref, answered func(stored []byte, ok bool)) tier.Asked {
+	if h.pipeline == nil || h.batches != nil || ref.Here || ref.Via != "" || checkRef(h.name, ref) != nil {
+		return nil
+	}
+	if a := h.pipeline.ask(ref, answered); a != nil {
+		return a
+	}
+	return nil
+}
+
 // getBlob asks for a blob by the pipeline, and where that won't do in the ordinary
-// way; as with a query: what a cache has it tells at once, not behind what it fetches.
-func (h *HTTP) getBlob(ctx context.Context, path, query string, limit int64) (*answer, error) {
-	if h.pipeline == nil || query != "" || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
-		return h.get(ctx, path, query, limit, nil)
+// way; as where the server is to answer of what it has only: what a cache has it tells
+// at once, not behind what it fetches.
+func (h *HTTP) getBlob(ctx context.Context, ref tier.Ref) (*answer, error) {
+	query := ""
+	if ref.Here {
+		query = "fetch=0"
 	}
-	full := path
-	if q := strings.Trim(h.base.RawQuery+"&"+query, "&"); q != "" {
-		full += "?" + q
+	get := func() (*answer, error) {
+		return h.get(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max(), nil)
 	}
-	data, contentType, err := h.pipeline.get(ctx, full, limit)
+	if h.pipeline == nil || ref.Here || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
+		return get()
+	}
+	data, contentType, err := h.pipeline.get(ctx, ref)
 	switch {
 	case err == nil:
 		return &answer{data: data, contentType: contentType}, nil
 	case errors.Is(err, errOrdinary):
-		return h.get(ctx, path, query, limit, nil)
-	case errors.Is(err, tier.ErrAbsent) && query == "":
+		return get()
+	case errors.Is(err, tier.ErrAbsent):
 		// It may have been the answer to another request, which no digest shows.
 		// That something is not there at all is rare enough to ask once more.
-		a, err := h.get(ctx, path, query, limit, nil)
+		a, err := get()
 		if err == nil {
 			h.pipeline.doubt()
 		}
@@ -179,7 +190,7 @@ func (h *HTTP) getBlob(ctx context.Context, path, query string, limit int64) (*a
 	case ctx.Err() != nil:
 		err = tier.Unavailable(err)
 	}
-	return nil, fmt.Errorf("%s: GET %s/%s: %w", h.name, bare(&h.base), path, err)
+	return nil, fmt.Errorf("%s: GET %s/%s/%s: %w", h.name, bare(&h.base), ref.Domain, ref.Digest, err)
 }
 
 // isPlain tells whether a host can be said in a header as it is.
@@ -189,6 +200,11 @@ func isPlain(host string) bool {
 
 func isHTML(contentType string) bool {
 	return strings.HasPrefix(strings.ToLower(contentType), "text/html")
+}
+
+// isPage tells whether an answer is a page for people, and not the blob.
+func isPage(contentType string, data []byte, ref tier.Ref) bool {
+	return isHTML(contentType) && !object.Compressed(data) && ref.Digest.Check(data) != nil
 }
 
 // Head fetches a tree's newest head, if it is another than since.

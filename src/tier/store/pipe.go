@@ -3,6 +3,7 @@ package store
 import (
 	"bufio"
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -35,13 +36,17 @@ type pipe struct {
 	answered int    // GUARDED_BY(p.mu)
 	ends     bool   // GUARDED_BY(p.mu); the server has said so
 
-	until time.Time // the deadline of reading, as it was last set; the reader's
+	until   time.Time // the deadline of reading, as it was last set; the reader's
+	scratch []byte    // for bodies that are handed on; the reader's
 }
 
 const (
 	pipeBuffer = 32 << 10 // bytes that are read at once
 	mostHeader = 16 << 10 // bytes of an answer's header
 	pipeIdle   = 90 * time.Second
+	// mostScratch is what a connection keeps for bodies that are handed on, in bytes.
+	// Larger ones are rare.
+	mostScratch = 128 << 10
 )
 
 // push puts a at the end of what is on its way. p.mu is held.
@@ -66,7 +71,10 @@ func (p *pipeline) appendRequest(b []byte, a *ask) []byte {
 	b = append(b, "GET "...)
 	b = append(b, p.base...)
 	b = append(b, '/')
-	b = append(b, a.path...)
+	b = append(b, a.ref.Domain...)
+	b = append(b, '/')
+	b = hex.AppendEncode(b, a.ref.Digest[:])
+	b = append(b, p.query...)
 	b = append(b, " HTTP/1.1\r\n"...)
 	b = append(b, p.fixed...)
 	if p.asking != nil {
@@ -194,13 +202,17 @@ func (c *pipe) answer(br *bufio.Reader) error {
 	}
 	var data []byte
 	switch {
-	case h.status == http.StatusOK && h.plain && h.length <= a.limit && !left:
+	case h.status == http.StatusOK && h.plain && h.length <= a.ref.Max() && !left && a.answered != nil:
+		if err := c.handOn(br, a, &h); err != nil {
+			return err
+		}
+	case h.status == http.StatusOK && h.plain && h.length <= a.ref.Max() && !left:
 		data = make([]byte, h.length)
 		if err := c.body(br, data); err != nil {
 			return err
 		}
 		c.finish(a, h.ends, data, h.contentType, nil)
-	case h.length > a.limit && h.length > mostHeader:
+	case h.length > a.ref.Max() && h.length > mostHeader:
 		return fmt.Errorf("status %d with %d bytes", h.status, h.length)
 	default:
 		if err := c.discard(br, h.length); err != nil {
@@ -244,8 +256,12 @@ func (c *pipe) finish(a *ask, ends bool, data []byte, contentType string, err er
 	}
 	idle, waits := len(c.asks) == 0, len(c.out) > 0
 	c.p.mu.Unlock()
-	a.data, a.contentType, a.err = data, contentType, err
-	close(a.done)
+	if a.answered == nil {
+		a.data, a.contentType, a.err = data, contentType, err
+		close(a.done)
+	} else if err != nil && a.hand() {
+		a.answered(nil, false)
+	}
 	if waits {
 		c.send(true)
 	}
@@ -268,6 +284,37 @@ func (c *pipe) expect(wait time.Duration, idle bool) {
 		_ = c.conn.SetReadDeadline(until)
 	}
 	c.p.mu.Unlock()
+}
+
+// handOn reads the body of an answer that nobody waits for and hands it on, where it
+// lies: its bytes are then read over by the next one. The request is finished
+// afterwards, so that the time for that counts as time that this connection is busy.
+func (c *pipe) handOn(br *bufio.Reader, a *ask, h *head) error {
+	var data []byte
+	n := int(h.length)
+	peeked := n <= br.Buffered()
+	if peeked {
+		data, _ = br.Peek(n) // it is there
+	} else {
+		if n > cap(c.scratch) {
+			c.scratch = make([]byte, n)
+		}
+		data = c.scratch[:n]
+		if err := c.body(br, data); err != nil {
+			return err
+		}
+	}
+	if a.hand() {
+		a.answered(data, !isPage(h.contentType, data, a.ref))
+	}
+	if peeked {
+		_, _ = br.Discard(n)
+	}
+	if cap(c.scratch) > mostScratch {
+		c.scratch = nil
+	}
+	c.finish(a, h.ends, nil, "", nil)
+	return nil
 }
 
 // body reads into all of b, which must come at minSpeed.
@@ -331,13 +378,12 @@ func (c *pipe) end(why error) {
 	for _, a := range c.asks {
 		switch {
 		case a.left:
-			close(a.done)
 		case fair && a.tries < mostTries && p.ctx.Err() == nil && !time.Now().Before(p.off):
 			if to := p.choose(a); to != nil {
 				to.send(true)
 			}
 		default:
-			p.refuse([]*ask{a})
+			a.refuse(errOrdinary)
 		}
 	}
 	c.asks = nil

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type pipeline struct {
 	dial   func(ctx context.Context) (net.Conn, error)
 	limits limits
 	base   string            // path of the store, escaped, without a slash at the end
+	query  string            // of every request, after a question mark; or empty
 	fixed  string            // header lines of every request
 	asking func(http.Header) // adds more; may be nil
 
@@ -63,8 +65,8 @@ const (
 
 // ask is one request and its answer.
 type ask struct {
-	path       string    // below the store's, escaped, with its query
-	limit      int64     // bytes that the answer may have
+	p          *pipeline
+	ref        tier.Ref
 	background bool      // nobody waits for it
 	sent       time.Time // GUARDED_BY(pipeline.mu); when it went out, or zero where others were before it
 	weight     int64     // about how many bytes it puts on a connection
@@ -72,7 +74,11 @@ type ask struct {
 	left       bool      // GUARDED_BY(pipeline.mu); nobody wants it any more
 	behind     bool      // GUARDED_BY(pipeline.mu); it was on its way when the one before was answered
 
-	done        chan struct{} // closed once what follows is set
+	// What becomes of the answer. Where nobody waits, it is handed on by the reader.
+	answered func(data []byte, ok bool)
+	handed   bool // GUARDED_BY(pipeline.mu); it is, or was, called
+
+	done        chan struct{} // else closed once what follows is set
 	data        []byte
 	contentType string
 	err         error // nil, tier.ErrAbsent or errOrdinary
@@ -134,20 +140,40 @@ func newPipeline(ctx context.Context, dialer dialFunc, h *HTTP) *pipeline {
 	var fixed bytes.Buffer
 	fmt.Fprintf(&fixed, "Host: %s\r\n", h.base.Host)
 	_ = header.Write(&fixed) // to memory
+	query := ""
+	if h.base.RawQuery != "" {
+		query = "?" + strings.Trim(h.base.RawQuery, "&")
+	}
 	addr := h.base.Host
 	if h.base.Port() == "" {
 		addr = net.JoinHostPort(h.base.Hostname(), "80")
 	}
 	return &pipeline{
 		dial:   func(ctx context.Context) (net.Conn, error) { return dialer(ctx, "tcp", addr) },
-		limits: h.limits, base: h.base.EscapedPath(), fixed: fixed.String(), asking: h.asking, ctx: ctx, most: usualMost,
+		limits: h.limits, base: h.base.EscapedPath(), query: query, fixed: fixed.String(), asking: h.asking, ctx: ctx, most: usualMost,
 	}
 }
 
-// get asks for path. It returns errOrdinary where that is to be asked for in the
+func (p *pipeline) newAsk(ref tier.Ref, background bool) *ask {
+	return &ask{p: p, ref: ref, background: background, weight: ref.Max()/2 + 512}
+}
+
+// ask asks for a blob that nobody waits for; see tier.AskFunc. It is nil where nothing
+// goes this way.
+func (p *pipeline) ask(ref tier.Ref, answered func(data []byte, ok bool)) *ask {
+	a := p.newAsk(ref, true)
+	a.answered = answered
+	if !p.submit(a) {
+		return nil
+	}
+	return a
+}
+
+// get asks for a blob. It returns errOrdinary where that is to be asked for in the
 // ordinary way, tier.ErrAbsent where there is nothing, and ctx's error.
-func (p *pipeline) get(ctx context.Context, path string, limit int64) (data []byte, contentType string, err error) {
-	a := &ask{path: path, limit: limit, background: tier.Background(ctx), weight: limit/2 + 512, done: make(chan struct{})}
+func (p *pipeline) get(ctx context.Context, ref tier.Ref) (data []byte, contentType string, err error) {
+	a := p.newAsk(ref, tier.Background(ctx))
+	a.done = make(chan struct{})
 	if !p.submit(a) {
 		return nil, "", errOrdinary
 	}
@@ -155,7 +181,7 @@ func (p *pipeline) get(ctx context.Context, path string, limit int64) (data []by
 	case <-a.done:
 		return a.data, a.contentType, a.err
 	case <-ctx.Done():
-		p.leave(a)
+		a.Leave()
 		return nil, "", context.Cause(ctx)
 	case <-p.ctx.Done():
 		return nil, "", errOrdinary
@@ -360,15 +386,43 @@ func (p *pipeline) connect() {
 // refuse leaves requests to the ordinary way. p.mu is held.
 func (p *pipeline) refuse(asks []*ask) {
 	for _, a := range asks {
-		a.err = errOrdinary
-		close(a.done)
+		if !a.left {
+			a.refuse(errOrdinary)
+		}
 	}
 }
 
-// leave is told that nobody wants an answer any more.
-func (p *pipeline) leave(a *ask) {
+// refuse says that there is no blob for a request. p.mu is held.
+func (a *ask) refuse(why error) {
+	if a.answered == nil {
+		a.err = why
+		close(a.done)
+	} else if !a.handed {
+		a.handed = true
+		a.answered(nil, false) // at once, and in another goroutine if there is more to do
+	}
+}
+
+// hand tells whether the answer is to be handed on, as it will be then.
+func (a *ask) hand() bool {
+	a.p.mu.Lock()
+	defer a.p.mu.Unlock()
+	if a.left || a.handed {
+		return false
+	}
+	a.handed = true
+	return true
+}
+
+// Leave says that nobody wants the answer any more. It is false where that is being
+// handed on already, or was.
+func (a *ask) Leave() bool {
+	p := a.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if a.left || a.handed {
+		return false
+	}
 	a.left = true
 	if i := slices.Index(p.queue, a); i >= 0 {
 		p.queue = slices.Delete(p.queue, i, i+1)
@@ -376,6 +430,7 @@ func (p *pipeline) leave(a *ask) {
 			p.urgent--
 		}
 	}
+	return true
 }
 
 // troubled takes note of a connection that ended badly. p.mu is held.

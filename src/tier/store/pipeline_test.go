@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -353,10 +354,19 @@ func TestPipelineAstray(t *testing.T) {
 				return true
 			})
 			src := open(t, store.Config{URL: mustURL(t, "http://"+s.addr), Timeout: 20 * time.Second, Pipeline: true})
-			chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{tier.One(tier.Retry(src, tier.RetryPolicy{}))}, Codec: codec})
+			chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{groupOf(src)}, Codec: codec, Cache: tiertest.NewCache()})
 			t.Cleanup(chain.Close)
 			next := make(chan tier.Ref)
 			var readers sync.WaitGroup
+			readers.Go(func() {
+				if err := chain.Bring(t.Context(), tier.Profile, slices.Values(refs), func(ref tier.Ref, err error) {
+					if err != nil {
+						t.Errorf("bring %v: %v", ref, err)
+					}
+				}); err != nil {
+					t.Errorf("bring: %v", err)
+				}
+			})
 			for range 30 {
 				readers.Go(func() {
 					for ref := range next {
@@ -380,6 +390,125 @@ func TestPipelineAstray(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// groupOf is a store that is asked by the pipeline for what nobody waits for.
+func groupOf(src store.Store) tier.Group {
+	r := tier.Retry(src, tier.RetryPolicy{})
+	return tier.Group{Sources: []tier.Source{r}, Ask: r.Asking(src.Ask)}
+}
+
+// What nobody waits for comes whole over few connections, large and small, compressed
+// and not, also where they end.
+func TestPipelineBrings(t *testing.T) {
+	codec, err := object.NewCodec(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drop := func(w http.ResponseWriter) {
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			c.Close()
+		}
+		panic(http.ErrAbortHandler)
+	}
+	for name, before := range map[string]func(n int64, w http.ResponseWriter, r *http.Request){
+		"well": nil,
+		"connections end": func(n int64, w http.ResponseWriter, _ *http.Request) {
+			if n%100 == 0 {
+				w.Header().Set("Connection", "close")
+			}
+		},
+		"connections break off": func(n int64, w http.ResponseWriter, _ *http.Request) {
+			switch n % 300 {
+			case 100:
+				drop(w)
+			case 200:
+				w.Header().Set("Content-Length", "100000")
+				_, _ = w.Write(make([]byte, 10))
+				_ = http.NewResponseController(w).Flush()
+				drop(w)
+			}
+		},
+		"errors": func(n int64, w http.ResponseWriter, _ *http.Request) {
+			if n%50 == 0 {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		},
+		"pages": func(_ int64, w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/html") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			tiertest.NoLeaks(t)
+			s := serveBlobs(t, 500, 30_000, before)
+			plain := make(map[tier.Ref][]byte)
+			for i, ref := range s.refs {
+				plain[ref] = s.blobs[ref.Digest.String()]
+				if i%2 == 0 {
+					text := fmt.Appendf(nil, "blob %d has %.1000x", i, plain[ref])
+					text = bytes.Repeat(text, 1+i%9)
+					s.refs[i] = tiertest.RefOf(text)
+					plain[s.refs[i]] = text
+					s.blobs[s.refs[i].Digest.String()] = codec.Pack(text, nil)
+				}
+			}
+			cache := tiertest.NewCache()
+			chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{groupOf(s.open(t))}, Codec: codec, Cache: cache})
+			defer chain.Close()
+			if err := chain.Bring(t.Context(), tier.Profile, slices.Values(s.refs), func(ref tier.Ref, err error) {
+				if err != nil {
+					t.Errorf("%v: %v", ref, err)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+			for _, ref := range s.refs {
+				if b, err := cache.Get(ref); err != nil || !bytes.Equal(b.Data, plain[ref]) {
+					t.Errorf("%v: %d other bytes, %v", ref, len(b.Data), err)
+				}
+			}
+			chain.Close()
+			if st := chain.Status(); st.InFlight != 0 || st.Sources[0].Requests != st.Sources[0].Hits+st.Sources[0].Errors || st.Sources[0].Hits < 500 {
+				t.Errorf("%d in flight, %+v", st.InFlight, st.Sources[0])
+			}
+			if n := s.requests.Load(); name == "well" && n != 500 {
+				t.Errorf("%d requests", n)
+			}
+		})
+	}
+}
+
+// Who closes a chain and its store does not wait for answers.
+func TestPipelineClosesWhileItBrings(t *testing.T) {
+	tiertest.NoLeaks(t)
+	hold := make(chan struct{})
+	s := serveBlobs(t, 300, 5000, func(n int64, _ http.ResponseWriter, _ *http.Request) {
+		if n > 100 {
+			<-hold
+		}
+	})
+	codec, err := object.NewCodec(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := s.open(t)
+	chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{groupOf(src)}, Codec: codec, Cache: tiertest.NewCache()})
+	brought := make(chan error)
+	go func() { brought <- chain.Bring(t.Context(), tier.Profile, slices.Values(s.refs), nil) }()
+	for s.requests.Load() <= 100 {
+		time.Sleep(time.Millisecond)
+	}
+	start := time.Now()
+	chain.Close()
+	if err := <-brought; !errors.Is(err, tier.ErrClosed) {
+		t.Errorf("bring: %v", err)
+	}
+	if err := src.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("closed after %v", took)
+	}
+	close(hold)
 }
 
 // A connection that nobody answers on any more costs a part of the time that a read

@@ -26,6 +26,8 @@ type Store interface {
 	Profile(ctx context.Context, tree object.TreeName) ([]byte, error)
 	// Trees returns the trees that the store has, sorted by TreeName.Dir.
 	Trees(ctx context.Context) ([]object.TreeName, error)
+	// Ask begins to get a blob that nobody waits for; see tier.AskFunc.
+	Ask(ref tier.Ref, answered func(stored []byte, ok bool)) tier.Asked
 	// Close drops the connections. Calls still under way fail.
 	Close() error
 }

@@ -180,6 +180,13 @@ func (c *Cache) Put(_ context.Context, ref tier.Ref, plain []byte) {
 	}
 }
 
+// Offer keeps a copy of a blob.
+func (c *Cache) Offer(ref tier.Ref, plain tier.Blob) bool {
+	defer plain.Release()
+	c.Put(context.Background(), ref, bytes.Clone(plain.Data))
+	return true
+}
+
 // Fail has the cache fail from now on, until it is called with nil.
 func (c *Cache) Fail(err error) {
 	c.mu.Lock()

@@ -1,0 +1,6 @@
+//go:build !race
+
+package tier
+
+// spoil does something in tests only: see spoil_race.go.
+func spoil([]byte) {}
