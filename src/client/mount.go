@@ -200,6 +200,7 @@ func (c *Client) fsConfig(m *mount, cfg config.Mount, since time.Time) fs.Config
 
 // mounted takes note of what serves a mount.
 func (c *Client) mounted(m *mount, cfg config.Mount, f *fs.FS) {
+	f.SetGuess(c.learns(m))
 	m.origin.mounts.Add(1)
 	go func() {
 		<-f.Done()

@@ -366,6 +366,7 @@ func (c *Client) update(u update, cfg *config.Client) {
 	m.mu.Unlock()
 	if f != nil {
 		f.SetLimits(cfg.Main.IOTimeout, share(cfg.Main.Memory, windowShare))
+		f.SetGuess(c.learns(m))
 	}
 	c.refilter(m)
 	// A directory that a mount in it needs is made by who mounts there, which

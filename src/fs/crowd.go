@@ -2,87 +2,65 @@ package fs
 
 import (
 	"bytes"
-	"context"
+	"cmp"
+	"iter"
 	"slices"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/aysfs/aysfs/src/object"
-	"github.com/aysfs/aysfs/src/tier"
 )
 
-// crowds fetches files ahead of who picks small ones of one kind out of a directory,
+// crowds fetches files ahead of who picks small ones of one kind out of directories,
 // as a program that starts picks modules: each of them would cost a round trip, all
 // of them together hardly more than one. What is of one kind has the same in its
 // name from the first dot on.
 //
-// It begins with a few files that were missing in a directory, and goes on in rounds
-// that get larger as more are. Where there are very many files of a kind, so that the
-// reader may be one that reads at random, it goes on only while those that were brought
-// are asked for. Where it was right before it begins sooner.
+// Where a directory has little of a kind, all of that comes with the first file that
+// was missing; where it has more, with the second. Where there is very much, so
+// that the reader may be one that reads at random, it begins with the third, and goes on
+// in rounds while what was brought is asked for. Once a kind is missing in a second
+// directory, the crowd is a herd: what is of that kind comes from all directories
+// below the one that both are in, as far as guesses have credit.
 type crowds struct {
 	fs *FS
 
-	any atomic.Bool // something was brought lately
-
-	mu      sync.Mutex
-	dirs    [64]crowd         // GUARDED_BY(mu); by hash of directory and kind
-	brought map[uint64]*crowd // GUARDED_BY(mu); files not asked for yet, by id
-	issued  int64             // GUARDED_BY(mu); bytes brought, of all
-	used    int64             // GUARDED_BY(mu); and asked for afterwards
-	rest    *time.Timer       // GUARDED_BY(mu); ends any
+	mu    sync.Mutex
+	dirs  [128]*crowd // GUARDED_BY(mu); by hash of directory and kind
+	herds [16]*herd   // GUARDED_BY(mu); by hash of kind
 }
 
 // crowd is the files of a kind in a directory.
 type crowd struct {
 	dir, kind uint64
-	misses    int
-	total     int64 // bytes of all files of the kind; 0: not known yet
-	asked     int64 // bytes of the files that were missing
-	issued    int64 // bytes brought
-	used      int64 // of these, what was asked for afterwards
-	next      int   // entry of the listing to go on with
-	running   bool
-	done      bool
+	number    uint64 // of the tree
+	misses    int    // GUARDED_BY(crowds.mu)
+	running   bool   // GUARDED_BY(crowds.mu)
+	done      bool   // GUARDED_BY(crowds.mu)
+	total     int64  // bytes of all files of the kind
+	next      int    // of very many: entry of the listing to go on with; who runs has it
+
+	issued, used int64 // GUARDED_BY(guesses.mu); bytes brought, and of these what was asked for
 }
 
 const (
-	// crowdAfter is how many files must have been missing, and crowdTrusted how
-	// many where crowds have been right.
-	crowdAfter   = 3
-	crowdTrusted = 1
-	// firstRound is how many bytes are brought at first, mostRound at most at once.
-	firstRound = 512 << 10
-	mostRound  = 4 << 20
-	// fewBytes is what a kind may have in all to be brought whole, as long as that
-	// is no more than so many times what was asked for, and a round.
-	fewBytes  = 8 << 20
-	mostTimes = 16
-	// crowdMemory is how long what was brought is watched.
-	crowdMemory = 10 * time.Second
+	// littleBytes and fewBytes are how many bytes of a kind in a directory come with
+	// the first file that is missing, and with the second.
+	littleBytes = 1 << 20
+	fewBytes    = 16 << 20
+	crowdAfter  = 3
+	// oneRound is how many bytes are brought at once where there is more.
+	oneRound = 512 << 10
 )
-
-// hit takes note that file r is read.
-func (w *crowds) hit(r *inode) {
-	if !w.any.Load() {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if c, ok := w.brought[r.id]; ok {
-		delete(w.brought, r.id)
-		w.used += r.size
-		if c.dir == r.parent {
-			c.used += r.size
-		}
-	}
-}
 
 // missed takes note that file r has to be fetched for somebody who waits.
 func (w *crowds) missed(s *shown, r *inode) {
+	g := &w.fs.guesses
+	if g.off.Load() || g.knows(r.id) {
+		return
+	}
+	g.read(r.size)
 	dir, ok := w.fs.table.get(r.parent)
-	if !ok || r.parent == 0 {
+	if !ok || r.parent == 0 || w.fs.walks.leads(r.id) {
 		return
 	}
 	l, ok := s.cached(dir.digest)
@@ -100,20 +78,8 @@ func (w *crowds) missed(s *shown, r *inode) {
 	kind := hashName(name)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c := &w.dirs[mix(r.parent^kind)%uint64(len(w.dirs))]
-	if c.dir != r.parent || c.kind != kind {
-		if c.running {
-			return
-		}
-		*c = crowd{dir: r.parent, kind: kind}
-	}
-	c.misses++
-	c.asked += r.size
-	if !w.goesOn(c) {
-		return
-	}
-	c.running = true
-	w.fs.background.Go(func() { w.round(s, c, l, name) })
+	w.gather(s, dir.id, l, kind, name)
+	w.drive(s, dir.id, kind, name)
 }
 
 // kindOf is what a name has in common with others of its kind; nil for one without.
@@ -124,79 +90,93 @@ func kindOf(name []byte) []byte {
 	return nil
 }
 
-// goesOn tells whether another round is worth it. w.mu is held.
-func (w *crowds) goesOn(c *crowd) bool {
-	after := crowdAfter
-	if w.issued >= firstRound/2 && 8*w.used >= w.issued {
-		after = crowdTrusted
-	}
-	if c.running || c.done || c.misses < after {
-		return false
-	}
-	if c.total > fewBytes {
-		return 4*c.used >= c.issued
-	}
-	return c.issued <= mostTimes*c.asked+firstRound
+// isOf tells whether an entry is a small file of a kind.
+func isOf(e *object.Entry, kind []byte) bool {
+	return e.Kind == object.File && !e.Chunked && e.Size > 0 && bytes.HasSuffix(e.Name, kind) && bytes.Equal(kindOf(e.Name), kind)
 }
 
-// round brings more of a crowd's files.
-func (w *crowds) round(s *shown, c *crowd, l *object.Listing, kind []byte) {
-	isOne := func(e *object.Entry) bool {
-		return e.Kind == object.File && !e.Chunked && e.Size > 0 && bytes.Equal(kindOf(e.Name), kind)
+// sizeOf is how many bytes a kind has in a listing.
+func sizeOf(l *object.Listing, kind []byte) (n int64) {
+	for i := range l.Len() {
+		if e := l.At(i); isOf(&e, kind) {
+			n += e.Size
+		}
 	}
-	var refs []tier.Ref
-	var size, total int64
-	if c.total == 0 {
+	return n
+}
+
+// gather brings the files of a kind in a directory in which one was missing. w.mu is
+// held.
+func (w *crowds) gather(s *shown, dir uint64, l *object.Listing, kind uint64, name []byte) {
+	at := &w.dirs[mix(dir^kind)%uint64(len(w.dirs))]
+	c := *at
+	if c == nil || c.dir != dir || c.kind != kind || c.number != s.number {
+		c = &crowd{dir: dir, kind: kind, number: s.number, total: sizeOf(l, name)}
+		*at = c
+	}
+	c.misses++
+	if c.running || c.done || !w.goesOn(c) {
+		return
+	}
+	c.running = true
+	w.fs.background.Go(func() {
+		done := w.round(s, c, l, name)
+		w.mu.Lock()
+		c.running, c.done = false, done
+		w.mu.Unlock()
+	})
+}
+
+// goesOn tells whether more of a crowd is worth it. w.mu is held.
+func (w *crowds) goesOn(c *crowd) bool {
+	switch {
+	case c.total <= littleBytes:
+		return true
+	case c.total <= fewBytes:
+		return c.misses >= crowdAfter-1 || w.fs.programs.recent()
+	}
+	return c.misses >= crowdAfter && w.fs.guesses.useful(c)
+}
+
+// round brings more of a crowd's files: all of them, but for very many. It is true when
+// there are no more.
+func (w *crowds) round(s *shown, c *crowd, l *object.Listing, kind []byte) bool {
+	if c.total <= fewBytes {
+		return w.fs.guesses.bring(s, 0, c, filesOf(s, c.dir, l, kind))
+	}
+	w.fs.guesses.bring(s, 0, c, func(yield func(wanted) bool) {
+		for size := int64(0); c.next < l.Len() && size < oneRound; c.next++ {
+			e := l.At(c.next)
+			if !isOf(&e, kind) {
+				continue
+			}
+			if size += e.Size; !yield(wantedOf(s, c.dir, &e)) {
+				return
+			}
+		}
+	})
+	return c.next == l.Len()
+}
+
+// filesOf are the files of a kind in a directory, the smallest first: of two that are
+// as likely to be needed, it costs less.
+func filesOf(s *shown, dir uint64, l *object.Listing, kind []byte) iter.Seq[wanted] {
+	return func(yield func(wanted) bool) {
+		var files []object.Entry
 		for i := range l.Len() {
-			if e := l.At(i); isOne(&e) {
-				total += e.Size
+			if e := l.At(i); isOf(&e, kind) {
+				files = append(files, e)
+			}
+		}
+		slices.SortStableFunc(files, func(a, b object.Entry) int { return cmp.Compare(a.Size, b.Size) })
+		for i := range files {
+			if !yield(wantedOf(s, dir, &files[i])) {
+				return
 			}
 		}
 	}
-	w.mu.Lock()
-	c.total = max(c.total, total)
-	most := int64(firstRound)
-	if c.total <= fewBytes {
-		most = min(max(most, 2*c.issued), mostRound, max(w.fs.window.Load(), firstRound))
-	}
-	if w.brought == nil || !w.any.Load() {
-		w.brought = make(map[uint64]*crowd)
-	}
-	for ; c.next < l.Len() && size < most; c.next++ {
-		e := l.At(c.next)
-		if !isOne(&e) {
-			continue
-		}
-		if ref := s.view.BlobRef(e.Digest, e.Size); !s.blobs.Has(ref) {
-			refs = append(refs, ref)
-			size += e.Size
-			w.brought[idOf(c.dir, hashName(e.Name), &e)] = c
-		}
-	}
-	c.done = c.next == l.Len()
-	c.issued += size
-	w.issued += size
-	w.any.Store(true)
-	if w.rest == nil {
-		w.rest = time.AfterFunc(crowdMemory, func() { w.any.Store(false) })
-	} else {
-		w.rest.Reset(crowdMemory)
-	}
-	w.mu.Unlock()
-	ctx, cancel := context.WithTimeout(s.over, w.fs.timeout())
-	defer cancel()
-	// What doesn't come now does when it is asked for.
-	_ = s.blobs.Bring(ctx, tier.Guess, slices.Values(refs), nil)
-	w.mu.Lock()
-	c.running = false
-	w.mu.Unlock()
 }
 
-// end forgets what was brought.
-func (w *crowds) end() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.rest != nil {
-		w.rest.Stop()
-	}
+func wantedOf(s *shown, dir uint64, e *object.Entry) wanted {
+	return wanted{id: idOf(dir, hashName(e.Name), e), ref: s.view.BlobRef(e.Digest, e.Size)}
 }

@@ -2,8 +2,9 @@
 //
 // A request comes in at serve.go, which answers at once what memory can answer
 // and lends a goroutine to the rest; ops.go says what each request means,
-// read.go where a file's bytes come from, stream.go, walk.go and crowd.go what is fetched
-// before it is asked for, needs.go what is asked for first, and errno.go what the
+// read.go where a file's bytes come from, stream.go and walk.go what is fetched ahead of
+// who reads in order, crowd.go, herd.go and program.go what is by guess, as far as
+// guess.go lets it, needs.go what is asked for first, and errno.go what the
 // kernel is told of an error. inode.go is the table of what the kernel holds.
 //
 // # What is answered where

@@ -59,6 +59,8 @@ type FS struct {
 	streams    streams
 	walks      walks
 	crowds     crowds
+	programs   programs
+	guesses    guesses
 	losses     losses
 	needs      needs
 	life       context.Context // ends when the mount does
@@ -104,6 +106,7 @@ func newFS(cfg Config, table *inodes, s *shown, log *slog.Logger) *FS {
 	f.now.Store(s)
 	f.streams.fs = f
 	f.walks.fs, f.walks.ctx, f.crowds.fs = f, f.life, f
+	f.programs.fs = f
 	return f
 }
 
@@ -123,7 +126,7 @@ func (f *FS) ended() {
 	f.mover.ended = true
 	f.mover.mu.Unlock()
 	f.background.Wait()
-	f.crowds.end()
+	f.guesses.end()
 	if !f.wire.close() {
 		f.kept.drop()
 	}

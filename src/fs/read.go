@@ -30,6 +30,8 @@ type Blobs interface {
 	WillNeed(ref tier.Ref) bool
 	// Has tells whether a blob is on this machine.
 	Has(ref tier.Ref) bool
+	// Copy is Get into memory of the caller's own.
+	Copy(ctx context.Context, ref tier.Ref) ([]byte, error)
 	// Prefetch begins to bring a blob near. It is false where there is no
 	// room for that now.
 	Prefetch(ref tier.Ref) bool
@@ -116,7 +118,7 @@ func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) e
 		case wait == noWait: // every read begins so
 			f.needs.note(r.id, needWhole, 0)
 			f.walks.progress(r, op.Offset, n)
-			f.crowds.hit(r)
+			f.guesses.hit(r.id, r.size)
 		case !isLocal(wait):
 			f.crowds.missed(s, r)
 		}
@@ -129,6 +131,9 @@ func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) e
 	if err == errWait || err == errDisk {
 		out.done()
 		return err
+	}
+	if err == nil && op.Offset == 0 && !isLocal(wait) {
+		f.programs.begun(s, r, out.data[0])
 	}
 	op.Callback = out.given
 	if err != nil {
@@ -190,11 +195,13 @@ func (f *FS) readChunks(wait context.Context, s *shown, r *inode, off, n int64, 
 	if begin {
 		f.walks.progress(r, off, n)
 		f.streams.read(r, list, off, n)
+		f.guesses.hit(r.id, n)
 	}
 	if wait == diskWait && !f.here(s, list, off, n) {
 		return errWait // rather than read what is here twice
 	}
 	if !isLocal(wait) {
+		f.guesses.read(n)
 		f.getTogether(wait, s, list, off, n)
 	}
 	for at, rest := off, n; rest > 0; {

@@ -104,6 +104,21 @@ func (w *walks) progress(r *inode, off, n int64) {
 	}
 }
 
+// leads tells whether a walk comes to a file by itself.
+func (w *walks) leads(id uint64) bool {
+	if !w.any.Load() {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, a := range w.active {
+		if _, ok := a.expected[id]; ok {
+			return true
+		}
+	}
+	return false
+}
+
 // fit lets a walk be further ahead while at least half of what was asked for is
 // read, and less for a reader that picks.
 func (a *walk) fit(most int64) {
@@ -127,13 +142,11 @@ func (w *walks) look(r *inode) {
 	if r.parent == 0 { // they are read alone, to be changed
 		return
 	}
+	if w.leads(r.id) {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, a := range w.active {
-		if _, ok := a.expected[r.id]; ok {
-			return
-		}
-	}
 	p := &w.seen[mix(r.parent)%uint64(len(w.seen))]
 	if p.dir == r.parent && r.pos > p.pos && r.pos <= p.pos+skipped {
 		p.run++

@@ -20,7 +20,8 @@ const (
 	// Profile is what programs asked for after earlier mounts. It stands still
 	// while somebody waits for a blob that it would not have brought.
 	Profile
-	// Guess is what a reader may come to, going by what it read. None of it comes
+	// Guess is what a reader may come to, going by what it read. It leaves the way to the
+	// sources before anybody has to wait there (newNarrowWindow). None of it comes
 	// while there is a profile, which knows better.
 	Guess
 	// Whole is whatever else there is. It stands still while anybody reads, takes a

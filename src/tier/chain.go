@@ -65,6 +65,7 @@ type Chain struct {
 	buffers memory // for blobs that nobody waits for
 	origins origins
 	window  *window
+	guesses *window // of Guess alone, within window
 	timeout time.Duration
 	room    func() int64 // nil: without end
 	log     *slog.Logger
@@ -119,7 +120,7 @@ func NewChain(cfg ChainConfig) *Chain {
 	c := &Chain{
 		cache: cfg.Cache, codec: cfg.Codec, recent: newRecent(cfg.Recent), timeout: cfg.Timeout, log: cfg.Log,
 		budget: cfg.Budget, prefetchBudget: cfg.Budget / 2, memory: cfg.Memory, stored: cfg.Stored,
-		flights: make(map[Ref]*flight), window: newWindow(), pace: pace{size: firstBurst}, room: cfg.Room,
+		flights: make(map[Ref]*flight), window: newWindow(), guesses: newNarrowWindow(), pace: pace{size: firstBurst}, room: cfg.Room,
 	}
 	if c.memory == nil {
 		c.memory = semaphore.NewWeighted(cfg.Budget)

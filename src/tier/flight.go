@@ -160,6 +160,7 @@ func (c *Chain) fly(ctx context.Context, f *flight) {
 	plain, stored, err := c.fetch(ctx, f.ref)
 	if err == nil || errors.Is(err, ErrUnavailable) {
 		c.window.took(began, int64(len(plain)), int64(stored), f.alone, !f.prefetch)
+		c.guesses.took(began, int64(len(plain)), int64(stored), f.alone, !f.prefetch || f.priority != Guess)
 	}
 	c.land(f, plain, err)
 }
@@ -287,6 +288,9 @@ func (c *Chain) admitPrefetch(p Priority, ref Ref) bool {
 	}
 	size := c.window.estimate(ref.Max())
 	if p == Whole && !c.pace.fits(c.flying[Whole], size) {
+		return false
+	}
+	if p == Guess && !c.guesses.fits(c.flying[Guess], size) {
 		return false
 	}
 	if c.cleared > 0 || !c.window.fits(flying, size) || !c.memory.TryAcquire(cost) {

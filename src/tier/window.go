@@ -11,6 +11,9 @@ import (
 // quickly as one alone does, and shrinks when most of a round come late: then the
 // rest only stands in a queue, and what somebody waits for stands behind it.
 type window struct {
+	patience time.Duration // how much longer than alone a fetch may take, or patient times as long
+	patient  float64
+
 	mu    sync.Mutex
 	size  int64         // bytes
 	alone time.Duration // about what a fetch takes with nothing beside it; 0: not known
@@ -36,13 +39,24 @@ const (
 const (
 	// slack is what a fetch may take longer for reasons of this machine's own.
 	slack = 10 * time.Millisecond
+	// firstFlight is what TCP sends at first, in bytes, before it is told that some
+	// of that came. From then on it doubles.
+	firstFlight = 14 << 10
 	// roundCount ends a round that brings little.
 	roundCount = 512
 	// perFetch is what goes over the way besides the blob, about, in bytes.
 	perFetch = 512
 )
 
-func newWindow() *window { return &window{size: firstWindow, ratio: 0.5} }
+func newWindow() *window {
+	return &window{patience: 3 * slack, patient: 2, size: firstWindow, ratio: 0.5}
+}
+
+// newNarrowWindow returns one for what may never be needed. It leaves the way, and
+// the processors of this machine, before anything has to wait there.
+func newNarrowWindow() *window {
+	return &window{patience: slack, patient: 1, size: firstWindow, ratio: 0.5}
+}
 
 // estimate is how many bytes a blob of that plain size will be on its way.
 func (w *window) estimate(plain int64) int64 {
@@ -110,7 +124,7 @@ func (w *window) took(began time.Time, plain, stored int64, alone, demand bool) 
 		return
 	}
 	w.count++
-	if w.landed += stored + perFetch; stored == 0 || d > w.alone+max(2*w.alone, 3*slack) {
+	if w.landed += stored + perFetch; stored == 0 || d > w.alone+max(time.Duration(w.patient*float64(w.alone)), w.patience)+w.growing(stored) {
 		w.late++
 	}
 	if w.landed < w.size && w.count < roundCount && now.Sub(w.round) < time.Second {
@@ -125,4 +139,13 @@ func (w *window) took(began time.Time, plain, stored int64, alone, demand bool) 
 		w.size = min(w.size*2, mostWindow)
 	}
 	w.round, w.landed, w.count, w.late, w.wanted = now, 0, 0, 0, false
+}
+
+// growing is what TCP takes on a connection that has carried little for a blob of
+// that many bytes, besides what the first of them take. w.mu is held.
+func (w *window) growing(stored int64) (d time.Duration) {
+	for n := int64(firstFlight); n < stored; n = 2*n + firstFlight {
+		d += w.alone
+	}
+	return d
 }

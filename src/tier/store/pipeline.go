@@ -89,6 +89,9 @@ const (
 	// spareConns how many more for what somebody waits for.
 	deepConns  = 6
 	spareConns = 2
+	// readyConns is how many connections there are at least once somebody waits: they
+	// begin slowly, and more is likely to be asked for.
+	readyConns = 4
 	// mostOnPipe is how many requests are on their way on one of them, and lightly
 	// how many bytes don't ask for another one beside it.
 	mostOnPipe = 512
@@ -228,7 +231,8 @@ func (p *pipeline) choose(a *ask) *pipe {
 		}
 	}
 	busy := best == nil || best.load > lightly || best.behind > 0 && !a.background
-	if (busy || best.load > 0 && !a.background) && p.lasting()+p.dialing < conns {
+	few := !a.background && p.manner == deep && p.lasting()+p.dialing < readyConns
+	if (busy || best.load > 0 && !a.background || few) && p.lasting()+p.dialing < conns {
 		p.dialing++
 		p.tasks.Go(p.connect)
 		if busy && !a.background {

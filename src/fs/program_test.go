@@ -1,0 +1,262 @@
+package fs
+
+import (
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/digest"
+)
+
+// shared is an ELF file that needs libraries, looks for them in where, and maps
+// its first bytes, mapped; as many more lie behind as tail says.
+func shared(seed uint64, needed []string, where string, mapped, tail int) string {
+	b := make([]byte, mapped+tail)
+	r := rand.New(rand.NewPCG(seed, 1))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	const table, names, base = 0x200, 0x800, 0x10000
+	o := binary.LittleEndian
+	clear(b[:0x1000])
+	copy(b, elf.ELFMAG)
+	b[elf.EI_CLASS], b[elf.EI_DATA], b[elf.EI_VERSION] = byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), 1
+	o.PutUint16(b[16:], uint16(elf.ET_DYN))
+	o.PutUint64(b[32:], 64)
+	o.PutUint16(b[54:], 56)
+	o.PutUint16(b[56:], 2)
+	segment := func(i int, kind elf.ProgType, off, size int) {
+		p := b[64+56*i:]
+		o.PutUint32(p, uint32(kind))
+		o.PutUint64(p[8:], uint64(off))
+		o.PutUint64(p[16:], uint64(base+off))
+		o.PutUint64(p[32:], uint64(size))
+	}
+	at, text := table, []byte{0}
+	entry := func(tag elf.DynTag, value int) {
+		o.PutUint64(b[at:], uint64(tag))
+		o.PutUint64(b[at+8:], uint64(value))
+		at += 16
+	}
+	name := func(s string) int {
+		n := len(text)
+		text = append(append(text, s...), 0)
+		return n
+	}
+	for _, n := range needed {
+		entry(elf.DT_NEEDED, name(n))
+	}
+	if where != "" {
+		entry(elf.DT_RUNPATH, name(where))
+	}
+	entry(elf.DT_STRTAB, base+names)
+	entry(elf.DT_STRSZ, len(text))
+	entry(elf.DT_NULL, 0)
+	segment(0, elf.PT_LOAD, 0, mapped)
+	segment(1, elf.PT_DYNAMIC, table, at-table)
+	copy(b[names:], text)
+	return string(b)
+}
+
+// came tells how many bytes of a file came ahead.
+func (m *memory) came(file string) (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for at := 0; at < len(file); at += testChunk {
+		chunk := file[at:min(at+testChunk, len(file))]
+		if slices.Contains(m.ahead, digest.Of([]byte(chunk))) {
+			n += len(chunk)
+		}
+	}
+	return n
+}
+
+// What a program maps and needs comes while its head is looked at: libraries of any
+// depth, found as a linker finds them. What is never mapped doesn't.
+func TestProgramsHaveTheirLibraries(t *testing.T) {
+	const tail = 3 << 20
+	beside := shared(1, nil, "", 1<<20, tail)
+	origin := shared(2, []string{"libbeside.so", "libc.so.6"}, "/nowhere:$ORIGIN/deep", 1<<20+5, tail)
+	deep := shared(3, nil, "", 900_000, tail)
+	unused := shared(4, nil, "", 1<<20, tail)
+	app := shared(5, []string{"liborigin.so.1"}, "", 50_000, 0)
+	d := dir{
+		"bin": dir{"app": app},
+		"lib": dir{
+			"liborigin.so.1": link("liborigin.so.1.2.3"), "liborigin.so.1.2.3": origin, "libunused.so": unused,
+			"libbeside.so": beside, "deep": dir{"libbeside.so": link("../deep/../deep/libdeep.so"), "libdeep.so": deep},
+		},
+	}
+	m := newMemory()
+	f, mnt := m.mount(t, d, nil)
+	read := func() {
+		m.change(func() { m.ahead = nil })
+		m.lose(nil)
+		file, err := os.Open(filepath.Join(mnt, "bin/app"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		if err := unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.Read(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.SetGuess(false)
+	read()
+	f.SetGuess(true)
+	if n := m.came(origin); n > 0 {
+		t.Errorf("%d bytes of a library came where nothing is guessed", n)
+	}
+	read()
+	eventually(t, "the libraries come", func() bool {
+		return m.came(origin) >= 900_000 && m.came(deep) >= 700_000 // their heads may have been asked for
+	})
+	for name, file := range map[string]string{"deep": deep, "origin": origin} {
+		if n := m.came(file); n > 1<<20+2*testChunk {
+			t.Errorf("%d bytes of %s came, beyond what it maps", n, name)
+		}
+	}
+	if n := m.came(unused) + m.came(beside); n > 0 {
+		t.Errorf("%d bytes of other libraries came", n)
+	}
+}
+
+// After a program has begun, its modules come from all directories with the first,
+// and files of another kind don't.
+func TestAProgramHasItsModules(t *testing.T) {
+	m := newMemory()
+	d, all := library(m, 40, 4_000)
+	for i := range 10 {
+		sub := dir{}
+		for j := range 20 {
+			sub[fmt.Sprintf("m%d.pyc", j)] = strings.Repeat(fmt.Sprint("x", i, j), 1000)
+		}
+		d[fmt.Sprintf("package%d", i)] = dir{"cache": sub}
+	}
+	d["app"] = shared(1, nil, "", 40_000, 0)
+	_, mnt := m.mount(t, d, nil)
+	m.lose(nil)
+	for _, path := range []string{"app", "package3/cache/m7.pyc"} {
+		if _, err := os.ReadFile(filepath.Join(mnt, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all modules come", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return len(m.ahead) >= len(all)+200-1
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.ahead); n > len(all)+200 {
+		t.Errorf("%d files came, of %d modules", n, len(all)+200)
+	}
+}
+
+// Whatever is read, what comes and is not read is bounded by what is: here one file out
+// of each of very many directories.
+func TestGuessesAreBounded(t *testing.T) {
+	for name, started := range map[string]int64{"": 0, "after a program began": startCredit} {
+		t.Run(name, func(t *testing.T) {
+			const size = 20_000
+			m := newMemory()
+			d := dir{"app": shared(1, nil, "", 40_000, 0)}
+			for i := range 200 {
+				sub := dir{}
+				for j := range 10 {
+					sub[fmt.Sprintf("f%d.dat", j)] = strings.Repeat(fmt.Sprintf("%03d of %03d..", j, i), size/12+1)[:size]
+				}
+				d[fmt.Sprintf("d%03d", i)] = sub
+			}
+			_, mnt := m.mount(t, d, nil)
+			read := int64(0)
+			_, came, unread := m.fetched(t, mnt, func() (paths []string) {
+				if started > 0 {
+					m.lose(nil, d["app"].(string))
+					paths = append(paths, "app")
+					read += 40_000
+				}
+				for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(200)[:60] {
+					paths = append(paths, fmt.Sprintf("d%03d/f%d.dat", i, i%10))
+					read += size
+				}
+				return paths
+			})
+			t.Logf("%d bytes came, %d unread, %d read", came, unread, read)
+			if most := creditTimes*read + max(quietCredit, started); unread > most {
+				t.Errorf("%d bytes came that nobody read, more than %d", unread, most)
+			}
+		})
+	}
+}
+
+// Guesses that were of no use are made less and less, and those that were as before.
+func TestGuessesLearn(t *testing.T) {
+	g := &guesses{}
+	defer g.end()
+	spell := func(used bool) int64 {
+		g.program()
+		n := g.remains()
+		for id := uint64(2); g.remains() > 0; id++ {
+			if !g.take(t.Context(), id, min(1<<20, g.remains()), 0, nil) {
+				t.Fatal("no credit is left")
+			}
+		}
+		if used {
+			g.hit(2, 1<<20)
+			g.hit(3, 1<<20)
+			g.hit(4, 1<<20)
+		}
+		g.mu.Lock()
+		g.left = 0
+		g.mu.Unlock()
+		g.rested()
+		return n
+	}
+	want := int64(startCredit)
+	for range 10 {
+		if n := spell(false); n != want {
+			t.Errorf("%d bytes may come, want %d", n, want)
+		}
+		want = max(want/2, leastCredit)
+	}
+	for range 10 {
+		if n := spell(true); n != want {
+			t.Errorf("%d bytes may come, want %d", n, want)
+		}
+		want = min(2*want, startCredit)
+	}
+}
+
+// Who waits for credit is let go on by what is read, and let off where the mount
+// ends.
+func TestGuessesWait(t *testing.T) {
+	g := &guesses{}
+	defer g.end()
+	if !g.take(t.Context(), 2, quietCredit, 0, nil) {
+		t.Fatal("no credit at first")
+	}
+	took := make(chan bool, 1)
+	go func() { took <- g.take(t.Context(), 3, 1000, 500, nil) }()
+	select {
+	case <-took:
+		t.Error("more came than there was credit for")
+	case <-time.After(50 * time.Millisecond):
+	}
+	g.hit(2, 1000)
+	if !<-took {
+		t.Error("nothing came although what came was read")
+	}
+}
