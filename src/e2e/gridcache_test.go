@@ -52,7 +52,11 @@ func startGridCache(t *testing.T) *gridCache {
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(12_000+rand.IntN(20_000))))
+		port := 12_000 + rand.IntN(20_000)
+		if _, given := givenPorts.LoadOrStore(port, true); given {
+			continue
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			defer l.Close()
 			return l.Addr().String()
@@ -61,6 +65,9 @@ func freeAddr(t *testing.T) string {
 	t.Fatal("no port is free")
 	return ""
 }
+
+// givenPorts are those of freeAddr: another test may not listen yet.
+var givenPorts sync.Map
 
 func (g *gridCache) at(addr string) { g.addr, g.url = addr, "http://"+addr }
 

@@ -186,7 +186,7 @@ func (s *server) read() (request, bool) {
 		ctx, op, err := s.conn.ReadOp()
 		switch {
 		case err == nil:
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNABORTED): // the latter with a request half read
 			return request{}, false
 		case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.EINTR):
 			// The request was taken back before it was read, or there was none.

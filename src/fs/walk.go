@@ -50,7 +50,7 @@ const (
 	maxExpected = 4096
 	// A walk ends that found so many files here already, or whose reader rests.
 	nearFiles = 512
-	walkRest  = time.Minute
+	walkRest  = 15 * time.Second
 )
 
 // walk is one reader's way through the tree. What it has is guarded by walks.mu, but

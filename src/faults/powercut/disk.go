@@ -38,7 +38,7 @@ func Mount(dir string, image *Image, options string) (_ *Disk, err error) {
 			return nil, err
 		}
 	}
-	d.server, err = fuse.Mount(d.devices(), fuseutil.NewFileSystemServer(d.file), &fuse.MountConfig{
+	d.server, err = fuse.Mount(d.devices(), ending{fuseutil.NewFileSystemServer(d.file)}, &fuse.MountConfig{
 		FSName: "powercut", DisableWritebackCaching: true,
 	})
 	if err != nil {
@@ -53,6 +53,21 @@ func Mount(dir string, image *Image, options string) (_ *Disk, err error) {
 		return nil, fmt.Errorf("ext4 with %q: %w", options, err)
 	}
 	return d, nil
+}
+
+// ending takes an end of the connection in the middle of a request for one.
+type ending struct{ fuse.Server }
+
+// ServeOps is the library's, which panics then.
+func (s ending) ServeOps(c *fuse.Connection) {
+	defer func() {
+		if p := recover(); p != nil {
+			if err, ok := p.(error); !ok || !errors.Is(err, unix.ECONNABORTED) {
+				panic(p)
+			}
+		}
+	}()
+	s.Server.ServeOps(c)
 }
 
 // attach makes a loop device of a file. It goes when it is closed.
