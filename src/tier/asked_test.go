@@ -324,3 +324,51 @@ func TestAskedDoesNotWaitForTheCache(t *testing.T) {
 		}
 	})
 }
+
+// The more quickly guesses come, the more of them are on their way, also where they are
+// asked for.
+func TestAskedGuessesHaveTheirWindow(t *testing.T) {
+	simulated(t, func(t *testing.T, c *object.Codec) {
+		src := newDesk()
+		var all []tier.Ref
+		for i := range 2000 {
+			b := tiertest.Random(uint64(i), 8<<10)
+			ref := tiertest.RefOf(b)
+			ref.Limit = int64(len(b))
+			src.Put(ref, b)
+			all = append(all, ref)
+		}
+		chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: []tier.Group{src.group()}, Codec: c})
+		defer chain.Close()
+		start := time.Now()
+		if err := chain.Bring(t.Context(), tier.Guess, slices.Values(all), nil); err != nil {
+			t.Error(err)
+		}
+		// Each takes 10 ms. By no more than at first it would be more than 600.
+		if took := time.Since(start); took > 250*time.Millisecond || src.gets != 0 {
+			t.Errorf("%d came in %v, with %d calls of Get", len(all), took, src.gets)
+		}
+	})
+}
+
+// What takes long to unpack is not asked for where others wait behind that.
+func TestLargeIsNotAskedFor(t *testing.T) {
+	simulated(t, func(t *testing.T, c *object.Codec) {
+		src := newDesk()
+		chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: []tier.Group{src.group()}, Codec: c, Budget: 64 << 20})
+		defer chain.Close()
+		for i, size := range []int{1 << 20, 5 << 20} {
+			plain := bytes.Repeat([]byte{byte(i)}, size)
+			ref := tiertest.RefOf(plain)
+			ref.Limit = int64(size)
+			src.Put(ref, c.Pack(plain, nil))
+			if !chain.Prefetch(ref) {
+				t.Errorf("%d bytes are not prefetched", size)
+			}
+			mustGet(t, chain, ref, plain)
+			if src.n != 1 || src.gets != i {
+				t.Errorf("%d requests and %d calls of Get", src.n, src.gets)
+			}
+		}
+	})
+}
