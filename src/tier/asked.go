@@ -80,7 +80,7 @@ func (c *Chain) answered(f *flight, stored []byte, ok bool) {
 	m := c.groups[0].members[0].Meter
 	if !ok {
 		m.unasked()
-		c.running.Go(func() { c.flyAfterAll(f) })
+		c.running.Go(func() { c.flyAfterAll(InBackground(c.ctx), f) })
 		return
 	}
 	m.gave(int64(len(stored)), time.Since(f.since))
@@ -89,7 +89,7 @@ func (c *Chain) answered(f *flight, stored []byte, ok bool) {
 		c.complain(m, f.ref, err)
 		c.running.Go(func() {
 			c.purge(c.ctx, m, f.ref)
-			c.flyAfterAll(f)
+			c.flyAfterAll(InBackground(c.ctx), f)
 		})
 		return
 	}
@@ -157,10 +157,20 @@ func (c *Chain) unpackShared(s *Meter, ref Ref, stored []byte) (Blob, error) {
 	return Lent(plain, memory, loan), nil
 }
 
+// hurry has a flight that was asked for, and that somebody has waited for, go the
+// ordinary way as what somebody waits for does: where its request is may be one that
+// hangs.
+func (c *Chain) hurry(f *flight) {
+	if f.asked.Leave() {
+		c.groups[0].members[0].unasked()
+		c.running.Go(func() { c.flyAfterAll(c.ctx, f) })
+	}
+}
+
 // flyAfterAll has a flight go the ordinary way, in the time that is left.
-func (c *Chain) flyAfterAll(f *flight) {
+func (c *Chain) flyAfterAll(ctx context.Context, f *flight) {
 	defer c.running.Done()
-	ctx, cancel := context.WithDeadline(InBackground(c.ctx), f.since.Add(c.timeoutFor(f.ref)))
+	ctx, cancel := context.WithDeadline(ctx, f.since.Add(c.timeoutFor(f.ref)))
 	c.mu.Lock()
 	f.late.Stop()
 	f.cancel = cancel

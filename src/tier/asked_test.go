@@ -221,12 +221,21 @@ func TestAskedNeverAnswered(t *testing.T) {
 		if took := time.Since(start); failed.Load() != 10 || took != 30*time.Second {
 			t.Errorf("%d failed in %v", failed.Load(), took)
 		}
-		// Who comes to wait for one tries for himself, then.
+		// Who comes to wait for one doesn't do so for long.
 		if !chain.Prefetch(all[0]) {
 			t.Error("not prefetched")
 		}
-		mustGet(t, chain, all[0], plain[all[0]])
-		if s := chain.Status(); s.InFlight != 0 || s.Sources[0].Cancelled != 11 {
+		start = time.Now()
+		var readers sync.WaitGroup
+		for range 3 {
+			readers.Go(func() { mustGet(t, chain, all[0], plain[all[0]]) })
+		}
+		readers.Wait()
+		synctest.Wait()
+		if took := time.Since(start); took > 2*time.Second || src.gets != 1 {
+			t.Errorf("waited for %v, %d calls of Get", took, src.gets)
+		}
+		if s := chain.Status(); s.InFlight != 0 || len(s.Fetching) != 0 || s.Sources[0].Cancelled != 10 || s.Sources[0].Requests != 11 {
 			t.Errorf("status %+v", s)
 		}
 	})
