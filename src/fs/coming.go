@@ -4,6 +4,7 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 	"unsafe"
@@ -20,6 +21,7 @@ type coming struct {
 	device int32 // 0: unknown
 	queue  []begun
 	first  int       // the oldest in queue
+	looked time.Time // when the oldest was last found not to have come
 	rest   time.Time // none until then
 	// briefly: reading from the device does not wait for a request.
 	briefly bool
@@ -45,6 +47,8 @@ const (
 	// soonAfter is how long it does not even wait, but looks again and again, where reads
 	// come that soon: for a processor to fall asleep and wake takes as long.
 	soonAfter = 100 * time.Microsecond
+	// dueAfter is how long a read that may have come stands back behind requests.
+	dueAfter = 200 * time.Microsecond
 	// lateAfter is when it does not wait any more, and lateRest how long it takes none
 	// then.
 	lateAfter = 5 * time.Millisecond
@@ -81,6 +85,10 @@ func (c *coming) add(r request) bool {
 	now := time.Now()
 	if now.Before(c.rest) {
 		return false
+	}
+	if c.first >= maxComing { // it may never be empty
+		c.queue = slices.Delete(c.queue, 0, c.first)
+		c.first = 0
 	}
 	c.queue = append(c.queue, begun{r, now})
 	return true
@@ -122,10 +130,18 @@ func (c *coming) lookOut() {
 // oldest is the read that was begun first. There must be one.
 func (c *coming) oldest() *request { return &c.queue[c.first].request }
 
-// late tells whether the oldest has been coming for too long.
+// due tells whether it is time to look at the oldest though there are requests: these may
+// have no end.
+func (c *coming) due() bool {
+	now := time.Now()
+	return now.Sub(c.queue[c.first].at) >= dueAfter && now.Sub(c.looked) >= dueAfter
+}
+
+// late tells whether the oldest, which has not come, has been coming for too long.
 func (c *coming) late() bool {
 	now := time.Now()
 	if now.Sub(c.queue[c.first].at) < lateAfter {
+		c.looked = now
 		return false
 	}
 	c.rest = now.Add(lateRest)

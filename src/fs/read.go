@@ -30,7 +30,7 @@ type Blobs interface {
 	WillNeed(ref tier.Ref) bool
 	// Has tells whether a blob is on this machine.
 	Has(ref tier.Ref) bool
-	// Copy is Get into memory of the caller's own.
+	// Copy is Get for who looks at the bytes, and does not change them.
 	Copy(ctx context.Context, ref tier.Ref) ([]byte, error)
 	// Prefetch begins to bring a blob near. It is false where there is no
 	// room for that now.

@@ -174,7 +174,7 @@ func (s *server) answerUnlocked(r request) {
 // It is false when the connection has ended.
 func (s *server) read() (request, bool) {
 	for {
-		if s.coming.some() && !s.coming.requested(0) {
+		if s.coming.some() && (s.coming.due() || !s.coming.requested(0)) {
 			if r, more := s.settle(); more {
 				return r, true
 			}

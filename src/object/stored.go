@@ -88,7 +88,8 @@ func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 }
 
 // UnpackTo is Unpack to what room returns for a number of bytes, which is a little more
-// than there will be, and is called once at most.
+// than there will be, and is called once at most. Where it is not known how many there
+// will be, the result may lie elsewhere.
 func (c *Codec) UnpackTo(d digest.Digest, stored []byte, limit int64, room func(n int) []byte) ([]byte, error) {
 	if !Compressed(stored) {
 		if int64(len(stored)) <= limit && d.Check(stored) == nil {
@@ -138,6 +139,9 @@ func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64, room func(n 
 	}
 	if err := d.Check(plain); err != nil {
 		return nil, fmt.Errorf("%d bytes, unpacked from %d: %w", len(plain), len(stored), err)
+	}
+	if !h.HasFCS {
+		plain = bytes.Clone(plain) // rather than hold on to room for all that it might have had
 	}
 	return plain, nil
 }

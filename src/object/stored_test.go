@@ -170,3 +170,31 @@ func TestUnpackedMemoryIsLetGo(t *testing.T) {
 	}
 	runtime.KeepAlive(c)
 }
+
+// What does not say how large it is holds on to no more memory than it has bytes.
+func TestUnpackedOfUnknownSizeIsSmall(t *testing.T) {
+	plain := bytes.Repeat([]byte("text "), 100)
+	var stored bytes.Buffer
+	enc, err := zstd.NewWriter(&stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range [][]byte{plain[:100], plain[100:]} {
+		if _, err := enc.Write(part); err != nil {
+			t.Fatal(err)
+		}
+		if err := enc.Flush(); err != nil { // so that it can't know
+			t.Fatal(err)
+		}
+	}
+	if err := enc.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := newCodec(t).Unpack(digest.Of(plain), stored.Bytes(), object.MaxBlob)
+	if err != nil || !bytes.Equal(got, plain) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	if cap(got) > 2*len(plain) {
+		t.Errorf("%d bytes hold on to %d", len(got), cap(got))
+	}
+}

@@ -24,6 +24,10 @@ type Asked interface {
 	Leave() bool
 }
 
+// mostAsked is the most bytes that a blob may have to be asked for so, which others wait
+// behind while it is unpacked: nearly all are smaller.
+const mostAsked = 4 * maxBlob
+
 // asks tells whether there is one source only, and that it takes requests that
 // nobody waits for.
 func (c *Chain) asks() bool {
@@ -33,8 +37,8 @@ func (c *Chain) asks() bool {
 // askFor has the only source bring the blob of a prefetch, and tells whether that
 // can be. c.mu is held.
 func (c *Chain) askFor(f *flight) bool {
-	if c.has(f.ref) {
-		return false // it has come meanwhile, see fly
+	if f.ref.Max() > mostAsked || c.has(f.ref) { // it has come meanwhile, see fly
+		return false
 	}
 	g := c.groups[0]
 	c.running.Add(1)
@@ -45,14 +49,18 @@ func (c *Chain) askFor(f *flight) bool {
 	}
 	m := g.members[0].Meter
 	m.asked()
-	giveUp := func(why error) {
-		if f.asked.Leave() {
-			m.left(time.Since(f.since))
-			c.running.Go(func() { c.leftBehind(f, why) })
+	giveUp := func(why error) bool {
+		if !f.asked.Leave() {
+			return false
 		}
+		m.left(time.Since(f.since))
+		c.running.Go(func() { c.leftBehind(f, why) })
+		return true
 	}
 	f.late = time.AfterFunc(c.timeoutFor(f.ref), func() {
-		giveUp(fmt.Errorf("wait for %v: %w: %w", f.ref, ErrUnavailable, context.DeadlineExceeded))
+		if giveUp(fmt.Errorf("wait for %v: %w: %w", f.ref, ErrUnavailable, context.DeadlineExceeded)) {
+			c.took(f, f.since, 0, 0)
+		}
 	})
 	f.cancel = func() {
 		giveUp(fmt.Errorf("wait for %v: %w", f.ref, context.Canceled))
@@ -72,7 +80,7 @@ func (c *Chain) answered(f *flight, stored []byte, ok bool) {
 	m := c.groups[0].members[0].Meter
 	if !ok {
 		m.unasked()
-		c.running.Go(func() { c.flyAfterAll(f) })
+		c.running.Go(func() { c.flyAfterAll(InBackground(c.ctx), f) })
 		return
 	}
 	m.gave(int64(len(stored)), time.Since(f.since))
@@ -81,13 +89,13 @@ func (c *Chain) answered(f *flight, stored []byte, ok bool) {
 		c.complain(m, f.ref, err)
 		c.running.Go(func() {
 			c.purge(c.ctx, m, f.ref)
-			c.flyAfterAll(f)
+			c.flyAfterAll(InBackground(c.ctx), f)
 		})
 		return
 	}
 	c.origins.add(f.ref, m.Name())
 	c.arrived.Store(time.Now().UnixNano())
-	c.window.took(f.since, int64(len(blob.Data)), int64(len(stored)), f.alone, false)
+	c.took(f, f.since, len(blob.Data), len(stored))
 	if c.settle(f, blob, nil) {
 		again, _ := blob.Again()
 		if !c.cache.Offer(f.ref, again) {
@@ -149,10 +157,20 @@ func (c *Chain) unpackShared(s *Meter, ref Ref, stored []byte) (Blob, error) {
 	return Lent(plain, memory, loan), nil
 }
 
+// hurry has a flight that was asked for, and that somebody has waited for, go the
+// ordinary way as what somebody waits for does: where its request is may be one that
+// hangs.
+func (c *Chain) hurry(f *flight) {
+	if f.asked.Leave() {
+		c.groups[0].members[0].unasked()
+		c.running.Go(func() { c.flyAfterAll(c.ctx, f) })
+	}
+}
+
 // flyAfterAll has a flight go the ordinary way, in the time that is left.
-func (c *Chain) flyAfterAll(f *flight) {
+func (c *Chain) flyAfterAll(ctx context.Context, f *flight) {
 	defer c.running.Done()
-	ctx, cancel := context.WithDeadline(InBackground(c.ctx), f.since.Add(c.timeoutFor(f.ref)))
+	ctx, cancel := context.WithDeadline(ctx, f.since.Add(c.timeoutFor(f.ref)))
 	c.mu.Lock()
 	f.late.Stop()
 	f.cancel = cancel

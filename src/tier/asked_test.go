@@ -221,12 +221,21 @@ func TestAskedNeverAnswered(t *testing.T) {
 		if took := time.Since(start); failed.Load() != 10 || took != 30*time.Second {
 			t.Errorf("%d failed in %v", failed.Load(), took)
 		}
-		// Who comes to wait for one tries for himself, then.
+		// Who comes to wait for one doesn't do so for long.
 		if !chain.Prefetch(all[0]) {
 			t.Error("not prefetched")
 		}
-		mustGet(t, chain, all[0], plain[all[0]])
-		if s := chain.Status(); s.InFlight != 0 || s.Sources[0].Cancelled != 11 {
+		start = time.Now()
+		var readers sync.WaitGroup
+		for range 3 {
+			readers.Go(func() { mustGet(t, chain, all[0], plain[all[0]]) })
+		}
+		readers.Wait()
+		synctest.Wait()
+		if took := time.Since(start); took > 2*time.Second || src.gets != 1 {
+			t.Errorf("waited for %v, %d calls of Get", took, src.gets)
+		}
+		if s := chain.Status(); s.InFlight != 0 || len(s.Fetching) != 0 || s.Sources[0].Cancelled != 10 || s.Sources[0].Requests != 11 {
 			t.Errorf("status %+v", s)
 		}
 	})
@@ -321,6 +330,54 @@ func TestAskedDoesNotWaitForTheCache(t *testing.T) {
 		synctest.Wait()
 		if n := cache.Len(); n != len(all) || src.gets != 0 || chain.Status().InFlight != 0 {
 			t.Errorf("%d in the cache, %d calls of Get, %+v", n, src.gets, chain.Status())
+		}
+	})
+}
+
+// The more quickly guesses come, the more of them are on their way, also where they are
+// asked for.
+func TestAskedGuessesHaveTheirWindow(t *testing.T) {
+	simulated(t, func(t *testing.T, c *object.Codec) {
+		src := newDesk()
+		var all []tier.Ref
+		for i := range 2000 {
+			b := tiertest.Random(uint64(i), 8<<10)
+			ref := tiertest.RefOf(b)
+			ref.Limit = int64(len(b))
+			src.Put(ref, b)
+			all = append(all, ref)
+		}
+		chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: []tier.Group{src.group()}, Codec: c})
+		defer chain.Close()
+		start := time.Now()
+		if err := chain.Bring(t.Context(), tier.Guess, slices.Values(all), nil); err != nil {
+			t.Error(err)
+		}
+		// Each takes 10 ms. By no more than at first it would be more than 600.
+		if took := time.Since(start); took > 250*time.Millisecond || src.gets != 0 {
+			t.Errorf("%d came in %v, with %d calls of Get", len(all), took, src.gets)
+		}
+	})
+}
+
+// What takes long to unpack is not asked for where others wait behind that.
+func TestLargeIsNotAskedFor(t *testing.T) {
+	simulated(t, func(t *testing.T, c *object.Codec) {
+		src := newDesk()
+		chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: []tier.Group{src.group()}, Codec: c, Budget: 64 << 20})
+		defer chain.Close()
+		for i, size := range []int{1 << 20, 5 << 20} {
+			plain := bytes.Repeat([]byte{byte(i)}, size)
+			ref := tiertest.RefOf(plain)
+			ref.Limit = int64(size)
+			src.Put(ref, c.Pack(plain, nil))
+			if !chain.Prefetch(ref) {
+				t.Errorf("%d bytes are not prefetched", size)
+			}
+			mustGet(t, chain, ref, plain)
+			if src.n != 1 || src.gets != i {
+				t.Errorf("%d requests and %d calls of Get", src.n, src.gets)
+			}
 		}
 	})
 }

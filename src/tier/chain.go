@@ -184,10 +184,18 @@ func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*
 	if arriving != nil && f.arrival != nil {
 		begun = f.arrival.begun
 	}
+	var late <-chan time.Time
+	if f.asked != nil && !Background(ctx) {
+		t := time.NewTimer(c.window.unusual())
+		defer t.Stop()
+		late = t.C
+	}
 	for waiting := true; waiting; {
 		select {
 		case <-f.done:
 			waiting = false
+		case <-late:
+			c.hurry(f)
 		case <-begun:
 			begun = nil
 			arriving(f.arrival)

@@ -159,10 +159,15 @@ func (c *Chain) fly(ctx context.Context, f *flight) {
 	began := time.Now()
 	plain, stored, err := c.fetch(ctx, f.ref)
 	if err == nil || errors.Is(err, ErrUnavailable) {
-		c.window.took(began, int64(len(plain)), int64(stored), f.alone, !f.prefetch)
-		c.guesses.took(began, int64(len(plain)), int64(stored), f.alone, !f.prefetch || f.priority != Guess)
+		c.took(f, began, len(plain), stored)
 	}
 	c.land(f, plain, err)
+}
+
+// took has the windows take note of what a flight brought since it began to fetch.
+func (c *Chain) took(f *flight, began time.Time, plain, stored int) {
+	c.window.took(began, int64(plain), int64(stored), f.alone, !f.prefetch)
+	c.guesses.took(began, int64(plain), int64(stored), f.alone, !f.prefetch || f.priority != Guess)
 }
 
 // landedBefore returns a blob whose flight landed between the miss that this one

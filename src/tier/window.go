@@ -90,6 +90,13 @@ func (w *window) latency() time.Duration {
 	return w.least
 }
 
+// unusual is longer than nearly any fetch takes, in a queue or not.
+func (w *window) unusual() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return max(hangs, 4*w.alone)
+}
+
 // rest is how long a source has to be left alone by who isn't waited for, so
 // that it is clear that somebody who is has nothing more to ask.
 func (w *window) rest() time.Duration {
