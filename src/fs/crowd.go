@@ -118,8 +118,7 @@ func (w *crowds) gather(s *shown, dir uint64, l *object.Listing, kind uint64, na
 	if c.running || c.done || !w.goesOn(c) {
 		return
 	}
-	c.running = true
-	w.fs.background.Go(func() {
+	c.running = w.fs.guess(mostCrowding, func() {
 		done := w.round(s, c, l, name)
 		w.mu.Lock()
 		c.running, c.done = false, done

@@ -59,8 +59,7 @@ func (w *crowds) drive(s *shown, dir, kind uint64, name []byte) {
 	} else {
 		one, h.last = h.last, dir
 	}
-	h.running = true
-	w.fs.background.Go(func() {
+	h.running = w.fs.guess(mostCrowding, func() {
 		w.follow(s, h, one, dir, name)
 		w.mu.Lock()
 		h.running = false
