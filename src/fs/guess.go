@@ -48,6 +48,8 @@ const (
 	guessRest = 10 * time.Second
 	// maxBrought is how many files are watched at once.
 	maxBrought = 1 << 14
+	// leastGuess is what a file counts for at least, in bytes: it costs a request.
+	leastGuess = 4 << 10
 	// mostFlying is how many bytes one guess has on their way.
 	mostFlying = 4 << 20
 	// mostGuessing is how many guesses are made at once, or wait for credit; of crowds
@@ -74,6 +76,9 @@ func (f *FS) guess(most int32, do func()) bool {
 	})
 	return true
 }
+
+// worth is what a file of so many bytes counts for.
+func worth(size int64) int64 { return max(size, leastGuess) }
 
 // read takes note that n bytes were fetched for somebody who waited.
 func (g *guesses) read(n int64) {
@@ -258,11 +263,10 @@ func (g *guesses) bring(s *shown, keep int64, c *crowd, all iter.Seq[wanted]) bo
 					return
 				}
 			}
-			n := w.ref.Max()
-			if !g.take(s.over, w.id, n, keep, c) {
+			if !g.take(s.over, w.id, worth(w.ref.Max()), keep, c) {
 				return
 			}
-			flying.Add(n)
+			flying.Add(w.ref.Max())
 			if !yield(w.ref) {
 				return
 			}

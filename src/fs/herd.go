@@ -141,14 +141,14 @@ func (w *crowds) look(ctx context.Context, s *shown, top string, kind []byte) (f
 		for i := range l.Len() {
 			e := l.At(i)
 			switch {
-			case e.Kind == object.Dir:
+			case e.Kind == object.Dir && len(queue) < maxLooked:
 				queue = append(queue, hauntOf(at, e))
-			case isOf(&e, kind):
+			case len(files)-before <= maxHerd && isOf(&e, kind):
 				files = append(files, wantedOf(s, at.id, &e))
 				total += e.Size
 			}
 		}
-		if total > fewBytes {
+		if total > fewBytes || len(files)-before > maxHerd {
 			files = files[:before]
 		}
 	}

@@ -354,3 +354,44 @@ func TestNarrowPrograms(t *testing.T) {
 		t.Errorf("needs %q in %q: %v", names, where, err)
 	}
 }
+
+// Nor does it take many requests where files are tiny, whether in many directories or in
+// one that has very many.
+func TestGuessesOfTinyFilesAreBounded(t *testing.T) {
+	many := dir{}
+	for i := range 100 {
+		sub := dir{}
+		for j := range 100 {
+			sub[fmt.Sprintf("f%d.json", j)] = fmt.Sprintf("%d of %d", j, i)
+		}
+		many[fmt.Sprintf("d%02d", i)] = sub
+	}
+	one := dir{}
+	for i := range 10_000 {
+		one[fmt.Sprintf("f%d.json", i)] = fmt.Sprint("number ", i)
+	}
+	for name, d := range map[string]dir{"many directories": many, "one directory": {"d": one}} {
+		t.Run(name, func(t *testing.T) {
+			m := newMemory()
+			_, mnt := m.mount(t, d, nil)
+			const read = 30
+			waited, _, _ := m.fetched(t, mnt, func() (paths []string) {
+				for i := range read {
+					if name == "one directory" {
+						paths = append(paths, fmt.Sprintf("d/f%d.json", i*331))
+					} else {
+						paths = append(paths, fmt.Sprintf("d%02d/f%d.json", i, i))
+					}
+				}
+				return paths
+			})
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			most := quietCredit/leastGuess + (1+creditTimes)*read
+			t.Logf("%d files came, %d of %d were waited for; %d may come", len(m.ahead), waited, read, most)
+			if len(m.ahead) > most {
+				t.Errorf("%d files came, more than %d", len(m.ahead), most)
+			}
+		})
+	}
+}
