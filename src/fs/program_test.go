@@ -2,9 +2,11 @@ package fs
 
 import (
 	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
 )
 
 // shared is an ELF file that needs libraries, looks for them in where, and maps
@@ -393,5 +396,43 @@ func TestGuessesOfTinyFilesAreBounded(t *testing.T) {
 				t.Errorf("%d files came, more than %d", len(m.ahead), most)
 			}
 		})
+	}
+}
+
+// reloaded is a source whose chain is replaced while blobs are brought: what had not begun
+// by then begins anew.
+type reloaded struct{ *memory }
+
+func (r *reloaded) Bring(ctx context.Context, p tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) error {
+	n := int64(0)
+	for ref := range refs {
+		if n += ref.Max(); n >= mostFlying {
+			break // nobody is told of these
+		}
+	}
+	return r.memory.Bring(ctx, p, refs, each)
+}
+
+// A guess that a reload of the config comes upon goes on.
+func TestGuessesOutlastReloads(t *testing.T) {
+	m := newMemory()
+	g := &guesses{}
+	defer g.end()
+	g.begin()
+	g.left = 64 << 20
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	s := &shown{blobs: &reloaded{m}, over: ctx}
+	all := g.bring(s, 0, nil, func(yield func(wanted) bool) {
+		for id := range uint64(8) {
+			ref := tier.Ref{Domain: "d", Digest: digest.Of([]byte{byte(id)}), Limit: 1 << 20}
+			m.change(func() { m.far[ref.Digest] = true })
+			if !yield(wanted{id: id, ref: ref, part: true}) {
+				return
+			}
+		}
+	})
+	if !all {
+		t.Error("not all came")
 	}
 }
