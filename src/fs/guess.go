@@ -99,8 +99,11 @@ func (g *guesses) hit(id uint64, n int64) {
 		return
 	}
 	n = min(n, v.unread)
-	v.unread -= n
-	g.brought[id] = v
+	if v.unread -= n; v.unread == 0 && len(g.brought) > maxBrought/2 {
+		delete(g.brought, id) // there is to be room for what comes
+	} else {
+		g.brought[id] = v
+	}
 	g.used += n
 	if v.crowd != nil {
 		v.crowd.used += n

@@ -436,3 +436,17 @@ func TestGuessesOutlastReloads(t *testing.T) {
 		t.Error("not all came")
 	}
 }
+
+// Who reads all that comes never runs out of room for more.
+func TestGuessesThatAreReadMakeRoom(t *testing.T) {
+	g := &guesses{}
+	defer g.end()
+	for id := range uint64(3 * maxBrought) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if !g.take(ctx, id, leastGuess, 0, nil) {
+			t.Fatalf("no room for file %d", id)
+		}
+		g.hit(id, leastGuess)
+	}
+}
