@@ -330,7 +330,7 @@ func (c *Client) await(m *mount, op string) {
 	case <-f.Done():
 		c.log.Info("unmounted", "op", op, "mount", m.path)
 	case <-time.After(unmountWait):
-		c.log.Warn("unmounted, but a request is still under way", "op", op, "mount", m.path)
+		c.log.Warn("unmounted, but not at its end: a request is still under way, or another mount namespace, as of a container, has it still", "op", op, "mount", m.path)
 	}
 }
 

@@ -25,9 +25,10 @@ type calls struct {
 	t       *testing.T
 	limit   time.Duration // io_timeout and a second
 	right   atomic.Int64
-	failed  atomic.Int64 // by EIO
+	failed  atomic.Int64 // by EIO, or cut off
 	slowest atomic.Int64 // in nanoseconds
 	late    atomic.Int64 // by how much this machine was late in all, in nanoseconds
+	leaving atomic.Bool  // the mount is about to go, and may cut calls off
 }
 
 // newCalls is for mounts with this io_timeout.
@@ -62,7 +63,8 @@ func (c *calls) do(what, path string, call func() error) error {
 	switch {
 	case err == nil:
 		c.right.Add(1)
-	case errors.Is(err, syscall.EIO):
+	case errors.Is(err, syscall.EIO),
+		c.leaving.Load() && (errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ENOENT)):
 		c.failed.Add(1)
 	default:
 		c.t.Errorf("%s %s: %v", what, path, err)

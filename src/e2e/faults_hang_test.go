@@ -157,6 +157,7 @@ func (s *stuck) all() {
 	began = time.Now()
 	// What a reader gets while the mount goes is not the matter here.
 	s.limit = time.Hour
+	s.leaving.Store(true)
 	s.stop()
 	stopped := time.Since(began)
 	reading.Wait()

@@ -92,10 +92,9 @@ func (c *Cache) unmapPages() {
 		}
 		// What the last commit left lies in the map for certain; behind it
 		// may be somebody else's memory. An error would only mean that the
-		// pages stay.
-		snap := h.borrow()
-		_, _, _ = unix.Syscall(unix.SYS_MADVISE, h.addr, uintptr(snap.tx.Size()/pageSize*pageSize), unix.MADV_DONTNEED)
-		snap.refs.Add(-1)
+		// pages stay. No snapshot is borrowed: pages of the file would be used
+		// again later or sooner, and a seed's bytes depend on when.
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, h.addr, uintptr(h.end.Load()/pageSize*pageSize), unix.MADV_DONTNEED)
 		c.unref(h)
 	}
 }

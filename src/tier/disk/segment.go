@@ -139,7 +139,8 @@ type handle struct {
 	addr   uintptr  // of the map
 	refs   atomic.Int64
 	snap   atomic.Pointer[snapshot]
-	old    []*snapshot // replaced ones that readers may still use; the writer's
+	old    []*snapshot  // replaced ones that readers may still use; the writer's
+	end    atomic.Int64 // of the file as the last commit left it
 
 	warmed atomic.Bool  // the tree is in memory, or will be soon
 	asked  atomic.Int64 // up to where the disk was asked to read ahead
@@ -258,6 +259,7 @@ func (c *Cache) openHandle(s *segment, write bool) (*handle, error) {
 			return err
 		}
 		h.snap.Store(snap)
+		h.end.Store(snap.tx.Size())
 		fi, err := h.file.Stat()
 		if err != nil {
 			return err
@@ -426,6 +428,7 @@ func (h *handle) renew() error {
 			return err
 		}
 		h.old = append(h.old, h.snap.Swap(s))
+		h.end.Store(s.tx.Size())
 		kept := h.old[:0]
 		for _, o := range h.old {
 			// A reader that took its reference after this finds, before it
