@@ -222,7 +222,8 @@ func (c *Client) complete(ctx context.Context, t *tree.Tree, prefetch int) error
 		_, err := t.Index(ctx)
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	// Lookups in the tree that is shown go before it.
+	g, ctx := errgroup.WithContext(tier.InBackground(ctx))
 	g.SetLimit(sideBySide)
 	if err := t.Metadata(ctx, func(ref tier.Ref) bool {
 		if !c.cache.Has(ref) {

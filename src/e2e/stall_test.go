@@ -51,7 +51,7 @@ func TestStalledStoreStopsNobodyElse(t *testing.T) {
 	for _, name := range []string{"h", "f", "d", "b"} {
 		startProcess(t, exec.Command("cat", filepath.Join(mount, name)))
 	}
-	eventually(t, 30*time.Second, "somebody waits", func() bool { return len(c.status().Stores[0].Tier.Fetching) == 4 })
+	eventually(t, 30*time.Second, "somebody waits", func() bool { return len(c.status().Stores[0].Tier.Fetching) >= 4 }) // in some orders others are fetched ahead
 	for name, f := range map[string]func() error{
 		"statfs":           func() error { return unix.Statfs(mount, &unix.Statfs_t{}) },
 		"stat of the root": func() error { return unix.Stat(mount, &unix.Stat_t{}) },

@@ -78,7 +78,7 @@ func TestModulesArePicked(t *testing.T) {
 		return pick
 	})
 	t.Logf("%d waited for, %d bytes came, %d unread", waited, came, unread)
-	if waited > 70 {
+	if waited > 95 { // of some 135, which they are is up to chance
 		t.Errorf("%d files were waited for", waited)
 	}
 	if len(all)*20_000 < int(unread) {

@@ -36,7 +36,9 @@ type crowd struct {
 	misses    int    // GUARDED_BY(crowds.mu)
 	running   bool   // GUARDED_BY(crowds.mu)
 	done      bool   // GUARDED_BY(crowds.mu)
-	total     int64  // bytes of all files of the kind
+	known     bool   // GUARDED_BY(crowds.mu); files and total are
+	files     int    // of the kind
+	total     int64  // bytes of all of these
 	next      int    // of very many: entry of the listing to go on with; who runs has it
 
 	issued, used int64 // GUARDED_BY(guesses.mu); bytes brought, and of these what was asked for
@@ -58,7 +60,7 @@ func (w *crowds) missed(s *shown, r *inode) {
 	if g.off.Load() || g.knows(r.id) {
 		return
 	}
-	g.read(r.size)
+	g.read(worth(r.size))
 	dir, ok := w.fs.table.get(r.parent)
 	if !ok || r.parent == 0 || w.fs.walks.leads(r.id) {
 		return
@@ -95,14 +97,15 @@ func isOf(e *object.Entry, kind []byte) bool {
 	return e.Kind == object.File && !e.Chunked && e.Size > 0 && bytes.HasSuffix(e.Name, kind) && bytes.Equal(kindOf(e.Name), kind)
 }
 
-// sizeOf is how many bytes a kind has in a listing.
-func sizeOf(l *object.Listing, kind []byte) (n int64) {
+// sizeOf is how many files a kind has in a listing, and how many bytes these have.
+func sizeOf(l *object.Listing, kind []byte) (files int, total int64) {
 	for i := range l.Len() {
 		if e := l.At(i); isOf(&e, kind) {
-			n += e.Size
+			files++
+			total += e.Size
 		}
 	}
-	return n
+	return files, total
 }
 
 // gather brings the files of a kind in a directory in which one was missing. w.mu is
@@ -111,28 +114,44 @@ func (w *crowds) gather(s *shown, dir uint64, l *object.Listing, kind uint64, na
 	at := &w.dirs[mix(dir^kind)%uint64(len(w.dirs))]
 	c := *at
 	if c == nil || c.dir != dir || c.kind != kind || c.number != s.number {
-		c = &crowd{dir: dir, kind: kind, number: s.number, total: sizeOf(l, name)}
+		c = &crowd{dir: dir, kind: kind, number: s.number}
 		*at = c
 	}
 	c.misses++
-	if c.running || c.done || !w.goesOn(c) {
+	if c.running || c.done || c.known && !w.goesOn(c) {
 		return
 	}
-	c.running = true
-	w.fs.background.Go(func() {
-		done := w.round(s, c, l, name)
+	c.running = w.fs.guess(mostCrowding, func() {
+		done := w.measure(c, l, name) && w.round(s, c, l, name)
 		w.mu.Lock()
 		c.running, c.done = false, done
 		w.mu.Unlock()
 	})
 }
 
+// measure finds out how large a crowd is, which takes its time in a large directory, and
+// tells whether more of it is worth it.
+func (w *crowds) measure(c *crowd, l *object.Listing, kind []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !c.known {
+		w.mu.Unlock()
+		files, total := sizeOf(l, kind)
+		w.mu.Lock()
+		c.known, c.files, c.total = true, files, total
+	}
+	return w.goesOn(c)
+}
+
+// few tells whether all files of a crowd may come in one go.
+func (c *crowd) few() bool { return c.total <= fewBytes && c.files <= maxHerd }
+
 // goesOn tells whether more of a crowd is worth it. w.mu is held.
 func (w *crowds) goesOn(c *crowd) bool {
 	switch {
-	case c.total <= littleBytes:
+	case c.few() && c.total <= littleBytes:
 		return true
-	case c.total <= fewBytes:
+	case c.few():
 		return c.misses >= crowdAfter-1 || w.fs.programs.recent()
 	}
 	return c.misses >= crowdAfter && w.fs.guesses.useful(c)
@@ -141,7 +160,7 @@ func (w *crowds) goesOn(c *crowd) bool {
 // round brings more of a crowd's files: all of them, but for very many. It is true when
 // there are no more.
 func (w *crowds) round(s *shown, c *crowd, l *object.Listing, kind []byte) bool {
-	if c.total <= fewBytes {
+	if c.few() {
 		return w.fs.guesses.bring(s, 0, c, filesOf(s, c.dir, l, kind))
 	}
 	w.fs.guesses.bring(s, 0, c, func(yield func(wanted) bool) {

@@ -16,8 +16,9 @@ import (
 // after a rest; they are halved each time that less than a quarter of what came was of
 // use, down to leastCredit, and double when more was.
 type guesses struct {
-	off atomic.Bool // nothing is guessed
-	any atomic.Bool // something was brought lately
+	off     atomic.Bool  // nothing is guessed
+	any     atomic.Bool  // something was brought lately
+	running atomic.Int32 // how many are being made
 
 	mu      sync.Mutex
 	brought map[uint64]guess // GUARDED_BY(mu); by id of the file
@@ -47,13 +48,37 @@ const (
 	guessRest = 10 * time.Second
 	// maxBrought is how many files are watched at once.
 	maxBrought = 1 << 14
+	// leastGuess is what a file counts for at least, in bytes: it costs a request.
+	leastGuess = 4 << 10
 	// mostFlying is how many bytes one guess has on their way.
 	mostFlying = 4 << 20
+	// mostGuessing is how many guesses are made at once, or wait for credit; of crowds
+	// and herds there are fewer, so that there is room for those of a program.
+	mostGuessing = 64
+	mostCrowding = 32
 )
 
 // SetGuess says whether files are fetched ahead that nobody is seen to read in
 // order.
 func (f *FS) SetGuess(on bool) { f.guesses.off.Store(!on) }
+
+// guess has do make a guess in the background. It is false where as many as most are
+// being made.
+func (f *FS) guess(most int32, do func()) bool {
+	g := &f.guesses
+	if g.running.Add(1) > most {
+		g.running.Add(-1)
+		return false
+	}
+	f.background.Go(func() {
+		defer g.running.Add(-1)
+		do()
+	})
+	return true
+}
+
+// worth is what a file of so many bytes counts for.
+func worth(size int64) int64 { return max(size, leastGuess) }
 
 // read takes note that n bytes were fetched for somebody who waited.
 func (g *guesses) read(n int64) {
@@ -74,8 +99,11 @@ func (g *guesses) hit(id uint64, n int64) {
 		return
 	}
 	n = min(n, v.unread)
-	v.unread -= n
-	g.brought[id] = v
+	if v.unread -= n; v.unread == 0 && len(g.brought) > maxBrought/2 {
+		delete(g.brought, id) // there is to be room for what comes
+	} else {
+		g.brought[id] = v
+	}
 	g.used += n
 	if v.crowd != nil {
 		v.crowd.used += n
@@ -131,8 +159,9 @@ func (g *guesses) remains() int64 {
 }
 
 // take takes n bytes for a file of a crowd, or of none, as soon as there are as many
-// left and keep more. It is false where that doesn't happen.
+// left and keep more. It is false where that doesn't happen within guessRest.
 func (g *guesses) take(ctx context.Context, id uint64, n, keep int64, c *crowd) bool {
+	var late <-chan time.Time
 	for {
 		g.mu.Lock()
 		g.begin()
@@ -146,11 +175,16 @@ func (g *guesses) take(ctx context.Context, id uint64, n, keep int64, c *crowd) 
 		}
 		grown := g.grown
 		g.mu.Unlock()
+		if late == nil {
+			timer := time.NewTimer(guessRest)
+			defer timer.Stop()
+			late = timer.C
+		}
 		select {
 		case <-grown:
 		case <-ctx.Done():
 			return false
-		case <-time.After(guessRest):
+		case <-late:
 			return false
 		}
 	}
@@ -220,6 +254,7 @@ func (g *guesses) bring(s *shown, keep int64, c *crowd, all iter.Seq[wanted]) bo
 	var flying atomic.Int64
 	landed := make(chan struct{}, 1)
 	refs := func(yield func(tier.Ref) bool) {
+		flying.Store(0) // after a reload nothing is told of what had not begun
 		for w := range all {
 			if !w.part && g.knows(w.id) || s.blobs.Has(w.ref) {
 				continue
@@ -231,11 +266,10 @@ func (g *guesses) bring(s *shown, keep int64, c *crowd, all iter.Seq[wanted]) bo
 					return
 				}
 			}
-			n := w.ref.Max()
-			if !g.take(s.over, w.id, n, keep, c) {
+			if !g.take(s.over, w.id, worth(w.ref.Max()), keep, c) {
 				return
 			}
-			flying.Add(n)
+			flying.Add(w.ref.Max())
 			if !yield(w.ref) {
 				return
 			}

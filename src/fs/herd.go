@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -38,6 +40,8 @@ const (
 	// maxHerd files.
 	maxLooked = 1 << 15
 	maxHerd   = 4096
+	// maxReach is how long the path of a directory may be in which it looks.
+	maxReach = unix.PathMax
 	// startsBelow is how many directories above a file that a program reads first its
 	// herd is.
 	startsBelow = 2
@@ -59,8 +63,7 @@ func (w *crowds) drive(s *shown, dir, kind uint64, name []byte) {
 	} else {
 		one, h.last = h.last, dir
 	}
-	h.running = true
-	w.fs.background.Go(func() {
+	h.running = w.fs.guess(mostCrowding, func() {
 		w.follow(s, h, one, dir, name)
 		w.mu.Lock()
 		h.running = false
@@ -142,14 +145,14 @@ func (w *crowds) look(ctx context.Context, s *shown, top string, kind []byte) (f
 		for i := range l.Len() {
 			e := l.At(i)
 			switch {
-			case e.Kind == object.Dir:
+			case e.Kind == object.Dir && len(queue) < maxLooked && len(at.path) < maxReach:
 				queue = append(queue, hauntOf(at, e))
-			case isOf(&e, kind):
+			case len(files)-before <= maxHerd && isOf(&e, kind):
 				files = append(files, wantedOf(s, at.id, &e))
 				total += e.Size
 			}
 		}
-		if total > fewBytes {
+		if total > fewBytes || len(files)-before > maxHerd {
 			files = files[:before]
 		}
 	}

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"debug/elf"
 	"encoding/binary"
@@ -39,13 +41,14 @@ const (
 	startTime   = 5 * time.Second
 	maxSegments = 64
 	maxDynamic  = 64 << 10 // bytes of a table of what is needed
-	maxNames    = 4 << 20  // and of the names in it
+	maxWhere    = 4096     // bytes of where that is said to be
+	maxPlaces   = 32       // directories
 )
 
 // begun takes note that bytes from the start of file r were read, which was not on
 // this machine.
 func (p *programs) begun(s *shown, r *inode, head []byte) {
-	if len(head) < len(elf.ELFMAG) || string(head[:len(elf.ELFMAG)]) != elf.ELFMAG || p.fs.guesses.off.Load() || p.fs.walks.leads(r.id) {
+	if len(head) < len(elf.ELFMAG) || string(head[:len(elf.ELFMAG)]) != elf.ELFMAG || p.fs.guesses.off.Load() || r.parent == 0 || p.fs.walks.leads(r.id) {
 		return
 	}
 	p.last.Store(time.Now().UnixNano())
@@ -66,17 +69,27 @@ type mapped struct {
 // start brings what a file maps and needs, unless that was done.
 func (p *programs) start(s *shown, r *mapped, libraries int) {
 	p.mu.Lock()
-	at := &p.known[mix(r.id)%uint64(len(p.known))]
-	done := *at == r.id
-	*at = r.id
-	p.mu.Unlock()
-	if done || libraries == 0 {
+	defer p.mu.Unlock()
+	at := p.place(r.id)
+	if *at == r.id || libraries == 0 {
 		return
 	}
-	p.fs.background.Go(func() {
+	if p.fs.guess(mostGuessing, func() {
 		// What is no program after all is read as any file.
 		_ = p.load(tier.InBackground(s.over), s, r, libraries)
-	})
+	}) {
+		*at = r.id
+	}
+}
+
+// place is where it is noted that a file was looked at. p.mu is held.
+func (p *programs) place(id uint64) *uint64 { return &p.known[mix(id)%uint64(len(p.known))] }
+
+// looked tells whether a file was looked at not long ago.
+func (p *programs) looked(id uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return *p.place(id) == id
 }
 
 // load brings what a file maps, and finds out what it needs.
@@ -93,9 +106,10 @@ func (p *programs) load(ctx context.Context, s *shown, r *mapped, libraries int)
 		return err
 	}
 	if f.list != nil {
-		p.fs.background.Go(func() { p.bring(s, f, e) })
+		list := f.list
+		p.fs.guess(mostGuessing, func() { p.bring(s, r.id, list, e) })
 	}
-	needs, where, err := e.needs(f)
+	needs, where, err := e.needs(f, libraries-1)
 	if err != nil || len(needs) == 0 {
 		return err
 	}
@@ -107,25 +121,30 @@ func (p *programs) load(ctx context.Context, s *shown, r *mapped, libraries int)
 		r.dir = object.Parent(file)
 	}
 	dirs := p.directories(r.dir, where)
-	for i, name := range needs[:min(len(needs), libraries-1)] {
-		if l, ok := p.find(ctx, s, dirs, name); ok && p.fs.guesses.take(ctx, l.id, min(l.size, object.MaxBlob), 0, nil) {
-			p.start(s, l, libraries-1-i)
+	for i, name := range needs {
+		l, ok := p.find(ctx, s, dirs, name)
+		if !ok || p.looked(l.id) {
+			continue
 		}
+		if !p.fs.guesses.take(ctx, l.id, min(l.size, object.MaxBlob), 0, nil) {
+			break
+		}
+		p.start(s, l, libraries-1-i)
 	}
 	return nil
 }
 
 // bring brings the chunks that a file maps.
-func (p *programs) bring(s *shown, f *pieces, e *executable) {
+func (p *programs) bring(s *shown, id uint64, list *object.ChunkList, e *executable) {
 	p.fs.guesses.bring(s, 0, nil, func(yield func(wanted) bool) {
 		for _, l := range e.loads {
 			if l.Filesz > mostMapped {
 				continue
 			}
-			for at, end := int64(l.Off), min(int64(l.Off+l.Filesz), f.list.Size); at < end; {
-				i, start := f.list.At(at)
-				c := f.list.Chunks[i]
-				if !yield(wanted{f.r.id, s.view.BlobRef(c.Digest, c.Size), true}) {
+			for at, end := int64(l.Off), min(int64(l.Off+l.Filesz), list.Size); at < end; {
+				i, start := list.At(at)
+				c := list.Chunks[i]
+				if !yield(wanted{id, s.view.BlobRef(c.Digest, c.Size), true}) {
 					return
 				}
 				at = start + c.Size
@@ -142,6 +161,9 @@ func (p *programs) directories(dir, where string) (dirs []string) {
 		d = strings.NewReplacer("$ORIGIN", path.Join(mnt, dir), "${ORIGIN}", path.Join(mnt, dir)).Replace(d)
 		if d = path.Clean(d); d == mnt || strings.HasPrefix(d, mnt+"/") {
 			dirs = append(dirs, strings.TrimPrefix(d[len(mnt):], "/"))
+		}
+		if len(dirs) == maxPlaces {
+			break
 		}
 	}
 	dirs = append(dirs, dir)
@@ -233,7 +255,7 @@ func readELF(f io.ReaderAt) (*executable, error) {
 	if e.wide {
 		least = 56
 	}
-	if string(head[:len(elf.ELFMAG)]) != elf.ELFMAG || size < least || n == 0 || n > maxSegments || at < 0 {
+	if string(head[:len(elf.ELFMAG)]) != elf.ELFMAG || size != least || n == 0 || n > maxSegments || at < 0 {
 		return nil, errNoProgram
 	}
 	table := make([]byte, int(size)*int(n))
@@ -266,9 +288,9 @@ func (e *executable) segment(b []byte) (p elf.Prog64) {
 	return p
 }
 
-// needs are the names of the libraries that a file needs, and where it says that they
-// are.
-func (e *executable) needs(f io.ReaderAt) (names []string, where string, err error) {
+// needs are the names of the libraries that a file needs, the first most of them, and
+// where it says that they are.
+func (e *executable) needs(f io.ReaderAt, most int) (names []string, where string, err error) {
 	if e.dynamic.Filesz == 0 || e.dynamic.Filesz > maxDynamic {
 		return nil, "", nil
 	}
@@ -293,7 +315,9 @@ func (e *executable) needs(f io.ReaderAt) (names []string, where string, err err
 		case elf.DT_NULL:
 			table = nil
 		case elf.DT_NEEDED:
-			needed = append(needed, value)
+			if len(needed) < most {
+				needed = append(needed, value)
+			}
 		case elf.DT_STRTAB, elf.DT_STRSZ, elf.DT_RUNPATH, elf.DT_RPATH:
 			values[elf.DynTag(tag)] = value
 		}
@@ -302,26 +326,33 @@ func (e *executable) needs(f io.ReaderAt) (names []string, where string, err err
 		}
 	}
 	off, ok := e.offset(values[elf.DT_STRTAB])
-	if n := values[elf.DT_STRSZ]; len(needed) == 0 || !ok || n == 0 || n > maxNames {
+	if len(needed) == 0 || !ok {
 		return nil, "", nil
 	}
-	text := make([]byte, values[elf.DT_STRSZ])
-	if _, err := f.ReadAt(text, off); err != nil {
-		return nil, "", err
-	}
-	name := func(at uint64) string {
-		if at >= uint64(len(text)) {
-			return ""
+	all := values[elf.DT_STRSZ]
+	text := func(at uint64, most int) (string, error) {
+		if at >= all || at > 1<<62 {
+			return "", errNoProgram
 		}
-		s, _, _ := strings.Cut(string(text[at:min(at+4096, uint64(len(text)))]), "\x00")
-		return s
+		b := make([]byte, min(uint64(most)+1, all-at))
+		n, err := f.ReadAt(b, off+int64(at))
+		end := bytes.IndexByte(b[:n], 0)
+		if end < 0 {
+			return "", cmp.Or(err, errNoProgram)
+		}
+		return string(b[:end]), nil
 	}
 	for _, at := range needed {
-		names = append(names, name(at))
+		name, err := text(at, object.MaxName)
+		if err != nil {
+			return nil, "", err
+		}
+		names = append(names, name)
 	}
 	for _, tag := range []elf.DynTag{elf.DT_RUNPATH, elf.DT_RPATH} {
 		if at, ok := values[tag]; ok {
-			return names, name(at), nil
+			where, err = text(at, maxWhere)
+			return names, where, err
 		}
 	}
 	return names, "", nil
@@ -343,6 +374,10 @@ type pieces struct {
 	s    *shown
 	r    inode
 	list *object.ChunkList // nil: it is one blob
+
+	// The blob that was read last: names lie side by side.
+	last  tier.Ref
+	bytes []byte
 }
 
 // ReadAt implements io.ReaderAt.
@@ -358,10 +393,14 @@ func (f *pieces) ReadAt(p []byte, off int64) (n int, err error) {
 			c := f.list.Chunks[i]
 			ref = f.s.view.BlobRef(c.Digest, c.Size)
 		}
-		b, err := f.s.blobs.Copy(f.ctx, ref)
-		if err != nil {
-			return n, err
+		if ref != f.last {
+			b, err := f.s.blobs.Copy(f.ctx, ref)
+			if err != nil {
+				return n, err
+			}
+			f.last, f.bytes = ref, b
 		}
+		b := f.bytes
 		if off-start >= int64(len(b)) {
 			return n, io.ErrUnexpectedEOF
 		}

@@ -1,12 +1,16 @@
 package fs
 
 import (
+	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
 )
 
 // shared is an ELF file that needs libraries, looks for them in where, and maps
@@ -258,5 +264,189 @@ func TestGuessesWait(t *testing.T) {
 	g.hit(2, 1000)
 	if !<-took {
 		t.Error("nothing came although what came was read")
+	}
+}
+
+// However many directories are read in, no more than some guesses wait for credit at a
+// time.
+func TestGuessesDoNotPileUp(t *testing.T) {
+	m := newMemory()
+	d := dir{}
+	for i := range 600 {
+		sub := dir{}
+		for j := range 10 {
+			sub[fmt.Sprintf("f%d.dat", j)] = strings.Repeat(fmt.Sprintf("%03d of %03d..", j, i), 2000)
+		}
+		d[fmt.Sprintf("d%03d", i)] = sub
+	}
+	_, mnt := m.mount(t, d, nil)
+	before, most := runtime.NumGoroutine(), 0
+	m.fetched(t, mnt, func() (paths []string) {
+		m.change(func() { m.slow = 0 })
+		for i := range 600 {
+			if _, err := os.ReadFile(filepath.Join(mnt, fmt.Sprintf("d%03d/f%d.dat", i, i%10))); err != nil {
+				t.Fatal(err)
+			}
+			most = max(most, runtime.NumGoroutine()-before)
+		}
+		return nil
+	})
+	t.Logf("%d goroutines at most", most)
+	if most > mostCrowding+40 {
+		t.Errorf("%d goroutines at a time", most)
+	}
+}
+
+// narrow is an ELF file of 32 bits, the highest byte first, that needs a library.
+func narrow() []byte {
+	const table, names, base = 0x100, 0x200, 0x10000
+	b, o := make([]byte, 0x300), binary.BigEndian
+	copy(b, elf.ELFMAG)
+	b[elf.EI_CLASS], b[elf.EI_DATA] = byte(elf.ELFCLASS32), byte(elf.ELFDATA2MSB)
+	o.PutUint32(b[28:], 52)
+	o.PutUint16(b[42:], 32)
+	o.PutUint16(b[44:], 2)
+	for i, v := range []uint32{uint32(elf.PT_LOAD), 0, base, 0, uint32(len(b)), 0, 0, 0, uint32(elf.PT_DYNAMIC), table, base + table, 0, 40} {
+		o.PutUint32(b[52+4*i:], v)
+	}
+	for i, v := range []uint32{uint32(elf.DT_NEEDED), 1, uint32(elf.DT_RPATH), 9, uint32(elf.DT_STRTAB), base + names, uint32(elf.DT_STRSZ), 32, 0, 0} {
+		o.PutUint32(b[table+4*i:], v)
+	}
+	copy(b[names:], "\x00libm.so\x00/lib:/usr\x00")
+	return b
+}
+
+// Whatever a file says of itself, to look at it takes little and ends.
+func FuzzELF(f *testing.F) {
+	f.Add(narrow())
+	f.Add([]byte(shared(1, []string{"liba.so", "libb.so"}, "/x:$ORIGIN/y", 0x1000, 0)))
+	lots := []byte(shared(1, slices.Repeat([]string{"liba.so"}, 90), strings.Repeat("$ORIGIN:", 100), 0x1000, 0))
+	f.Add(lots)
+	p := &programs{fs: &FS{cfg: Config{Path: "/mnt"}}}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e, err := readELF(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		names, where, err := e.needs(bytes.NewReader(b), mostLibraries)
+		if err != nil {
+			return
+		}
+		if len(names) > mostLibraries || len(where) > maxWhere {
+			t.Errorf("%d names, of %d bytes where", len(names), len(where))
+		}
+		for _, n := range names {
+			if len(n) > object.MaxName || strings.Contains(n, "\x00") {
+				t.Errorf("name %q", n)
+			}
+		}
+		if dirs := p.directories("bin", where); len(dirs) > maxPlaces+3 {
+			t.Errorf("%d directories", len(dirs))
+		}
+	})
+}
+
+// Programs of other machines are understood, too.
+func TestNarrowPrograms(t *testing.T) {
+	e, err := readELF(bytes.NewReader(narrow()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, where, err := e.needs(bytes.NewReader(narrow()), mostLibraries)
+	if err != nil || len(names) != 1 || names[0] != "libm.so" || where != "/lib:/usr" {
+		t.Errorf("needs %q in %q: %v", names, where, err)
+	}
+}
+
+// Nor does it take many requests where files are tiny, whether in many directories or in
+// one that has very many.
+func TestGuessesOfTinyFilesAreBounded(t *testing.T) {
+	many := dir{}
+	for i := range 100 {
+		sub := dir{}
+		for j := range 100 {
+			sub[fmt.Sprintf("f%d.json", j)] = fmt.Sprintf("%d of %d", j, i)
+		}
+		many[fmt.Sprintf("d%02d", i)] = sub
+	}
+	one := dir{}
+	for i := range 10_000 {
+		one[fmt.Sprintf("f%d.json", i)] = fmt.Sprint("number ", i)
+	}
+	for name, d := range map[string]dir{"many directories": many, "one directory": {"d": one}} {
+		t.Run(name, func(t *testing.T) {
+			m := newMemory()
+			_, mnt := m.mount(t, d, nil)
+			const read = 30
+			waited, _, _ := m.fetched(t, mnt, func() (paths []string) {
+				for i := range read {
+					if name == "one directory" {
+						paths = append(paths, fmt.Sprintf("d/f%d.json", i*331))
+					} else {
+						paths = append(paths, fmt.Sprintf("d%02d/f%d.json", i, i))
+					}
+				}
+				return paths
+			})
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			most := quietCredit/leastGuess + (1+creditTimes)*read
+			t.Logf("%d files came, %d of %d were waited for; %d may come", len(m.ahead), waited, read, most)
+			if len(m.ahead) > most {
+				t.Errorf("%d files came, more than %d", len(m.ahead), most)
+			}
+		})
+	}
+}
+
+// reloaded is a source whose chain is replaced while blobs are brought: what had not begun
+// by then begins anew.
+type reloaded struct{ *memory }
+
+func (r *reloaded) Bring(ctx context.Context, p tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) error {
+	n := int64(0)
+	for ref := range refs {
+		if n += ref.Max(); n >= mostFlying {
+			break // nobody is told of these
+		}
+	}
+	return r.memory.Bring(ctx, p, refs, each)
+}
+
+// A guess that a reload of the config comes upon goes on.
+func TestGuessesOutlastReloads(t *testing.T) {
+	m := newMemory()
+	g := &guesses{}
+	defer g.end()
+	g.begin()
+	g.left = 64 << 20
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	s := &shown{blobs: &reloaded{m}, over: ctx}
+	all := g.bring(s, 0, nil, func(yield func(wanted) bool) {
+		for id := range uint64(8) {
+			ref := tier.Ref{Domain: "d", Digest: digest.Of([]byte{byte(id)}), Limit: 1 << 20}
+			m.change(func() { m.far[ref.Digest] = true })
+			if !yield(wanted{id: id, ref: ref, part: true}) {
+				return
+			}
+		}
+	})
+	if !all {
+		t.Error("not all came")
+	}
+}
+
+// Who reads all that comes never runs out of room for more.
+func TestGuessesThatAreReadMakeRoom(t *testing.T) {
+	g := &guesses{}
+	defer g.end()
+	for id := range uint64(3 * maxBrought) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if !g.take(ctx, id, leastGuess, 0, nil) {
+			t.Fatalf("no room for file %d", id)
+		}
+		g.hit(id, leastGuess)
 	}
 }

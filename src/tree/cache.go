@@ -271,9 +271,10 @@ func (c *Cache) Size() int64 {
 }
 
 // admit waits until so many bytes may come from a source, and makes room for them.
-// Unless it fails, depart must be called with what it returns.
-func (c *Cache) admit(ctx context.Context, from Blobs, bytes int64) (pass, error) {
-	p, err := c.intake.admit(ctx, from, bytes)
+// Unless it fails, depart must be called with what it returns. For wanted see
+// intake.admit.
+func (c *Cache) admit(ctx context.Context, from Blobs, bytes int64, wanted <-chan struct{}) (pass, error) {
+	p, err := c.intake.admit(ctx, from, bytes, wanted)
 	if err != nil {
 		return p, err
 	}
@@ -311,6 +312,17 @@ type load struct {
 	unit *unit
 	err  error
 	left bool // who did it gave up: that says nothing
+
+	wanted chan struct{} // closed once somebody waits for it; nil: somebody did from the start
+	told   bool          // GUARDED_BY(Cache.mu); wanted is closed
+}
+
+// join tells that there is one more who wants it. Cache.mu is held.
+func (l *load) join(ctx context.Context) {
+	if l.wanted != nil && !l.told && !tier.Background(ctx) {
+		l.told = true
+		close(l.wanted)
+	}
 }
 
 // loadKey is all that may make one load end otherwise than another of the same object:
@@ -334,10 +346,14 @@ func (c *Cache) once(ctx context.Context, k loadKey, bytes int64, get func() (*u
 		l := c.loads[k]
 		if l == nil {
 			l = &load{done: make(chan struct{})}
+			if tier.Background(ctx) {
+				l.wanted = make(chan struct{})
+			}
 			c.loads[k] = l
 			c.mu.Unlock()
 			return c.lead(ctx, k, l, bytes, get)
 		}
+		l.join(ctx)
 		c.mu.Unlock()
 		select {
 		case <-l.done:
@@ -360,7 +376,7 @@ func (c *Cache) lead(ctx context.Context, k loadKey, l *load, bytes int64, get f
 		c.mu.Unlock()
 		close(l.done)
 	}()
-	p, err := c.admit(ctx, k.from, bytes)
+	p, err := c.admit(ctx, k.from, bytes, l.wanted)
 	if err != nil {
 		return nil, err
 	}

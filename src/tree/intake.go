@@ -71,8 +71,9 @@ func (in *intake) limit(most int64) {
 
 // admit waits until so many bytes may come from a source. Unless it fails, release must
 // be called with what it returns once they are no longer needed, or are accounted for
-// elsewhere.
-func (in *intake) admit(ctx context.Context, from Blobs, bytes int64) (pass, error) {
+// elsewhere. What nobody waits for stands behind, until wanted, if not nil, is closed:
+// then somebody does.
+func (in *intake) admit(ctx context.Context, from Blobs, bytes int64, wanted <-chan struct{}) (pass, error) {
 	in.mu.Lock()
 	if bytes > in.most {
 		from = nil
@@ -86,25 +87,47 @@ func (in *intake) admit(ctx context.Context, from Blobs, bytes int64) (pass, err
 		in.lines[from] = l
 	}
 	w := &waiter{bytes, tier.Background(ctx), make(chan struct{})}
-	at := len(l.waiting)
-	for !w.background && at > 0 && l.waiting[at-1].background {
-		at--
-	}
-	l.waiting = slices.Insert(l.waiting, at, w)
+	l.join(w)
 	in.advance(from, l)
 	in.mu.Unlock()
 	p := pass{from, l, bytes}
-	select {
-	case <-w.admitted: // whether or not somebody still waits for it
-	default:
+	for {
+		select {
+		case <-w.admitted: // whether or not somebody still waits for it
+			return p, nil
+		default:
+		}
 		select {
 		case <-w.admitted:
+		case <-wanted:
+			wanted = nil
+			in.hurry(p, w)
 		case <-ctx.Done():
 			in.giveUp(p, w)
 			return pass{}, waitedInVain(ctx)
 		}
 	}
-	return p, nil
+}
+
+// join has somebody wait behind all that are as urgent.
+func (l *line) join(w *waiter) {
+	at := len(l.waiting)
+	for !w.background && at > 0 && l.waiting[at-1].background {
+		at--
+	}
+	l.waiting = slices.Insert(l.waiting, at, w)
+}
+
+// hurry tells that somebody waits for what w waits for.
+func (in *intake) hurry(p pass, w *waiter) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if i := slices.Index(p.line.waiting, w); i >= 0 && w.background {
+		p.line.waiting = slices.Delete(p.line.waiting, i, i+1)
+		w.background = false
+		p.line.join(w)
+		in.advance(p.from, p.line)
+	}
 }
 
 // advance admits who is first in a line for as long as there is room. in.mu is held.

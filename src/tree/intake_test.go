@@ -126,7 +126,7 @@ func TestIntake(t *testing.T) {
 						if s.behind {
 							wait = tier.InBackground(ctx)
 						}
-						p, err := in.admit(wait, sources[s.from], s.bytes)
+						p, err := in.admit(wait, sources[s.from], s.bytes, nil)
 						if err != nil {
 							if !errors.Is(err, context.Canceled) || errors.Is(err, tier.ErrUnavailable) {
 								t.Errorf("step %d: %v", i, err)
@@ -191,7 +191,7 @@ func TestIntakeUnderLoad(t *testing.T) {
 				if rnd.IntN(4) == 0 {
 					time.AfterFunc(time.Duration(rnd.IntN(1000))*time.Microsecond, cancel)
 				}
-				p, err := in.admit(ctx, sources[from], bytes)
+				p, err := in.admit(ctx, sources[from], bytes, nil)
 				if err != nil {
 					gaveUp.Add(1)
 					cancel()
@@ -375,5 +375,68 @@ func TestChunkListOfAnotherSize(t *testing.T) {
 	}
 	if b.gets[d] != 2 {
 		t.Errorf("got %d times", b.gets[d])
+	}
+}
+
+// What nobody waited for goes before who comes later, once somebody waits for it.
+func TestWhatIsWantedNoLongerStandsBehind(t *testing.T) {
+	c := NewCache(16 * mib)
+	key := func(name string) loadKey {
+		return loadKey{ref: tier.Ref{Domain: "d", Digest: digest.Of([]byte(name))}}
+	}
+	order, open := make(chan string, 8), make(chan struct{})
+	var all sync.WaitGroup
+	get := func(ctx context.Context, name string) {
+		all.Go(func() {
+			_, err := c.once(ctx, key(name), 8*mib, func() (*unit, error) { // all that there is
+				order <- name
+				<-open
+				return &unit{size: 1, digest: key(name).ref.Digest}, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	until := func(what string, ok func(waiting []*waiter) bool) {
+		t.Helper()
+		for began := time.Now(); ; time.Sleep(time.Millisecond) {
+			c.intake.mu.Lock()
+			yes := ok(c.intake.lines[nil].waiting)
+			c.intake.mu.Unlock()
+			if yes {
+				return
+			}
+			if time.Since(began) > 20*time.Second {
+				t.Fatalf("%s: not so", what)
+			}
+		}
+	}
+	count := func(n int) func([]*waiter) bool {
+		return func(w []*waiter) bool { return len(w) == n }
+	}
+	get(t.Context(), "first")
+	if n := <-order; n != "first" {
+		t.Fatal(n)
+	}
+	get(tier.InBackground(t.Context()), "behind")
+	until("one waits", count(1))
+	get(tier.InBackground(t.Context()), "for nobody")
+	until("two wait", count(2))
+	get(t.Context(), "second")
+	until("three wait", count(3))
+	get(t.Context(), "behind") // with who waits already
+	until("nobody is behind that somebody waits for", func(w []*waiter) bool { return !w[1].background })
+	get(t.Context(), "third")
+	until("four wait", count(4))
+	close(open)
+	for _, want := range []string{"second", "behind", "third", "for nobody"} {
+		if got := <-order; got != want {
+			t.Errorf("%s comes where %s should", got, want)
+		}
+	}
+	all.Wait()
+	if c.coming != 0 || len(c.intake.lines) != 0 || len(c.loads) != 0 {
+		t.Errorf("left: %d bytes, %v, %v", c.coming, c.intake.lines, c.loads)
 	}
 }

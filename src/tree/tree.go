@@ -196,7 +196,7 @@ func (t *Tree) Chunks(ctx context.Context, d digest.Digest, size int64) (*object
 
 // Fetch brings an object of the tree near, if it is not in memory anyway.
 func (t *Tree) Fetch(ctx context.Context, ref tier.Ref) error {
-	p, err := t.cache.admit(ctx, t.blobs, ref.Max())
+	p, err := t.cache.admit(ctx, t.blobs, ref.Max(), nil)
 	if err != nil {
 		return fmt.Errorf("get %v: %w", ref, err)
 	}
