@@ -108,12 +108,14 @@ func takes(t *testing.T, pid int) (n taken) {
 // curve is what a process takes over time.
 type curve []taken
 
-// peak is the most of each in a part of it.
+// peak is the most of each in a part of it; of goroutines, of which there are hundreds
+// for a moment, the least.
 func (c curve) peak(from, to int) (most taken) {
+	most.routines = c[from].routines
 	for _, n := range c[from:to] {
 		most.anon = max(most.anon, n.anon)
 		most.files = max(most.files, n.files)
-		most.routines = max(most.routines, n.routines)
+		most.routines = min(most.routines, n.routines)
 		most.threads = max(most.threads, n.threads)
 	}
 	return most

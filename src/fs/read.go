@@ -325,6 +325,18 @@ func (l *losses) add(id uint64, off, n int64, slow bool) {
 	l.next = (l.next + 1) % len(l.last)
 }
 
+// spent says that a read of n bytes at off took all of io_timeout: what of it came
+// slowly counts as what did not come.
+func (l *losses) spent(id uint64, off, n int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.last {
+		if v := &l.last[i]; v.id == id && off < v.end && v.off < off+n {
+			v.slow = false
+		}
+	}
+}
+
 // has tells whether some of n bytes at off could just not be read, because nothing
 // came or because it came slowly.
 func (l *losses) has(id uint64, off, n int64, slow bool) bool {

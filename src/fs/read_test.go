@@ -32,8 +32,17 @@ func TestLosses(t *testing.T) {
 			t.Errorf("%+v: %v", tt, got)
 		}
 	}
+	l.add(id+1, from, to-from, true)
+	l.spent(id+1, from-10, 10)
+	if !l.has(id+1, from, 1, true) {
+		t.Error("a read of something else spent its time")
+	}
+	l.spent(id+1, to-1, 10)
+	if l.has(id+1, from, 1, true) || !l.has(id+1, from, 1, false) {
+		t.Error("what took all the time is as what came slowly")
+	}
 	// As many as can wait at once are remembered.
-	for i := range uint64(maxServers - 1) {
+	for i := range uint64(maxServers - 2) {
 		l.add(100+i, 0, 1, false)
 	}
 	if !l.has(id, from, 1, true) {

@@ -268,6 +268,10 @@ func (s *server) answerSlowly(r request) {
 	})
 	err := s.answer(ctx, &r)
 	stop()
+	if slow > 0 && time.Since(r.came) >= limit {
+		op := r.op.(*fuseops.ReadFileOp) // nothing else has a time at which it is slow
+		s.fs.losses.spent(uint64(op.Inode), op.Offset, op.Size)
+	}
 	s.reply(&r, err)
 }
 
