@@ -71,7 +71,7 @@ func (c *Cache) readAt(h *handle, off, n int64) (b tier.Blob, kept bool, err err
 // They stay in its page cache. Reading one page has the kernel put all of aroundFault
 // there that it has.
 const (
-	maxViewed   = 12 << 20
+	maxViewed   = 6 << 20
 	aroundFault = 64 << 10
 )
 
