@@ -48,6 +48,8 @@ const (
 	step = 8
 	// maxExpected bounds the files that a walk is ahead.
 	maxExpected = 4096
+	// maxPassed is how many entries without content a walk passes by to find a file.
+	maxPassed = 1 << 15
 	// A walk ends that found so many files here already, or whose reader rests.
 	nearFiles = 512
 	walkRest  = 15 * time.Second
@@ -56,19 +58,27 @@ const (
 // walk is one reader's way through the tree. What it has is guarded by walks.mu, but
 // for frames, which are its goroutine's.
 type walk struct {
-	ahead    int64            // bytes that may be issued and not read
-	grown    int64            // issued or read, when ahead last grew
-	issued   int64            // bytes of the files asked for so far
-	read     int64            // of these, up to where its reader has come
-	hits     int64            // bytes of these that were read
-	expected map[uint64]int64 // files asked for and not read yet, by id; the value is where in issued they begin
-	near     int              // how many of the last files were here already
-	waits    bool             // for room, that more tells of
-	more     chan struct{}    // holds one
+	ahead    int64               // bytes that may be issued and not read
+	grown    int64               // issued or read, when ahead last grew
+	issued   int64               // bytes of the files asked for so far
+	read     int64               // of these, up to where its reader has come
+	hits     int64               // bytes of these that were read
+	files    int                 // how many files were asked for so far
+	come     int                 // to which of these its reader has come
+	expected map[uint64]expected // files asked for and not read yet, by id
+	near     int                 // how many of the last files were here already
+	waits    bool                // for room, that more tells of
+	more     chan struct{}       // holds one
 	end      context.CancelFunc
 
 	frames []frame
 	tree   *shown // what it goes through; a move ends it
+}
+
+// expected is where in what a walk asked for a file is.
+type expected struct {
+	begins int64 // in issued
+	number int   // among files, from 1 on
 }
 
 // frame is a directory on the way, and the next entry in it.
@@ -87,7 +97,7 @@ func (w *walks) progress(r *inode, off, n int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i, a := range w.active {
-		begins, ok := a.expected[r.id]
+		e, ok := a.expected[r.id]
 		if !ok {
 			continue
 		}
@@ -95,7 +105,8 @@ func (w *walks) progress(r *inode, off, n int64) {
 			delete(a.expected, r.id)
 		}
 		a.hits += n
-		if at := begins + off + n; at > a.read {
+		a.come = max(a.come, e.number)
+		if at := e.begins + off + n; at > a.read {
 			a.read = at
 			a.fit(w.fs.window.Load())
 		}
@@ -128,7 +139,7 @@ func (a *walk) fit(most int64) {
 	case a.read-a.grown >= a.ahead/2:
 		a.ahead, a.grown = min(2*a.ahead, max(most, firstAhead)), a.read
 	}
-	if a.waits && a.room() >= a.ahead/step {
+	if a.waits && a.room() >= a.ahead/step && a.files-a.come <= maxExpected-maxExpected/step {
 		a.waits = false
 		signal(a.more)
 	}
@@ -159,7 +170,7 @@ func (w *walks) look(r *inode) {
 	}
 	p.run = 0
 	a := &walk{
-		ahead: firstAhead, expected: make(map[uint64]int64), more: make(chan struct{}, 1),
+		ahead: firstAhead, expected: make(map[uint64]expected), more: make(chan struct{}, 1),
 		tree: w.fs.now.Load(), frames: []frame{{id: r.parent, next: int(r.pos) + 1}},
 	}
 	for len(w.active) >= maxWalks {
@@ -207,11 +218,11 @@ func (w *walks) run(ctx context.Context, a *walk) {
 // over.
 func (w *walks) issue(ctx context.Context, a *walk, r inode, yield func(tier.Ref) bool) bool {
 	w.mu.Lock()
-	begins := a.issued
-	a.expected[r.id] = begins
-	if len(a.expected) > maxExpected {
-		for id, at := range a.expected {
-			if at < a.read {
+	a.files++
+	a.expected[r.id] = expected{a.issued, a.files}
+	if len(a.expected) > 2*maxExpected { // most of them are those that its reader left out
+		for id, e := range a.expected {
+			if e.number < a.come {
 				delete(a.expected, id)
 			}
 		}
@@ -256,7 +267,7 @@ func (w *walks) issue(ctx context.Context, a *walk, r inode, yield func(tier.Ref
 func (w *walks) await(ctx context.Context, a *walk) bool {
 	for {
 		w.mu.Lock()
-		a.waits = a.room() <= 0
+		a.waits = a.room() <= 0 || a.files-a.come >= maxExpected
 		wait := a.waits
 		w.mu.Unlock()
 		if !wait {
@@ -283,7 +294,7 @@ func (w *walks) next(a *walk) (inode, bool) {
 	if a.frames[0].list == nil && !w.begin(a) {
 		return inode{}, false
 	}
-	for len(a.frames) > 0 {
+	for passed := 0; len(a.frames) > 0 && passed < maxPassed; passed++ {
 		f := &a.frames[len(a.frames)-1]
 		if f.next >= f.list.Len() {
 			a.frames = a.frames[:len(a.frames)-1]
