@@ -161,13 +161,14 @@ func (f *FS) readPiece(wait context.Context, s *shown, ref tier.Ref, size, off, 
 	case isLocal(wait):
 		return errWait
 	default:
-		whole, err := s.get(wait, ref)
-		if err != nil {
+		var err error
+		if b, err = s.get(wait, ref); err != nil {
 			return err
 		}
-		b = whole
-		if int64(len(whole.Data)) == size {
-			b.Data = whole.Data[off : off+n]
+		if int64(len(b.Data)) == size {
+			b.Data = b.Data[off : off+n]
+		} else {
+			b.Data = nil // also where it has as many bytes as are asked for
 		}
 	}
 	if int64(len(b.Data)) != n {

@@ -1,9 +1,34 @@
 package fs
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/aysfs/aysfs/src/digest"
 )
+
+// Nothing is read of a blob that is not as large as the tree says, also where it is as
+// large as what is asked for.
+func TestABlobOfAnotherSizeIsNotRead(t *testing.T) {
+	const page = 4096
+	m := newMemory()
+	text := noise(2 * page)
+	_, mnt := m.mount(t, dir{"file": text}, nil)
+	m.change(func() { m.blobs[digest.Of([]byte(text))] = []byte(text[:page]) })
+	m.lose(nil)
+	file, err := os.Open(filepath.Join(mnt, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if n, err := file.ReadAt(make([]byte, page), page); !errors.Is(err, syscall.EIO) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+}
 
 // What just could not be read is known for a moment, apart for what came to nothing
 // and what came slowly.
