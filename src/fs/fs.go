@@ -146,7 +146,7 @@ type complaints struct {
 // failed logs an error that a program is about to be told of, where it isn't an
 // ordinary answer.
 func (f *FS) failed(op any, err error) {
-	e := errno(err)
+	e := f.errno(err)
 	if e != syscall.EIO && e != syscall.ESTALE || err == errLost || err == errPending {
 		return
 	}

@@ -280,7 +280,7 @@ func (s *server) reply(r *request, err error) {
 	if err != nil {
 		s.fs.failed(r.op, err)
 	}
-	if err := s.conn.Reply(r.ctx, errno(err)); err != nil {
+	if err := s.conn.Reply(r.ctx, s.fs.errno(err)); err != nil {
 		s.fs.undo(r.op)
 	}
 }
