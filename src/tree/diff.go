@@ -3,6 +3,7 @@ package tree
 import (
 	"bytes"
 	"context"
+	"fmt"
 
 	"github.com/aysfs/aysfs/src/object"
 )
@@ -62,6 +63,9 @@ func alike(a, b *object.Entry) bool {
 
 // dir compares what is in a directory.
 func (d *differ) dir(path string, a, b *object.Entry) error {
+	if err := d.ctx.Err(); err != nil { // which what is in memory does not ask for
+		return fmt.Errorf("compare %q: %w", path, err)
+	}
 	older, err := d.listing(d.older, path, a)
 	if err != nil {
 		return err

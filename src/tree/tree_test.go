@@ -342,3 +342,49 @@ func TestHeads(t *testing.T) {
 		})
 	}
 }
+
+// A comparison of trees without end, all of which is in memory, ends when nobody wants
+// it any more.
+func TestDiffEnds(t *testing.T) {
+	b, older := published(t, 1, 1)
+	encode := func(entries ...object.Entry) []byte {
+		raw, err := object.EncodeListing(entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	// Each directory has the one below twice.
+	const depth = 60
+	below := encode()
+	all := make([]object.DirListing, depth+1)
+	for i := depth; ; i-- {
+		all[i] = object.DirListing{Path: strings.TrimPrefix(strings.Repeat("/a", i), "/"), Listing: below}
+		if i == 0 {
+			break
+		}
+		e := object.Entry{Name: []byte("a"), Kind: object.Dir, Mode: 0o755, Size: int64(len(below)), Digest: digest.Of(below)}
+		twin := e
+		twin.Name = []byte("b")
+		below = encode(e, twin)
+	}
+	raw := object.EncodeCatalog(all)
+	newer := *older
+	newer.Root, newer.RootSize = digest.Of(below), int64(len(below))
+	newer.Catalog, newer.Catalogs, newer.MaxSize = b.put(raw), 1, int64(len(raw))
+	cache := NewCache(1 << 20)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		done <- Diff(ctx, New(older, b, cache), New(&newer, b, cache), func(Change) error { return nil })
+	}()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("it goes on and on")
+	}
+}
