@@ -122,6 +122,11 @@ func treeName(cfg config.Mount) object.TreeName {
 func (c *Client) show(ctx context.Context, m *mount, head *object.Head, fresh bool) error {
 	m.turn.Lock()
 	defer m.turn.Unlock()
+	return c.showNow(ctx, m, head, fresh)
+}
+
+// showNow is show for who has the mount's turn.
+func (c *Client) showNow(ctx context.Context, m *mount, head *object.Head, fresh bool) error {
 	began := time.Now()
 	cfg, grafts := m.config()
 	f, was := m.showing()
@@ -292,12 +297,24 @@ func (c *Client) pend(m *mount) error {
 
 // regraft has a mount show the directories that other mounts now need in it.
 func (c *Client) regraft(ctx context.Context, m *mount) error {
-	_, grafts := m.config()
-	_, s := m.showing()
-	if s.head == nil || slices.Equal(s.grafts, grafts) {
+	if m.grafted() {
 		return nil
 	}
-	return c.show(ctx, m, s.head, s.fresh)
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	if m.grafted() {
+		return nil
+	}
+	_, s := m.showing() // after the move that may have been waited for
+	return c.showNow(ctx, m, s.head, s.fresh)
+}
+
+// grafted tells whether a mount shows the directories that its config says, or nothing
+// yet.
+func (m *mount) grafted() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.shown.head == nil || slices.Equal(m.shown.grafts, m.grafts)
 }
 
 // detach takes a mount away from its path. It is true where a request may still

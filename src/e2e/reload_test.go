@@ -17,6 +17,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
+	"github.com/aysfs/aysfs/src/digest"
 )
 
 // rewrite puts another config in place at once, as an editor does.
@@ -456,6 +457,52 @@ func TestRandomEdits(t *testing.T) {
 }
 
 // refuseAll answers everything with an error.
+// TestReloadDuringAMove: a reload that wants another directory in a mount, while that is
+// about to move to a newer tree, does not bring the older one back.
+func TestReloadDuringAMove(t *testing.T) {
+	t.Parallel()
+	dir, tree := shortDir(t), shortDir(t)
+	publishVersion(t, dir, tree, 1)
+	conf := shortDir(t)
+	write(t, conf, map[string]node{"main.conf": {mode: 0o600, data: []byte("port=1")}})
+	publish(t, dir, "e2e|conf(1)", conf)
+	store := serveStore(t, dir)
+	c, outer := appClient(t, store.url())
+	c.main = "refresh = \"0\""
+	c.start()
+	c.shows(outer, 1, 1)
+
+	publishVersion(t, dir, tree, 2)
+	late := digest.Of(version(2)["version"]).String()
+	come, asked := make(chan struct{}), make(chan struct{}, 100)
+	store.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, late) {
+			asked <- struct{}{}
+			<-come
+		}
+		return false
+	})
+	c.hup()
+	select {
+	case <-asked:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the move has not begun")
+	}
+	inner := filepath.Join(outer, "in/ner")
+	c.mountAt(inner, "e2e|conf(1)")
+	c.reload(c.config(), func(s *control.Status) bool { return len(s.Mounts) == 2 })
+	time.Sleep(time.Second) // so that the inner mount waits for its directory
+	close(come)
+	comesToHave(t, 20*time.Second, "the inner mount", filepath.Join(inner, "main.conf"), []byte("port=1"))
+	wantContent(t, 5*time.Second, filepath.Join(outer, "version"), version(2)["version"])
+	for line := range strings.Lines(c.log()) {
+		if strings.Contains(line, "moved to another tree") && strings.Contains(line, "serial=1") {
+			t.Errorf("it went back: %s", line)
+		}
+	}
+	c.stop()
+}
+
 func refuseAll(w http.ResponseWriter, _ *http.Request) bool {
 	w.WriteHeader(http.StatusServiceUnavailable)
 	return true
