@@ -210,10 +210,29 @@ func (c *Client) mounted(m *mount, cfg config.Mount, f *fs.FS) {
 	go func() {
 		<-f.Done()
 		m.origin.mounts.Done()
+		if m.life.Err() == nil {
+			c.log.Error("a mount has ended", "op", "unmount", "mount", m.path, "err", errOver)
+		}
 	}()
 	m.mu.Lock()
 	m.fs, m.filter = f, cfg.DebugFilter
 	m.mu.Unlock()
+}
+
+// errOver says that a mount was taken away that is to be there.
+var errOver = errors.New("somebody else unmounted it, or cut it off; a reload mounts it anew")
+
+// over tells whether a mount that was made is no longer served.
+func over(f *fs.FS) bool {
+	if f == nil {
+		return false
+	}
+	select {
+	case <-f.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // sideBySide is how many objects of a new tree are fetched at once.

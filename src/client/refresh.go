@@ -102,7 +102,7 @@ func (c *Client) lookAtAll() bool {
 	groups := make(map[wanted][]*mount)
 	c.mu.Lock()
 	for _, m := range c.mounts {
-		if _, s := m.showing(); s.head != nil { // else keep looks
+		if f, s := m.showing(); s.head != nil && !over(f) { // without a tree keep looks
 			cfg, _ := m.config()
 			k := wanted{m.origin, treeName(cfg)}
 			groups[k] = append(groups[k], m)

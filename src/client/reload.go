@@ -306,14 +306,17 @@ type update struct {
 }
 
 // rearrange keeps the mounts that are as they were, those that they lie in
-// included, and tells what to do about the others.
+// included, unless somebody else unmounted them, and tells what to do about the others.
 func rearrange(before []*mount, cfgs []config.Mount) plan {
 	var p plan
 	now := make(map[*mount]*mount) // by the one that arrange made
 	stays := make(map[*mount]bool)
 	for _, m := range arrange(cfgs) {
 		outer := now[m.outer]
-		i := slices.IndexFunc(before, func(b *mount) bool { return sameMount(b.cfg, m.cfg) && b.outer == outer })
+		i := slices.IndexFunc(before, func(b *mount) bool {
+			f, _ := b.showing()
+			return sameMount(b.cfg, m.cfg) && b.outer == outer && !over(f)
+		})
 		if i < 0 {
 			m.outer, now[m] = outer, m
 			p.all, p.added = append(p.all, m), append(p.added, m)

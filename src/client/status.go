@@ -79,12 +79,15 @@ func (m *mount) status() control.Mount {
 	if m.look.err != nil {
 		s.Problem = m.look.err.Error()
 	}
-	if m.shown.head == nil {
+	if gone := over(m.fs); gone || m.shown.head == nil {
 		err := m.err
-		if err == nil {
+		switch {
+		case gone:
+			err = errOver
+		case err == nil:
 			err = errors.New("not tried yet")
 		}
-		s.Error, s.Pending = err.Error(), m.fs != nil
+		s.Error, s.Pending = err.Error(), m.fs != nil && !gone
 		return s
 	}
 	h, moves := m.shown.head, m.fs.Moves()

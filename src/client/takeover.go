@@ -212,6 +212,8 @@ func (c *Client) resumeDetached(ctx context.Context, _ *mount, k fs.Kept) error 
 		return fmt.Errorf("read what is kept of it: %w", err)
 	}
 	m := newMount(was.Mount)
+	m.life, m.end = context.WithCancel(c.life)
+	m.end()
 	if m.origin = c.origins[was.Mount.Store]; m.origin == nil {
 		k.Close()
 		return fmt.Errorf("the config no longer has the store %q", was.Mount.Store)
@@ -229,14 +231,7 @@ func (c *Client) resumeDetached(ctx context.Context, _ *mount, k fs.Kept) error 
 func (c *Client) remember(f *fs.FS) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.detached = append(slices.DeleteFunc(c.detached, func(o *fs.FS) bool {
-		select {
-		case <-o.Done():
-			return true
-		default:
-			return false
-		}
-	}), f)
+	c.detached = append(slices.DeleteFunc(c.detached, over), f)
 }
 
 // unsentWait is how long HandOver waits for what is being written in mounts with

@@ -333,3 +333,50 @@ func TestUnmountedBySomebodyElse(t *testing.T) {
 	}
 	c.stop()
 }
+
+// TestUnmountedByHand: that mounts were taken away, or cut off, is told, and a reload
+// mounts them anew.
+func TestUnmountedByHand(t *testing.T) {
+	t.Parallel()
+	store, names := smallStore(t)
+	c, outer := appClient(t, store.url())
+	inner := filepath.Join(outer, "in/ner")
+	c.mountAt(inner, "e2e|app(1)")
+	other, dead := c.mount("e2e|app(1)"), c.mount("e2e|app(1)")
+	c.start()
+	for _, path := range []string{inner, outer} {
+		if err := unix.Unmount(path, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	openFile(t, filepath.Join(dead, names[0]))
+	if err := unix.Unmount(dead, unix.MNT_FORCE); err != unix.EBUSY {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "it is told that three mounts are gone", func() bool {
+		n := 0
+		for _, m := range c.status().Mounts {
+			if strings.Contains(m.Error, "unmounted") {
+				n++
+			}
+		}
+		return n == 3 && strings.Count(c.log(), "a mount has ended") == 3
+	})
+	device := func() uint64 {
+		var st unix.Stat_t
+		if err := unix.Stat(other, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Dev
+	}
+	was := device()
+	c.hup()
+	comesToHave(t, 20*time.Second, "the outer mount", filepath.Join(outer, names[0]), content(100_000))
+	comesToHave(t, 20*time.Second, "the inner mount", filepath.Join(inner, names[1]), content(100_001))
+	comesToHave(t, 20*time.Second, "the mount that was cut off", filepath.Join(dead, names[2]), content(100_002))
+	eventually(t, 10*time.Second, "all is well", func() bool { return !hasError(c.status()) })
+	if device() != was {
+		t.Error("the other mount was made anew, too")
+	}
+	c.stop()
+}
