@@ -119,7 +119,9 @@ func (c *Client) late(m *mount) {
 		select {
 		case <-m.outer.up:
 		default:
-			m.tried(fmt.Errorf("mount %s: %w: waiting for the mount at %s that it lies in", m.path, tier.ErrUnavailable, m.outer.path))
+			err := fmt.Errorf("mount %s: %w: waiting for the mount at %s that it lies in", m.path, tier.ErrUnavailable, m.outer.path)
+			m.failed(err)
+			m.tried(err)
 			return
 		}
 	}

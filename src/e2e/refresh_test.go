@@ -342,6 +342,11 @@ func TestLateOuterMount(t *testing.T) {
 	if d := time.Since(begin); d > 10*time.Second {
 		t.Errorf("took %v to start without waiting", d)
 	}
+	for _, m := range c.status().Mounts {
+		if m.Path == inner && !strings.Contains(m.Error, "waiting for the mount at "+outer) {
+			t.Errorf("the inner mount: %q", m.Error)
+		}
+	}
 	store.setFault(nil)
 	eventually(t, 40*time.Second, "both are there", func() bool {
 		s := c.status()

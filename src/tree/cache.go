@@ -361,7 +361,7 @@ func (c *Cache) once(ctx context.Context, k loadKey, bytes int64, get func() (*u
 				return l.unit, l.err
 			}
 		case <-ctx.Done():
-			return nil, waitedInVain(ctx)
+			return nil, waitedInVain(ctx, fmt.Sprintf("for %v, which is on its way", k.ref))
 		}
 	}
 }

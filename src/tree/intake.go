@@ -104,7 +104,7 @@ func (in *intake) admit(ctx context.Context, from Blobs, bytes int64, wanted <-c
 			in.hurry(p, w)
 		case <-ctx.Done():
 			in.giveUp(p, w)
-			return pass{}, waitedInVain(ctx)
+			return pass{}, waitedInVain(ctx, "for memory")
 		}
 	}
 }
@@ -165,12 +165,12 @@ func (in *intake) giveUp(p pass, w *waiter) {
 	in.advance(p.from, p.line)
 }
 
-// waitedInVain says that ctx is done. Out of time is unavailable; a caller who left is
-// not.
-func waitedInVain(ctx context.Context) error {
+// waitedInVain says that ctx is done, and what was waited for. Out of time is
+// unavailable; a caller who left is not.
+func waitedInVain(ctx context.Context, what string) error {
 	cause := context.Cause(ctx)
 	if errors.Is(cause, context.DeadlineExceeded) {
-		return fmt.Errorf("wait for memory: %w: %w", tier.ErrUnavailable, cause)
+		return fmt.Errorf("wait %s: %w: %w", what, tier.ErrUnavailable, cause)
 	}
-	return fmt.Errorf("wait for memory: %w", cause)
+	return fmt.Errorf("wait %s: %w", what, cause)
 }
