@@ -157,6 +157,15 @@ func (c *Chain) unpackShared(s *Meter, ref Ref, stored []byte) (Blob, error) {
 	return Lent(plain, memory, loan), nil
 }
 
+// lateFor tells when somebody has waited for a flight for so long that it is to hurry;
+// nil: never.
+func (c *Chain) lateFor(f *flight) <-chan time.Time {
+	if f.asked == nil {
+		return nil
+	}
+	return time.After(c.window.unusual())
+}
+
 // hurry has a flight that was asked for, and that somebody has waited for, go the
 // ordinary way as what somebody waits for does: where its request is may be one that
 // hangs.

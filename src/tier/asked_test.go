@@ -235,7 +235,22 @@ func TestAskedNeverAnswered(t *testing.T) {
 		if took := time.Since(start); took > 2*time.Second || src.gets != 1 {
 			t.Errorf("waited for %v, %d calls of Get", took, src.gets)
 		}
-		if s := chain.Status(); s.InFlight != 0 || len(s.Fetching) != 0 || s.Sources[0].Cancelled != 10 || s.Sources[0].Requests != 11 {
+		// Nor does who comes to wait for a call that nobody waited for.
+		if !chain.Prefetch(all[1]) {
+			t.Error("not prefetched")
+		}
+		const before = 10 * time.Second
+		wanted := make(chan struct{})
+		time.AfterFunc(before, func() { close(wanted) })
+		start = time.Now()
+		if b, err := chain.Copy(tier.InBackgroundUntil(t.Context(), wanted), all[1]); err != nil || !bytes.Equal(b, plain[all[1]]) {
+			t.Errorf("%d other bytes, %v", len(b), err)
+		}
+		synctest.Wait()
+		if took := time.Since(start); took < before || took > before+2*time.Second || src.gets != 2 {
+			t.Errorf("waited for %v, %d calls of Get", took, src.gets)
+		}
+		if s := chain.Status(); s.InFlight != 0 || len(s.Fetching) != 0 || s.Sources[0].Cancelled != 10 || s.Sources[0].Requests != 12 {
 			t.Errorf("status %+v", s)
 		}
 	})

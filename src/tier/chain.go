@@ -184,11 +184,10 @@ func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*
 	if arriving != nil && f.arrival != nil {
 		begun = f.arrival.begun
 	}
+	wanted := Wanted(ctx)
 	var late <-chan time.Time
-	if f.asked != nil && !Background(ctx) {
-		t := time.NewTimer(c.window.unusual())
-		defer t.Stop()
-		late = t.C
+	if !Background(ctx) {
+		late = c.lateFor(f)
 	}
 	for waiting := true; waiting; {
 		select {
@@ -196,6 +195,8 @@ func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*
 			waiting = false
 		case <-late:
 			c.hurry(f)
+		case <-wanted:
+			wanted, late = nil, c.lateFor(f)
 		case <-begun:
 			begun = nil
 			arriving(f.arrival)

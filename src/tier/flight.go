@@ -334,15 +334,26 @@ func (c *Chain) demandEnded() {
 	c.dispatch()
 }
 
-// background marks what nobody waits for.
+// background marks what nobody waits for, with what Wanted returns.
 type background struct{}
 
 // InBackground returns a context for calls of a chain that nothing has to stand back
 // for: those that find out what a job brings next.
-func InBackground(ctx context.Context) context.Context {
-	return context.WithValue(ctx, background{}, true)
+func InBackground(ctx context.Context) context.Context { return InBackgroundUntil(ctx, nil) }
+
+// InBackgroundUntil is InBackground for a call that somebody comes to wait for when
+// wanted is closed.
+func InBackgroundUntil(ctx context.Context, wanted <-chan struct{}) context.Context {
+	return context.WithValue(ctx, background{}, wanted)
 }
 
 // Background tells whether a call is made for somebody who doesn't wait, or did not
 // when it began: a source is to have it stand behind those that somebody waits for.
 func Background(ctx context.Context) bool { return ctx.Value(background{}) != nil }
+
+// Wanted is closed once somebody waits for a call in the background; nil: that will not
+// be, or somebody did from the start.
+func Wanted(ctx context.Context) <-chan struct{} {
+	wanted, _ := ctx.Value(background{}).(<-chan struct{})
+	return wanted
+}

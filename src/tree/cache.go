@@ -271,10 +271,9 @@ func (c *Cache) Size() int64 {
 }
 
 // admit waits until so many bytes may come from a source, and makes room for them.
-// Unless it fails, depart must be called with what it returns. For wanted see
-// intake.admit.
-func (c *Cache) admit(ctx context.Context, from Blobs, bytes int64, wanted <-chan struct{}) (pass, error) {
-	p, err := c.intake.admit(ctx, from, bytes, wanted)
+// Unless it fails, depart must be called with what it returns.
+func (c *Cache) admit(ctx context.Context, from Blobs, bytes int64) (pass, error) {
+	p, err := c.intake.admit(ctx, from, bytes)
 	if err != nil {
 		return p, err
 	}
@@ -335,7 +334,7 @@ type loadKey struct {
 
 // once returns an object that is in memory, or has get get it, which may take bytes
 // until it is decoded.
-func (c *Cache) once(ctx context.Context, k loadKey, bytes int64, get func() (*unit, error)) (*unit, error) {
+func (c *Cache) once(ctx context.Context, k loadKey, bytes int64, get func(context.Context) (*unit, error)) (*unit, error) {
 	for {
 		c.mu.Lock()
 		if u := c.objects[k.ref.Digest]; u != nil {
@@ -348,6 +347,7 @@ func (c *Cache) once(ctx context.Context, k loadKey, bytes int64, get func() (*u
 			l = &load{done: make(chan struct{})}
 			if tier.Background(ctx) {
 				l.wanted = make(chan struct{})
+				ctx = tier.InBackgroundUntil(ctx, l.wanted)
 			}
 			c.loads[k] = l
 			c.mu.Unlock()
@@ -367,7 +367,7 @@ func (c *Cache) once(ctx context.Context, k loadKey, bytes int64, get func() (*u
 }
 
 // lead loads an object for all who want it.
-func (c *Cache) lead(ctx context.Context, k loadKey, l *load, bytes int64, get func() (*unit, error)) (u *unit, err error) {
+func (c *Cache) lead(ctx context.Context, k loadKey, l *load, bytes int64, get func(context.Context) (*unit, error)) (u *unit, err error) {
 	said := false
 	defer func() {
 		l.unit, l.err, l.left = u, err, !said || err != nil && ctx.Err() != nil
@@ -376,12 +376,12 @@ func (c *Cache) lead(ctx context.Context, k loadKey, l *load, bytes int64, get f
 		c.mu.Unlock()
 		close(l.done)
 	}()
-	p, err := c.admit(ctx, k.from, bytes, l.wanted)
+	p, err := c.admit(ctx, k.from, bytes)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { u = c.depart(p, u) }()
-	u, err = get()
+	u, err = get(ctx)
 	said = true
 	return u, err
 }

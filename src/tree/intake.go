@@ -71,9 +71,8 @@ func (in *intake) limit(most int64) {
 
 // admit waits until so many bytes may come from a source. Unless it fails, release must
 // be called with what it returns once they are no longer needed, or are accounted for
-// elsewhere. What nobody waits for stands behind, until wanted, if not nil, is closed:
-// then somebody does.
-func (in *intake) admit(ctx context.Context, from Blobs, bytes int64, wanted <-chan struct{}) (pass, error) {
+// elsewhere. What is in the background stands behind, until it is tier.Wanted.
+func (in *intake) admit(ctx context.Context, from Blobs, bytes int64) (pass, error) {
 	in.mu.Lock()
 	if bytes > in.most {
 		from = nil
@@ -91,7 +90,7 @@ func (in *intake) admit(ctx context.Context, from Blobs, bytes int64, wanted <-c
 	in.advance(from, l)
 	in.mu.Unlock()
 	p := pass{from, l, bytes}
-	for {
+	for wanted := tier.Wanted(ctx); ; {
 		select {
 		case <-w.admitted: // whether or not somebody still waits for it
 			return p, nil

@@ -126,7 +126,7 @@ func TestIntake(t *testing.T) {
 						if s.behind {
 							wait = tier.InBackground(ctx)
 						}
-						p, err := in.admit(wait, sources[s.from], s.bytes, nil)
+						p, err := in.admit(wait, sources[s.from], s.bytes)
 						if err != nil {
 							if !errors.Is(err, context.Canceled) || errors.Is(err, tier.ErrUnavailable) {
 								t.Errorf("step %d: %v", i, err)
@@ -191,7 +191,7 @@ func TestIntakeUnderLoad(t *testing.T) {
 				if rnd.IntN(4) == 0 {
 					time.AfterFunc(time.Duration(rnd.IntN(1000))*time.Microsecond, cancel)
 				}
-				p, err := in.admit(ctx, sources[from], bytes, nil)
+				p, err := in.admit(ctx, sources[from], bytes)
 				if err != nil {
 					gaveUp.Add(1)
 					cancel()
@@ -388,7 +388,7 @@ func TestWhatIsWantedNoLongerStandsBehind(t *testing.T) {
 	var all sync.WaitGroup
 	get := func(ctx context.Context, name string) {
 		all.Go(func() {
-			_, err := c.once(ctx, key(name), 8*mib, func() (*unit, error) { // all that there is
+			_, err := c.once(ctx, key(name), 8*mib, func(context.Context) (*unit, error) { // all that there is
 				order <- name
 				<-open
 				return &unit{size: 1, digest: key(name).ref.Digest}, nil
@@ -438,5 +438,48 @@ func TestWhatIsWantedNoLongerStandsBehind(t *testing.T) {
 	all.Wait()
 	if c.coming != 0 || len(c.intake.lines) != 0 || len(c.loads) != 0 {
 		t.Errorf("left: %d bytes, %v, %v", c.coming, c.intake.lines, c.loads)
+	}
+}
+
+// unhurried gives nothing until somebody waits for it.
+type unhurried struct{ *blobs }
+
+func (u unhurried) Copy(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	if tier.Background(ctx) {
+		select {
+		case <-tier.Wanted(ctx):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return u.blobs.Copy(ctx, ref)
+}
+
+// A source is told when somebody comes to wait for what is on its way for nobody.
+func TestWhatIsOnItsWayIsWanted(t *testing.T) {
+	b, h := published(t, 1, 2)
+	tr := New(h, unhurried{b}, NewCache(16*mib))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	get := func(ctx context.Context) {
+		all.Go(func() {
+			if _, err := tr.Listing(ctx, "", h.Root); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 2 {
+		get(tier.InBackground(ctx))
+	}
+	for loading := false; !loading; time.Sleep(time.Millisecond) {
+		tr.cache.mu.RLock()
+		loading = len(tr.cache.loads) == 1
+		tr.cache.mu.RUnlock()
+	}
+	get(ctx)
+	all.Wait()
+	if n := b.gets[h.Catalog]; n != 1 {
+		t.Errorf("the catalog was got %d times", n)
 	}
 }

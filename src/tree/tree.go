@@ -89,7 +89,7 @@ func (t *Tree) remembering(ctx context.Context, ref tier.Ref, bytes int64, read 
 // load returns an object that is in memory, or fetches it and has it read. Both may
 // take bytes.
 func (t *Tree) load(ctx context.Context, k loadKey, bytes int64, read func(raw []byte) (*unit, error)) (*unit, error) {
-	return t.cache.once(ctx, k, bytes, func() (*unit, error) {
+	return t.cache.once(ctx, k, bytes, func(ctx context.Context) (*unit, error) {
 		raw, err := t.blobs.Copy(ctx, k.ref)
 		if err != nil {
 			return nil, err
@@ -196,7 +196,7 @@ func (t *Tree) Chunks(ctx context.Context, d digest.Digest, size int64) (*object
 
 // Fetch brings an object of the tree near, if it is not in memory anyway.
 func (t *Tree) Fetch(ctx context.Context, ref tier.Ref) error {
-	p, err := t.cache.admit(ctx, t.blobs, ref.Max(), nil)
+	p, err := t.cache.admit(ctx, t.blobs, ref.Max())
 	if err != nil {
 		return fmt.Errorf("get %v: %w", ref, err)
 	}
