@@ -503,6 +503,48 @@ func TestReloadDuringAMove(t *testing.T) {
 	c.stop()
 }
 
+// TestReloadAtTheEndOfAWalk: who fetches ahead of a reader in order has nothing more to
+// ask for, and is asked again, when another chain comes.
+func TestReloadAtTheEndOfAWalk(t *testing.T) {
+	t.Parallel()
+	const files = 12
+	dir, all, names := shortDir(t), make(map[string]node), make([]string, files)
+	for i := range names {
+		names[i] = fmt.Sprintf("f%02d", i)
+		all[names[i]] = node{mode: 0o644, data: fmt.Appendf(nil, "this is %s", names[i])}
+	}
+	write(t, dir, all)
+	store := newStore(t, "e2e|app(1)", dir)
+	c, mount := appClient(t, store.url(), "prefetch = 0")
+	c.start()
+	last := digest.Of(all[names[files-1]].data).String()
+	asked := make(chan struct{}, 100)
+	store.setFault(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, last) {
+			return false
+		}
+		asked <- struct{}{}
+		time.Sleep(3 * time.Second) // longer than a reload takes
+		return false
+	})
+	for _, name := range names[:4] {
+		wantContent(t, 10*time.Second, filepath.Join(mount, name), all[name].data)
+	}
+	select {
+	case <-asked:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the last file is not fetched ahead")
+	}
+	c.main = "io_timeout = \"20s\"" // which takes another chain
+	c.rewrite(c.config())
+	eventually(t, 10*time.Second, "the reload", func() bool { return strings.Contains(c.log(), "config reloaded") })
+	store.setFault(nil)
+	for _, name := range names {
+		wantContent(t, 10*time.Second, filepath.Join(mount, name), all[name].data)
+	}
+	c.stop()
+}
+
 func refuseAll(w http.ResponseWriter, _ *http.Request) bool {
 	w.WriteHeader(http.StatusServiceUnavailable)
 	return true

@@ -286,12 +286,13 @@ func (w *walks) await(ctx context.Context, a *walk) bool {
 	}
 }
 
-// next is the file that a reader in the order of the listings reads next.
+// next is the file that a reader in the order of the listings reads next. It may be asked
+// again when there was none: after a reload.
 func (w *walks) next(a *walk) (inode, bool) {
 	if a.tree.over.Err() != nil {
 		return inode{}, false
 	}
-	if a.frames[0].list == nil && !w.begin(a) {
+	if len(a.frames) > 0 && a.frames[0].list == nil && !w.begin(a) {
 		return inode{}, false
 	}
 	for passed := 0; len(a.frames) > 0 && passed < maxPassed; passed++ {
@@ -330,7 +331,7 @@ func (w *walks) listing(a *walk, path string, d digest.Digest) (*object.Listing,
 }
 
 // begin makes the frames above a walk's first, so that it goes on after that
-// directory.
+// directory. Where it can't, the walk is as it was.
 func (w *walks) begin(a *walk) bool {
 	ctx, cancel := context.WithTimeout(a.tree.over, w.fs.timeout())
 	defer cancel()
@@ -343,7 +344,7 @@ func (w *walks) begin(a *walk) bool {
 	if err != nil {
 		return false
 	}
-	a.frames = a.frames[:0]
+	var frames []frame
 	at := frame{id: rootID}
 	root := a.tree.view.Root()
 	if at.list, err = a.tree.view.Listing(ctx, "", root.Digest); err != nil {
@@ -359,13 +360,13 @@ func (w *walks) begin(a *walk) bool {
 		}
 		e := at.list.At(i)
 		at.next = i + 1
-		a.frames = append(a.frames, at)
+		frames = append(frames, at)
 		at = frame{id: idOf(at.id, hashName(e.Name), &e), path: object.Join(at.path, name)}
 		if at.list, err = a.tree.view.Listing(ctx, at.path, e.Digest); err != nil {
 			return false
 		}
 	}
 	at.next = first.next
-	a.frames = append(a.frames, at)
+	a.frames = append(frames, at)
 	return true
 }
