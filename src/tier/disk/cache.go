@@ -242,32 +242,42 @@ func (c *Cache) read(ref *tier.Ref, off, n int64, own bool) (tier.Blob, bool) {
 		}
 		return b, true
 	}
-	fp, now := fingerprint(ref), c.stamp()
-	e, ok := c.index.touch(fp, now, uint16(c.activeSlot.Load()))
-	if !ok {
-		return tier.Blob{}, false
+	fp := fingerprint(ref)
+	for {
+		now := c.stamp()
+		e, ok := c.index.touch(fp, now, uint16(c.activeSlot.Load()))
+		if !ok {
+			return tier.Blob{}, false
+		}
+		if s := c.segmentAt(e.slot()); s != nil {
+			s.lastUse.Store(now)
+			b, err := c.readIn(s, ref, e, off, n, own)
+			if err == nil {
+				return b, true
+			}
+			c.failed(s, ref, fp, err)
+		}
+		// An eviction may have copied it to another segment meanwhile.
+		if moved, _, ok := c.index.peek(fp); !ok || moved.slot() == e.slot() {
+			return tier.Blob{}, false
+		}
 	}
-	s := c.segmentAt(e.slot())
-	if s == nil {
-		return tier.Blob{}, false
-	}
-	s.lastUse.Store(now)
+}
+
+// readIn reads the blob of an entry from the segment that this says.
+func (c *Cache) readIn(s *segment, ref *tier.Ref, e entry, off, n int64, own bool) (tier.Blob, error) {
 	h, err := c.acquire(s)
 	if c.patient && errors.Is(err, errBusy) {
 		h, err = c.acquireSoon(s)
 	}
-	if err == nil {
-		var b tier.Blob
-		var kept bool
-		if b, kept, err = c.readFrom(h, ref, e, off, n, own); !kept {
-			c.unref(h)
-		}
-		if err == nil {
-			return b, true
-		}
+	if err != nil {
+		return tier.Blob{}, err
 	}
-	c.failed(s, ref, fp, err)
-	return tier.Blob{}, false
+	b, kept, err := c.readFrom(h, ref, e, off, n, own)
+	if !kept {
+		c.unref(h)
+	}
+	return b, err
 }
 
 // readFrom reads from a segment. If it keeps h, the blob's release gives it back.

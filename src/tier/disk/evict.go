@@ -106,9 +106,9 @@ func (c *Cache) keepWithin() {
 // evictOne removes the oldest sealed segment; the active one, when there is no
 // other. It returns false if there is none at all.
 //
-// A segment most of which is pinned is passed over, and is then the youngest:
-// to copy it would only write it again. When all are like that, pins no longer
-// help.
+// A segment is passed over, and is then the youngest, if what is pinned in it can't be
+// copied: for want of room, or because it is most of the segment, and to copy it would
+// only write that again. When all are like that, pins no longer help.
 func (c *Cache) evictOne() bool {
 	segs := c.sealed()
 	if len(segs) == 0 {
@@ -120,7 +120,7 @@ func (c *Cache) evictOne() bool {
 	}
 	for _, s := range segs {
 		keep, pinned := c.survivors(s, false)
-		if pinned > s.size.Load()/2 {
+		if _, room := c.roomForCopies(s); pinned > room {
 			c.renewSegment(s)
 			continue
 		}
@@ -247,6 +247,16 @@ func (c *Cache) awaitGone(s *segment) {
 	}
 }
 
+// roomForCopies is how many bytes of what is in s may be copied to another segment: of
+// what was used and what is pinned together, and of what is pinned alone. That may take
+// a share of what is to be left free, for a moment.
+func (c *Cache) roomForCopies(s *segment) (used, pinned int64) {
+	spare, free, _ := c.spare()
+	b := c.bounds.Load()
+	most := max(min(s.size.Load()/2, b.headroom, b.MaxSize-c.used()), 0)
+	return min(most, spare), min(most, free/2)
+}
+
 func (c *Cache) copyForward(s *segment, keep []survivor) {
 	if len(keep) == 0 || s.dead.Load() {
 		return
@@ -256,9 +266,8 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		return
 	}
 	defer c.unref(h)
-	spare, free, _ := c.spare()
-	bounds := c.bounds.Load()
-	budget := min(s.size.Load()/2, bounds.headroom, bounds.MaxSize-c.used())
+	used, pinned := c.roomForCopies(s)
+	atOnce := min(batchBytes, c.bounds.Load().segment/4)
 	var batch []*item
 	var blobs []tier.Blob
 	var size int64
@@ -287,18 +296,16 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 			}
 			continue
 		}
-		// What is pinned may take a share of what is to be left free, for a
-		// moment; what was merely used may not.
-		room := min(budget, spare)
+		room := used
 		if v.pinned {
-			room = min(budget, free/2)
+			room = pinned
 		}
 		need := costOf(p.size)
 		if need > room {
 			p.inline.Release()
 			continue
 		}
-		budget, spare, free = budget-need, spare-need, free-need
+		used, pinned = used-need, pinned-need
 		blob, err := c.readWhole(h, p, false)
 		if err != nil {
 			c.failed(s, &v.ref, v.fp, err)
@@ -318,7 +325,7 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		}
 		batch = append(batch, &item{ref: v.ref, fp: v.fp, data: blob.Data, from: s, stamp: stamp})
 		blobs, size = append(blobs, blob), size+p.size
-		if len(batch) == batchBlobs || size >= min(batchBytes, bounds.segment/4) {
+		if len(batch) == batchBlobs || size >= atOnce {
 			if !flush() {
 				return
 			}
@@ -336,7 +343,18 @@ func (c *Cache) expiredBefore() uint32 {
 	return c.stampAt(c.opt.Now().Add(-expiration))
 }
 
-// sweep removes segments in which all has expired, but for what is pinned.
+// sweepRest is how long after Open nothing expires. What a machine that was off for days
+// needs to start can be used again by then, and what its mounts pin is known.
+const sweepRest = 10 * time.Minute
+
+func (c *Cache) sweepInTime() {
+	if c.opt.Now().Sub(c.opened) >= sweepRest {
+		c.sweep()
+	}
+}
+
+// sweep removes segments in which all has expired, but for what is pinned: that is
+// copied, or its segment stays.
 func (c *Cache) sweep() {
 	oldest := c.expiredBefore()
 	if oldest == 0 {
@@ -352,10 +370,16 @@ func (c *Cache) sweep() {
 		if last[s.slot] >= oldest || s.bytes.Load() == 0 {
 			continue
 		}
+		keep, pinned := c.survivors(s, true)
+		if _, room := c.roomForCopies(s); pinned > room {
+			for _, v := range keep { // a pin is a use, but not one that has it copied
+				c.index.touch(v.fp, c.stamp(), s.slot)
+			}
+			continue
+		}
 		if s == c.active {
 			c.seal(true)
 		}
-		keep, _ := c.survivors(s, true)
 		c.evict(s, keep)
 	}
 }

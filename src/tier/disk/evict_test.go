@@ -199,6 +199,132 @@ func TestPinnedSurvive(t *testing.T) {
 	}
 }
 
+// Pinned blobs that there is no room to copy stay where they are, as long as something
+// else can go.
+func TestPinnedSurviveAFullDisk(t *testing.T) {
+	t.Parallel()
+	const size = 20_000
+	dir := tmpfs(t, "24m")
+	c := open(t, Options{
+		Path: dir + "/cache", MaxSize: 1 << 30, segment: 1 << 20, MinFree: func(int64) int64 { return 4 << 20 },
+	})
+	pinned := map[tier.Ref]bool{}
+	for i := range uint64(20) { // less than half of the first segment
+		pinned[put(c, i, size)] = true
+	}
+	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	for i := range uint64(100) {
+		put(c, 1000+i, 100_000)
+	}
+	flush(t, c)
+	hog := bytes.Repeat([]byte("x"), 24<<20)
+	if err := os.WriteFile(dir+"/hog", hog, 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	c.call(c.keepWithin)
+	if spare, _, _ := c.spare(); spare < 0 || c.Stats().EvictedSegments == 0 {
+		t.Fatalf("%d bytes to spare: %+v", spare, c.Stats())
+	}
+	for i := range uint64(20) {
+		if !has(t, c, i, size) {
+			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
+		}
+	}
+}
+
+// A cache that is made smaller has no room to copy anything until something is gone.
+func TestPinnedSurviveASmallerLimit(t *testing.T) {
+	t.Parallel()
+	const size = 20_000
+	c := open(t, Options{Path: t.TempDir(), segment: 1 << 20})
+	pinned := map[tier.Ref]bool{}
+	for i := range uint64(20) {
+		pinned[put(c, i, size)] = true
+	}
+	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	for i := range uint64(100) {
+		put(c, 1000+i, 100_000)
+	}
+	flush(t, c)
+	if err := c.SetLimits(Limits{MaxSize: 5 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	c.call(c.keepWithin)
+	if s := c.Stats(); s.Disk > s.MaxDisk || s.EvictedSegments > 8 {
+		t.Errorf("%+v", s)
+	}
+	for i := range uint64(20) {
+		if !has(t, c, i, size) {
+			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
+		}
+	}
+}
+
+// What is pinned outlasts its time also where it is most of its segment.
+func TestPinnedDoNotExpire(t *testing.T) {
+	t.Parallel()
+	const size = 50_000
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixNano())
+	c := open(t, Options{Path: t.TempDir(), Expiration: time.Hour, Now: func() time.Time { return time.Unix(0, clock.Load()) }})
+	pinned := map[tier.Ref]bool{}
+	for i := range uint64(30) {
+		pinned[put(c, i, size)] = true
+		if i%3 == 0 {
+			put(c, 1000+i, size)
+		}
+	}
+	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	flush(t, c)
+	for range 3 {
+		clock.Add(int64(2 * time.Hour))
+		c.call(c.sweep)
+		for i := range uint64(30) {
+			if !has(t, c, i, size) {
+				t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
+			}
+		}
+	}
+}
+
+// A blob that an eviction moves while it is read is found where it is then.
+func TestMovedWhileRead(t *testing.T) {
+	t.Parallel()
+	c := open(t, Options{Path: t.TempDir()})
+	ref := put(c, 1, 50_000)
+	put(c, 2, 50_000)
+	c.SetPinned(func(r tier.Ref) bool { return r == ref })
+	flush(t, c)
+	c.call(func() { c.seal(true) })
+	s := c.segments()[0]
+	c.detach(s)
+	s.lastUse.Store(0)
+	s.mu.Lock() // whoever wants the segment open waits
+	found := make(chan bool)
+	go func() { found <- has(t, c, 1, 50_000) }()
+	for s.lastUse.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond)
+	h, err := c.openHandle(s, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.refs.Store(1)
+	s.handle.Store(h)
+	go c.call(func() { c.evictOne() })
+	for !s.dead.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	s.mu.Unlock()
+	if !<-found {
+		t.Error("not found")
+	}
+	if s := c.Stats(); s.Survived != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestExpiration(t *testing.T) {
 	t.Parallel()
 	var clock atomic.Int64
@@ -247,6 +373,36 @@ func TestExpiration(t *testing.T) {
 	c.call(c.sweep) // it counts as used now, and is not copied each time
 	if s := c.Stats(); s.Segments != 1 || s.Survived != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// A machine that was off for longer than anything is kept finds what it needs to start.
+func TestStartUsesWhatExpired(t *testing.T) {
+	t.Parallel()
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixNano())
+	opt := Options{
+		Path: t.TempDir(), Expiration: time.Hour,
+		Now: func() time.Time { return time.Unix(0, clock.Load()) },
+	}
+	c := open(t, opt)
+	for i := range uint64(2) {
+		put(c, i, 1000)
+		flush(t, c)
+		c.call(func() { c.seal(true) })
+	}
+	shut(t, c)
+	clock.Add(int64(50 * time.Hour))
+	c = open(t, opt)
+	c.call(c.sweepInTime)
+	clock.Add(int64(sweepRest / 2))
+	if !has(t, c, 0, 1000) {
+		t.Error("gone before the machine has started")
+	}
+	clock.Add(int64(sweepRest))
+	c.call(c.sweepInTime)
+	if ref, _ := blob(1, 1000); !has(t, c, 0, 1000) || c.Has(ref) {
+		t.Errorf("want what was used alone: %+v", c.Stats())
 	}
 }
 

@@ -161,7 +161,7 @@ func (c *Cache) write() {
 			continue
 		case <-tick.C:
 			c.keepWithin()
-			c.sweep()
+			c.sweepInTime()
 			continue
 		case <-c.quit:
 			c.writeQueue()
