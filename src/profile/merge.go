@@ -58,16 +58,55 @@ func Merge(old, run *Profile) *Profile {
 		most = max(most, int(n.Weight))
 		all = append(all, n)
 	}
+	m.Needs = oftenFirst(all, most)
+	return m
+}
+
+// Join returns what is known after a run that counts as one with the last that was
+// merged into p: it adds to that what it alone needed. Where there is no such thing
+// that is p itself.
+func Join(p, run *Profile) *Profile {
+	mine := make(map[key]struct{}, len(run.Needs))
+	for i := range run.Needs {
+		mine[keyOf(&run.Needs[i])] = struct{}{}
+	}
+	all := make([]Need, 0, len(p.Needs)+len(run.Needs))
+	most := 0
+	news := false
+	for _, n := range p.Needs {
+		if _, ok := mine[keyOf(&n)]; ok {
+			delete(mine, keyOf(&n))
+			news = news || n.Weight < oneRun
+			n.Weight = max(n.Weight, oneRun)
+		}
+		most = max(most, int(n.Weight))
+		all = append(all, n)
+	}
+	if !news && (len(mine) == 0 || len(p.Needs) >= MaxNeeds) {
+		return p
+	}
+	for _, n := range run.Needs {
+		if _, ok := mine[keyOf(&n)]; ok {
+			n.Weight = oneRun
+			all = append(all, n)
+		}
+	}
+	return &Profile{Time: p.Time, Runs: p.Runs, Needs: oftenFirst(all, max(most, oneRun))}
+}
+
+// oftenFirst returns needs, as many as a profile may have: those first that weigh at
+// least half of the most.
+func oftenFirst(all []Need, most int) []Need {
 	often := func(n *Need) bool { return 2*int(n.Weight) >= most }
-	m.Needs = make([]Need, 0, min(len(all), MaxNeeds))
+	needs := make([]Need, 0, min(len(all), MaxNeeds))
 	for _, first := range []bool{true, false} {
 		for i := range all {
-			if often(&all[i]) == first && len(m.Needs) < MaxNeeds {
-				m.Needs = append(m.Needs, all[i])
+			if often(&all[i]) == first && len(needs) < MaxNeeds {
+				needs = append(needs, all[i])
 			}
 		}
 	}
-	return m
+	return needs
 }
 
 // NotAfter returns the profile as of now at the latest: one that a wrong clock gave a

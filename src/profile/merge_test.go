@@ -53,6 +53,32 @@ func TestMergeOrder(t *testing.T) {
 	}
 }
 
+func TestJoin(t *testing.T) {
+	p := Merge(nil, ran("a", "b"))
+	if got := Join(p, ran("b")); got != p {
+		t.Errorf("nothing is new: %s", paths(got))
+	}
+	p = Join(p, ran("b", "c"))
+	if got := paths(p); got != "a b c" || p.Runs != 1 || p.Needs[2].Weight != oneRun {
+		t.Errorf("%s, %d runs, %+v", got, p.Runs, p.Needs)
+	}
+	// Machines of two kinds that always start at the same time keep what each needs.
+	for range 20 {
+		p = Join(Merge(p, ran("a")), ran("c"))
+	}
+	if got := paths(p); got != "a c" {
+		t.Errorf("two kinds: %s", got)
+	}
+	var many []string
+	for i := range MaxNeeds - 2 {
+		many = append(many, fmt.Sprint(i))
+	}
+	p = Join(p, ran(many...))
+	if got := Join(p, ran("one more")); len(p.Needs) != MaxNeeds || got != p {
+		t.Errorf("full: %d, %d needs", len(p.Needs), len(got.Needs))
+	}
+}
+
 func TestMergeForgets(t *testing.T) {
 	p := Merge(nil, ran("once", "a"))
 	n := 0

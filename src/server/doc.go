@@ -71,8 +71,9 @@
 // There is one for each tree of a store, for who may read that store. It is what
 // clients posted, a run at a time, in the order that profile.Merge gives it; before
 // there is any, or when its publisher has a newer one, what the store has beside the
-// tree's head. Runs of one tree that come within a second of each other count as one.
-// A thousand profiles are kept, each for 30 days from when it was last asked for.
+// tree's head. Runs of one tree that come within a second of each other count as one,
+// which needed what any of them did. A thousand profiles are kept, each for 30 days
+// from when it was last asked for.
 //
 // Anybody who may read a tree may post, under any client's name: a profile decides
 // only what clients fetch ahead of need, out of that tree and within bounds.

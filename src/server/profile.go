@@ -21,8 +21,8 @@ const (
 	// one was last asked for or put.
 	maxProfiles = 1000
 	profileLife = 30 * 24 * time.Hour
-	// mergeEvery is how often a run of a tree is taken. Machines that start at the
-	// same time say the same.
+	// mergeEvery is how often a run of a tree counts. Machines that start at the same
+	// time mostly say the same.
 	mergeEvery = time.Second
 	// publishedEvery is how often a store is asked for the profile that was published
 	// with a tree, and publishedWait how long it may take.
@@ -44,7 +44,7 @@ type profileState struct {
 	kept bool      // GUARDED_BY(profiles.mu); there is a row of it in profileTimes
 
 	turn   sync.Mutex // held by who changes the profile, and while the store is asked
-	merged time.Time  // GUARDED_BY(turn); when a run was last taken
+	merged time.Time  // GUARDED_BY(turn); when a run last counted
 	asked  time.Time  // GUARDED_BY(turn); when the store was last asked
 }
 
@@ -206,21 +206,24 @@ func (p *profiles) published(ctx context.Context, from *stor, tree object.TreeNa
 	return p.put(ctx, key, st, other.NotAfter(time.Now()))
 }
 
-// take merges a run into the profile of a store's tree; taken is false if another one
-// was only just taken.
-func (p *profiles) take(ctx context.Context, from *stor, tree object.TreeName, run *profile.Profile) (taken bool, err error) {
+// take merges a run into the profile of a store's tree. It is joined with the last one
+// if that was only just taken, and does not count then.
+func (p *profiles) take(ctx context.Context, from *stor, tree object.TreeName, run *profile.Profile) (counts bool, err error) {
 	key := from.heads.keptKey(tree)
 	st := p.state(ctx, key)
 	st.turn.Lock()
 	defer st.turn.Unlock()
-	if time.Since(st.merged) < mergeEvery {
-		return false, nil
-	}
-	prof, _, err := p.here(ctx, key)
+	before, _, err := p.here(ctx, key)
 	if err != nil && !errors.Is(err, tier.ErrAbsent) {
 		return false, err
 	}
-	if _, err := p.put(ctx, key, st, profile.Merge(prof, run).NotAfter(time.Now())); err != nil {
+	if before != nil && time.Since(st.merged) < mergeEvery {
+		if joined := profile.Join(before, run); joined != before {
+			_, err = p.put(ctx, key, st, joined)
+		}
+		return false, err
+	}
+	if _, err := p.put(ctx, key, st, profile.Merge(before, run).NotAfter(time.Now())); err != nil {
 		return false, err
 	}
 	st.merged = time.Now()
@@ -292,12 +295,12 @@ func (s *Server) postProfile(c *call) {
 		c.wrong(http.StatusBadRequest, err.Error())
 		return
 	}
-	taken, err := s.profiles.take(c.r.Context(), st, tree, run)
+	counts, err := s.profiles.take(c.r.Context(), st, tree, run)
 	if err != nil {
 		s.forgot(c, err)
 		return
 	}
-	c.reply(map[string]any{"tree": tree.String(), "needs": len(run.Needs), "taken": taken})
+	c.reply(map[string]any{"tree": tree.String(), "needs": len(run.Needs), "counts": counts})
 }
 
 // getTreeProfile answers GET /md/<tree>/profile.
