@@ -11,6 +11,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/profile"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -20,12 +21,15 @@ const verifyWorkers = 16
 
 // VerifyOptions say what to verify.
 type VerifyOptions struct {
-	Source   tier.Source
-	Heads    tier.HeadSource
+	Source tier.Source
+	Heads  tier.HeadSource
+	// Profile reads the profile of a tree; nil: profiles are not looked at.
+	Profile  func(context.Context, object.TreeName) ([]byte, error)
 	Trees    []object.TreeName
 	Keys     object.Keys          // none: signatures are not looked at
 	Workers  int                  // objects looked at side by side, each with a few MiB of memory; 0 chooses
 	Report   func(Problem)        // called for each problem, one at a time
+	Warn     func(Problem)        // called for what costs clients time and no more, one at a time
 	Progress func(VerifyProgress) // called now and then; may be nil
 }
 
@@ -67,6 +71,7 @@ type VerifyResult struct {
 	Blobs    int64         // different blobs, chunks and chunk lists of files
 	Bytes    int64         // of these, plain
 	Problems int64
+	Warnings int64
 	Elapsed  time.Duration
 }
 
@@ -94,6 +99,7 @@ func Verify(ctx context.Context, o VerifyOptions) (VerifyResult, error) {
 		if err := v.tree(ctx, name); err != nil {
 			return VerifyResult{}, fmt.Errorf("%v: %w", name, err)
 		}
+		v.profile(ctx, name)
 		v.trees.Add(1)
 	}
 	if err := v.content(ctx); err != nil {
@@ -102,7 +108,7 @@ func Verify(ctx context.Context, o VerifyOptions) (VerifyResult, error) {
 	return VerifyResult{
 		Trees: v.trees.Load(), Counts: v.counts,
 		Blobs: v.done.Load(), Bytes: v.bytes.Load(),
-		Problems: v.problems, Elapsed: time.Since(v.start),
+		Problems: v.problems, Warnings: v.warnings, Elapsed: time.Since(v.start),
 	}, nil
 }
 
@@ -114,6 +120,7 @@ type verification struct {
 	totalTrees int64
 
 	counts       object.Counts
+	warnings     int64
 	lists, blobs map[blobKey]*blobUse // blobs: also written by content, under mu
 
 	trees, done, total, bytes, totalBytes atomic.Int64
@@ -129,6 +136,24 @@ func (v *verification) report(p Problem) {
 	v.problems++
 	if v.o.Report != nil {
 		v.o.Report(p)
+	}
+}
+
+// profile warns of a profile that clients can't use.
+func (v *verification) profile(ctx context.Context, name object.TreeName) {
+	if v.o.Profile == nil {
+		return
+	}
+	b, err := v.o.Profile(ctx, name)
+	if err == nil {
+		_, err = profile.Parse(b)
+	}
+	if err == nil || errors.Is(err, tier.ErrAbsent) || ctx.Err() != nil {
+		return
+	}
+	v.warnings++
+	if v.o.Warn != nil {
+		v.o.Warn(Problem{Tree: name, Err: fmt.Errorf("profile: %w", err)})
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/profile"
 )
 
 const id = "jumpscale|mongodb(10.1.888)"
@@ -67,6 +69,22 @@ func TestPublishAndVerify(t *testing.T) {
 	}
 	o = ays(t, 1, "verify", "-store", store)
 	contains(t, o.stdout, `"bin/mongod": blob`, "1 problems")
+}
+
+func TestVerifyWarnsOfProfiles(t *testing.T) {
+	tree, store := someTree(t), t.TempDir()
+	ays(t, 0, "publish", "-store", store, "-id", id, tree)
+	file := filepath.Join(store, "md", id, "any", profile.File)
+	good, err := (&profile.Profile{}).Encode()
+	must(t, err)
+	must(t, os.WriteFile(file, good, 0o644))
+	contains(t, ays(t, 0, "verify", "-store", store).stdout, "\nall right\n")
+	for _, b := range [][]byte{good[:len(good)-1], make([]byte, profile.MaxBytes+1)} {
+		must(t, os.WriteFile(file, b, 0o644))
+		contains(t, ays(t, 0, "verify", "-store", store).stdout, "warning: "+id+": profile: ", "all right but for 1 warnings")
+	}
+	must(t, os.RemoveAll(store+"/default"))
+	contains(t, ays(t, 1, "verify", "-store", store).stdout, "warning: "+id+": profile: ", "1 problems")
 }
 
 func TestWarningsGoToStderr(t *testing.T) {
