@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ledisdb/ledisdb/ledis"
+	"golang.org/x/sys/unix"
 )
 
 // du is what a directory takes on disk.
@@ -416,4 +417,42 @@ func TestDiskFull(t *testing.T) {
 	full.Store(false)
 	fill(t, s, "d", 30)
 	countAll(t, s, "d")
+}
+
+// TestIndexOnAFullDisk saves last-fetched times where there is no room for them: those
+// that were saved before stay.
+func TestIndexOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	s := openStore(t, dir+"/store", small())
+	fill(t, s, "d", 50)
+	save := func() error {
+		s.writing.Lock()
+		defer s.writing.Unlock()
+		return s.saveAll()
+	}
+	must(t, save())
+	if err := os.WriteFile(dir+"/hog", make([]byte, 24<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	d := s.domains["d"]
+	d.changed.Store(true)
+	if err := save(); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("saved on a full disk: %v", err)
+	}
+	saved, err := d.readIndex()
+	if err != nil || len(saved.entries) != 50 {
+		t.Errorf("%d entries, %v", len(saved.entries), err)
+	}
+	must(t, os.Remove(dir+"/hog"))
+	if _, err := os.Stat(d.indexPath() + ".tmp"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what was not saved is left behind: %v", err)
+	}
+	must(t, os.Remove(d.indexPath()))
+	must(t, save()) // again, though nothing has changed since
+	if saved, err := d.readIndex(); err != nil || len(saved.entries) != 50 {
+		t.Errorf("afterwards %d entries, %v", len(saved.entries), err)
+	}
 }

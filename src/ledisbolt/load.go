@@ -252,11 +252,20 @@ func (s *Store) saveAll() error {
 	return errors.Join(errs...)
 }
 
-// saveIndex writes the index file. writing is held.
+// saveIndex writes the index file, unless nothing has changed. writing is held.
 func (d *domain) saveIndex() error {
 	if !d.changed.Swap(false) {
 		return nil
 	}
+	err := d.writeIndex()
+	if err != nil {
+		d.changed.Store(true)
+		_ = os.Remove(d.indexPath() + ".tmp")
+	}
+	return err
+}
+
+func (d *domain) writeIndex() error {
 	d.s.mu.RLock()
 	x := savedIndex{entries: make([]entry, 0, d.index.count), stamps: make([]uint32, 0, d.index.count)}
 	for i := range d.index.entries {
@@ -292,12 +301,17 @@ func (d *domain) saveIndex() error {
 		w.number(8, uint64(e))
 		w.number(4, uint64(x.stamps[i]))
 	}
-	if err := errors.Join(w.finish(), f.Sync(), os.Rename(tmp, d.indexPath())); err != nil {
-		_ = os.Remove(tmp)
+	if err := w.finish(); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
 		return err
 	}
 	fi, err := f.Stat()
 	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, d.indexPath()); err != nil {
 		return err
 	}
 	d.s.mu.Lock()
