@@ -24,7 +24,7 @@ func Merge(old, run *Profile) *Profile {
 	if old == nil {
 		old = &Profile{}
 	}
-	m := &Profile{Time: run.Time, Runs: old.Runs + 1}
+	m := &Profile{Time: run.Time, Runs: min(old.Runs+1, maxRuns)}
 	if old.Time.After(run.Time) {
 		m.Time = old.Time
 	}

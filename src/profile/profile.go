@@ -22,6 +22,11 @@ const (
 	// maxPlain bounds what the frame unpacks to, in bytes, and maxPath a path.
 	maxPlain = 4 << 20
 	maxPath  = 4096
+
+	// maxTime is the end of the year 9999, beyond which JSON has no times, and
+	// maxRuns how many runs are counted.
+	maxTime = 253402300799
+	maxRuns = 1 << 30
 )
 
 // File is what a tree's profile is called beside its head in a store.
@@ -153,8 +158,11 @@ func parsePlain(b []byte) (*Profile, error) {
 	if err != nil {
 		return nil, malformed("time: %v", err)
 	}
+	if at < 0 || at > maxTime {
+		return nil, malformed("time: %d seconds since 1970", at)
+	}
 	p := &Profile{Time: time.Unix(at, 0).UTC()}
-	if p.Runs, b, err = msgp.ReadIntBytes(b); err != nil || p.Runs < 0 {
+	if p.Runs, b, err = msgp.ReadIntBytes(b); err != nil || p.Runs < 0 || p.Runs > maxRuns {
 		return nil, malformed("number of runs: %d, %v", p.Runs, err)
 	}
 	n, b, err := msgp.ReadArrayHeaderBytes(b)

@@ -61,7 +61,7 @@ func pack(t testing.TB, plain []byte) []byte {
 }
 
 func TestRoundTrip(t *testing.T) {
-	for _, p := range []*Profile{sample(), {Time: time.Unix(0, 0).UTC()}} {
+	for _, p := range []*Profile{sample(), {Time: time.Unix(0, 0).UTC()}, {Time: time.Unix(maxTime, 0).UTC(), Runs: maxRuns}} {
 		if got := parsed(t, encoded(t, p)); !reflect.DeepEqual(got.Needs, p.Needs) || !got.Time.Equal(p.Time) || got.Runs != p.Runs {
 			t.Errorf("got  %+v\nwant %+v", got, p)
 		}
@@ -86,7 +86,7 @@ func TestFormatStays(t *testing.T) {
 }
 
 func TestEncodeStaysWithinItsBound(t *testing.T) {
-	p := &Profile{Runs: 1}
+	p := &Profile{Time: time.Unix(1, 0), Runs: 1}
 	sum := uint64(1)
 	for i := range MaxNeeds { // names that don't compress
 		sum = sum*6364136223846793005 + 1442695040888963407
@@ -111,10 +111,12 @@ func need(path string, first, count, weight int) []byte {
 	return msgp.AppendInt(b, weight)
 }
 
-func plainOf(needs ...[]byte) []byte {
+func plainOf(needs ...[]byte) []byte { return plainAt(1, 1, needs...) }
+
+func plainAt(at int64, runs int, needs ...[]byte) []byte {
 	b := msgp.AppendArrayHeader(nil, 3)
-	b = msgp.AppendInt64(b, 1)
-	b = msgp.AppendInt(b, 1)
+	b = msgp.AppendInt64(b, at)
+	b = msgp.AppendInt(b, runs)
 	b = msgp.AppendArrayHeader(b, uint32(len(needs)))
 	return append(b, bytes.Join(needs, nil)...)
 }
@@ -128,6 +130,9 @@ func TestHostileBytesAreRefused(t *testing.T) {
 	bomb = append(bomb, make([]byte, 64<<20)...)
 	for name, b := range map[string][]byte{
 		"empty":            {},
+		"before 1970":      pack(t, plainAt(-1, 1)),
+		"after 9999":       pack(t, plainAt(maxTime+1, 1)),
+		"many runs":        pack(t, plainAt(1, maxRuns+1)),
 		"cut off":          good[:len(good)-3],
 		"another version":  append([]byte("aysprof\x02"), good[len(magic):]...),
 		"too long":         append(bytes.Clone(good), make([]byte, MaxBytes)...),

@@ -75,7 +75,7 @@ func TestVerifyWarnsOfProfiles(t *testing.T) {
 	tree, store := someTree(t), t.TempDir()
 	ays(t, 0, "publish", "-store", store, "-id", id, tree)
 	file := filepath.Join(store, "md", id, "any", profile.File)
-	good, err := (&profile.Profile{}).Encode()
+	good, err := (&profile.Profile{Time: time.Now()}).Encode()
 	must(t, err)
 	must(t, os.WriteFile(file, good, 0o644))
 	contains(t, ays(t, 0, "verify", "-store", store).stdout, "\nall right\n")
