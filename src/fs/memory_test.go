@@ -31,6 +31,7 @@ type memory struct {
 	files map[digest.Digest]bool // content of files in one blob
 	gate  chan struct{}          // if not nil, Get waits for it
 	slow  time.Duration          // each Get takes up to this long
+	room  chan struct{}          // if not nil, nothing can be prefetched, and each blob that is brought takes one
 	local int                    // how often a piece of a blob was asked for
 	disk  chan struct{}          // if not nil, nothing is in memory, and Local waits for it
 	begun map[digest.Digest]bool
@@ -177,14 +178,32 @@ func (m *memory) Has(ref tier.Ref) bool {
 func (m *memory) Prefetch(ref tier.Ref) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ahead = append(m.ahead, ref.Digest)
-	delete(m.far, ref.Digest)
+	if m.room != nil {
+		return false
+	}
+	m.bring(ref)
 	return true
 }
 
-func (m *memory) Bring(_ context.Context, _ tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) error {
+// bring has a blob on this machine from now on. m.mu is held.
+func (m *memory) bring(ref tier.Ref) {
+	m.ahead = append(m.ahead, ref.Digest)
+	delete(m.far, ref.Digest)
+}
+
+func (m *memory) Bring(ctx context.Context, _ tier.Priority, refs iter.Seq[tier.Ref], each func(tier.Ref, error)) error {
+	m.mu.Lock()
+	room := m.room
+	m.mu.Unlock()
 	for ref := range refs {
-		m.Prefetch(ref)
+		if room != nil {
+			select {
+			case <-room:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		m.change(func() { m.bring(ref) })
 		if each != nil {
 			each(ref, nil)
 		}
