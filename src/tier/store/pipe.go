@@ -60,7 +60,7 @@ func (c *pipe) push(a *ask) {
 	a.tries++
 	a.sent = time.Time{}
 	if len(c.asks) == 1 {
-		a.sent = time.Now()
+		a.sent, a.beside = time.Now(), c.p.busyBeside(c)
 		// The reader is waiting for anything at all.
 		_ = c.conn.SetReadDeadline(time.Now().Add(c.p.limits.header))
 	}
@@ -188,7 +188,7 @@ func (c *pipe) answer(br *bufio.Reader) error {
 	if a.behind {
 		c.p.followed(gap)
 	} else if !a.sent.IsZero() {
-		c.p.thought(time.Since(a.sent))
+		c.p.thought(time.Since(a.sent), a.beside)
 	}
 	if h.length < 0 || h.ends && c.answered == 0 {
 		// Its end could only be told by that of the connection, or of chunks;

@@ -69,6 +69,7 @@ type ask struct {
 	ref        tier.Ref
 	background bool      // nobody waits for it
 	sent       time.Time // GUARDED_BY(pipeline.mu); when it went out, or zero where others were before it
+	beside     bool      // GUARDED_BY(pipeline.mu); so much was on its way then that its answer may have stood behind that
 	weight     int64     // about how many bytes it puts on a connection
 	tries      int       // GUARDED_BY(pipeline.mu); connections that it has been sent on
 	left       bool      // GUARDED_BY(pipeline.mu); nobody wants it any more
@@ -470,12 +471,18 @@ func (p *pipeline) followed(gap time.Duration) {
 }
 
 // thought takes note of how long after its request an answer began that had nothing
-// before it on its connection. p.mu is held.
-func (p *pipeline) thought(d time.Duration) {
-	if d-p.trip > longThink {
-		p.slow++
-	} else {
+// before it on its connection; beside tells that other connections had much. Where they
+// carry many requests that says little: all connections share one way, and one that is
+// full keeps answers for longer than a server thinks. A server that is slow then shows
+// by gaps. p.mu is held.
+func (p *pipeline) thought(d time.Duration, beside bool) {
+	switch {
+	case d-p.trip <= longThink:
 		p.quick++
+	case beside && p.manner == deep:
+		return
+	default:
+		p.slow++
 	}
 	switch {
 	case p.manner == unknown && p.quick > 0:
@@ -503,6 +510,15 @@ func (p *pipeline) turn(to manner) {
 		p.dialing++
 		p.tasks.Go(p.connect)
 	}
+}
+
+// busyBeside tells whether other connections than c have much on their way. p.mu is held.
+func (p *pipeline) busyBeside(c *pipe) bool {
+	load := -c.load
+	for _, o := range p.pipes {
+		load += o.load
+	}
+	return load > lightly
 }
 
 // share has a connection take its share of what waits. p.mu is held.
