@@ -20,7 +20,8 @@ import (
 // that the reader may be one that reads at random, it begins with the third, and goes on
 // in rounds while what was brought is asked for. Once a kind is missing in a second
 // directory, the crowd is a herd: what is of that kind comes from all directories
-// below the one that both are in, as far as guesses have credit.
+// below the one that both are in, as far as guesses have credit. What is in a directory
+// with an entry comes last, or when that is read.
 type crowds struct {
 	fs *FS
 
@@ -61,27 +62,45 @@ func (w *crowds) missed(s *shown, r *inode) {
 		return
 	}
 	g.read(worth(r.size))
-	dir, ok := w.fs.table.get(r.parent)
-	if !ok || r.parent == 0 || w.fs.walks.leads(r.id) {
+	if r.parent == 0 || w.fs.walks.leads(r.id) {
 		return
 	}
-	l, ok := s.cached(dir.digest)
-	if !ok {
-		return
-	}
-	i, ok := position(l, r)
-	if !ok {
-		return
-	}
-	name := kindOf(l.At(i).Name)
+	l, name := w.kindred(s, r)
 	if name == nil {
 		return
 	}
 	kind := hashName(name)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.gather(s, dir.id, l, kind, name)
-	w.drive(s, dir.id, kind, name)
+	w.gather(s, r.parent, l, kind, name)
+	w.drive(s, r.parent, kind, name)
+}
+
+// entered takes note that file r is read, which came as the entry of its directory.
+func (w *crowds) entered(s *shown, r *inode) {
+	if l, name := w.kindred(s, r); name != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.gather(s, r.parent, l, hashName(name), name)
+	}
+}
+
+// kindred is what file r has in common with others of its kind, and the listing of its
+// directory; nil where there is neither in memory.
+func (w *crowds) kindred(s *shown, r *inode) (*object.Listing, []byte) {
+	dir, ok := w.fs.table.get(r.parent)
+	if !ok {
+		return nil, nil
+	}
+	l, ok := s.cached(dir.digest)
+	if !ok {
+		return nil, nil
+	}
+	i, ok := position(l, r)
+	if !ok {
+		return nil, nil
+	}
+	return l, kindOf(l.At(i).Name)
 }
 
 // kindOf is what a name has in common with others of its kind; nil for one without.

@@ -35,6 +35,7 @@ type guesses struct {
 type guess struct {
 	unread int64
 	crowd  *crowd // nil: it belongs to none
+	entry  bool   // what else is in its directory is to come when it is read
 }
 
 const (
@@ -87,17 +88,19 @@ func (g *guesses) read(n int64) {
 	g.mu.Unlock()
 }
 
-// hit takes note that n bytes of a file are read.
-func (g *guesses) hit(id uint64, n int64) {
+// hit takes note that n bytes of a file are read, and tells whether it is an entry that
+// was not read before.
+func (g *guesses) hit(id uint64, n int64) (entry bool) {
 	if !g.any.Load() {
-		return
+		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	v, ok := g.brought[id]
 	if !ok || v.unread == 0 {
-		return
+		return false
 	}
+	entry, v.entry = v.entry, false
 	n = min(n, v.unread)
 	if v.unread -= n; v.unread == 0 && len(g.brought) > maxBrought/2 {
 		delete(g.brought, id) // there is to be room for what comes
@@ -109,6 +112,7 @@ func (g *guesses) hit(id uint64, n int64) {
 		v.crowd.used += n
 	}
 	g.grow(n + creditTimes*n)
+	return entry
 }
 
 // knows tells whether a file was brought, or is on its way.
@@ -158,15 +162,15 @@ func (g *guesses) remains() int64 {
 	return g.left
 }
 
-// take takes n bytes for a file of a crowd, or of none, as soon as there are as many
-// left and keep more. It is false where that doesn't happen within guessRest.
-func (g *guesses) take(ctx context.Context, id uint64, n, keep int64, c *crowd) bool {
+// take takes n bytes for a file, of which is said what it is, as soon as there are as
+// many left and keep more. It is false where that doesn't happen within guessRest.
+func (g *guesses) take(ctx context.Context, id uint64, n, keep int64, as guess) bool {
 	var late <-chan time.Time
 	for {
 		g.mu.Lock()
 		g.begin()
 		if g.left >= n+keep && len(g.brought) < maxBrought {
-			g.watch(id, n, c)
+			g.watch(id, n, as)
 			g.mu.Unlock()
 			return true
 		}
@@ -191,16 +195,16 @@ func (g *guesses) take(ctx context.Context, id uint64, n, keep int64, c *crowd) 
 }
 
 // watch takes note of n bytes that are brought. g.mu is held.
-func (g *guesses) watch(id uint64, n int64, c *crowd) {
+func (g *guesses) watch(id uint64, n int64, as guess) {
 	if g.brought == nil {
 		g.brought = make(map[uint64]guess)
 	}
-	v := g.brought[id]
-	g.brought[id] = guess{v.unread + n, c}
+	as.unread = g.brought[id].unread + n
+	g.brought[id] = as
 	g.left -= n
 	g.issued += n
-	if c != nil {
-		c.issued += n
+	if as.crowd != nil {
+		as.crowd.issued += n
 	}
 	g.any.Store(true)
 	if g.rest == nil {
@@ -245,6 +249,8 @@ type wanted struct {
 	id   uint64
 	ref  tier.Ref
 	part bool // there is more of the file
+	// entry has what else is in its directory come when it is read.
+	entry bool
 }
 
 // bring brings what is not here, as far as the credit goes, of which keep is left to
@@ -266,7 +272,7 @@ func (g *guesses) bring(s *shown, keep int64, c *crowd, all iter.Seq[wanted]) bo
 					return
 				}
 			}
-			if !g.take(s.over, w.id, worth(w.ref.Max()), keep, c) {
+			if !g.take(s.over, w.id, worth(w.ref.Max()), keep, guess{crowd: c, entry: w.entry}) {
 				return
 			}
 			flying.Add(w.ref.Max())

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"slices"
@@ -23,7 +24,7 @@ type herd struct {
 	// Who runs has these.
 	known bool     // top and files are
 	top   string   // the directory that all of it are below
-	files []wanted // those to be brought, the smallest first
+	files []wanted // those to be brought, in order
 }
 
 // haunt is a directory where a herd may be.
@@ -45,6 +46,9 @@ const (
 	// startsBelow is how many directories above a file that a program reads first its
 	// herd is.
 	startsBelow = 2
+	// entryDirs is how many directories must have a file of a name for that to be an
+	// entry.
+	entryDirs = 8
 )
 
 // drive brings the files of a kind that is missing in one directory after the other,
@@ -83,7 +87,7 @@ func (w *crowds) follow(s *shown, h *herd, one, other uint64, kind []byte) {
 		top = common(top, h.top)
 	}
 	if !h.known || top != h.top {
-		h.known, h.top, h.files = true, top, w.look(ctx, s, top, kind)
+		h.known, h.top, h.files = true, top, w.look(ctx, s, top, kind, w.fs.programs.recent())
 	}
 	g := &w.fs.guesses
 	g.bring(s, min(g.remains()/2, herdKeeps), nil, func(yield func(wanted) bool) {
@@ -126,13 +130,23 @@ func common(a, b string) string {
 	return a
 }
 
-// look looks for small files of a kind below a directory, near it first. Where a
-// directory has very many, they are left to who reads in it.
-func (w *crowds) look(ctx context.Context, s *shown, top string, kind []byte) (files []wanted) {
+// found is a file of a herd.
+type found struct {
+	wanted
+	name    uint64 // hashed
+	library bool   // it is not of the kind
+}
+
+// look looks for small files of a kind below a directory, near it first, and with
+// libraries also for those that a program loads into itself. Where a directory has very
+// many, they are left to who reads in it.
+func (w *crowds) look(ctx context.Context, s *shown, top string, kind []byte, libraries bool) []wanted {
 	at, ok := w.fs.directory(ctx, s, top)
 	if !ok {
 		return nil
 	}
+	var files []found
+	var dirs []int // where in files each directory begins
 	looked := 0
 	for queue := []haunt{at}; len(queue) > 0 && looked < maxLooked && len(files) < maxHerd; queue = queue[1:] {
 		at := queue[0]
@@ -144,20 +158,74 @@ func (w *crowds) look(ctx context.Context, s *shown, top string, kind []byte) (f
 		before, total := len(files), int64(0)
 		for i := range l.Len() {
 			e := l.At(i)
-			switch {
-			case e.Kind == object.Dir && len(queue) < maxLooked && len(at.path) < maxReach:
-				queue = append(queue, hauntOf(at, e))
-			case len(files)-before <= maxHerd && isOf(&e, kind):
-				files = append(files, wantedOf(s, at.id, &e))
+			if e.Kind == object.Dir {
+				if len(queue) < maxLooked && len(at.path) < maxReach {
+					queue = append(queue, hauntOf(at, e))
+				}
+				continue
+			}
+			library := !isOf(&e, kind)
+			if len(files)-before <= maxHerd && (!library || libraries && isLibrary(&e)) {
+				files = append(files, found{wantedOf(s, at.id, &e), hashName(e.Name), library})
 				total += e.Size
 			}
 		}
 		if total > fewBytes || len(files)-before > maxHerd {
 			files = files[:before]
 		}
+		if len(files) > before {
+			dirs = append(dirs, before)
+		}
 	}
-	slices.SortStableFunc(files, func(a, b wanted) int { return cmp.Compare(a.ref.Limit, b.ref.Limit) })
-	return files
+	return inOrder(files, dirs)
+}
+
+// isLibrary tells whether an entry is a small file of code that a program loads while it
+// runs. What it is linked to has a version behind that name.
+func isLibrary(e *object.Entry) bool {
+	return e.Kind == object.File && !e.Chunked && e.Size > 0 && bytes.HasSuffix(e.Name, []byte(".so"))
+}
+
+// inOrder puts the files of a herd in order: entries, which have a name that many
+// directories have, as that by which a program begins with each; what is in directories
+// without an entry, of which nothing will tell when they are needed; libraries; and what
+// is behind entries that may never be read. Of each the smallest come first.
+func inOrder(files []found, dirs []int) []wanted {
+	have := make(map[uint64]int)
+	for _, f := range files {
+		if !f.library {
+			have[f.name]++
+		}
+	}
+	var entries, open, libraries, behind []wanted
+	for i, from := range dirs {
+		to := len(files)
+		if i+1 < len(dirs) {
+			to = dirs[i+1]
+		}
+		others, before := &open, len(entries)
+		for _, f := range files[from:to] {
+			if f.entry = !f.library && have[f.name] >= entryDirs; f.entry {
+				entries = append(entries, f.wanted)
+			}
+		}
+		if len(entries) > before {
+			others = &behind
+		}
+		for _, f := range files[from:to] {
+			switch {
+			case f.library:
+				libraries = append(libraries, f.wanted)
+			case have[f.name] < entryDirs:
+				*others = append(*others, f.wanted)
+			}
+		}
+	}
+	parts := [][]wanted{entries, open, libraries, behind}
+	for _, p := range parts {
+		slices.SortStableFunc(p, func(a, b wanted) int { return cmp.Compare(a.ref.Limit, b.ref.Limit) })
+	}
+	return slices.Concat(parts...)
 }
 
 // directory finds a directory by its path.

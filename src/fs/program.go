@@ -126,7 +126,7 @@ func (p *programs) load(ctx context.Context, s *shown, r *mapped, libraries int)
 		if !ok || p.looked(l.id) {
 			continue
 		}
-		if !p.fs.guesses.take(ctx, l.id, min(l.size, object.MaxBlob), 0, nil) {
+		if !p.fs.guesses.take(ctx, l.id, min(l.size, object.MaxBlob), 0, guess{}) {
 			break
 		}
 		p.start(s, l, libraries-1-i)
@@ -144,7 +144,7 @@ func (p *programs) bring(s *shown, id uint64, list *object.ChunkList, e *executa
 			for at, end := int64(l.Off), min(int64(l.Off+l.Filesz), list.Size); at < end; {
 				i, start := list.At(at)
 				c := list.Chunks[i]
-				if !yield(wanted{id, s.view.BlobRef(c.Digest, c.Size), true}) {
+				if !yield(wanted{id: id, ref: s.view.BlobRef(c.Digest, c.Size), part: true}) {
 					return
 				}
 				at = start + c.Size

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -216,7 +217,7 @@ func TestGuessesLearn(t *testing.T) {
 		g.program()
 		n := g.remains()
 		for id := uint64(2); g.remains() > 0; id++ {
-			if !g.take(t.Context(), id, min(1<<20, g.remains()), 0, nil) {
+			if !g.take(t.Context(), id, min(1<<20, g.remains()), 0, guess{}) {
 				t.Fatal("no credit is left")
 			}
 		}
@@ -251,11 +252,11 @@ func TestGuessesLearn(t *testing.T) {
 func TestGuessesWait(t *testing.T) {
 	g := &guesses{}
 	defer g.end()
-	if !g.take(t.Context(), 2, quietCredit, 0, nil) {
+	if !g.take(t.Context(), 2, quietCredit, 0, guess{}) {
 		t.Fatal("no credit at first")
 	}
 	took := make(chan bool, 1)
-	go func() { took <- g.take(t.Context(), 3, 1000, 500, nil) }()
+	go func() { took <- g.take(t.Context(), 3, 1000, 500, guess{}) }()
 	select {
 	case <-took:
 		t.Error("more came than there was credit for")
@@ -444,9 +445,74 @@ func TestGuessesThatAreReadMakeRoom(t *testing.T) {
 	for id := range uint64(3 * maxBrought) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if !g.take(ctx, id, leastGuess, 0, nil) {
+		if !g.take(ctx, id, leastGuess, 0, guess{}) {
 			t.Fatalf("no room for file %d", id)
 		}
 		g.hit(id, leastGuess)
+	}
+}
+
+// Of a herd that comes first of which all directories may be begun with, then what nothing
+// will tell of, libraries, and what is behind entries.
+func TestHerdsComeInOrder(t *testing.T) {
+	var files []found
+	var dirs []int
+	of := func(name string, size int64, library bool) {
+		ref := tier.Ref{Digest: digest.Of(fmt.Append(nil, name, len(files))), Limit: size}
+		files = append(files, found{wanted{id: uint64(len(files)), ref: ref}, hashName([]byte(name)), library})
+	}
+	dirs = append(dirs, 0)
+	of("large.pyc", 9_000, false)     // 0
+	of("small.pyc", 8_000, false)     // 1
+	of("large.so", 60_000, true)      // 2
+	of("small.so", 10_000, true)      // 3
+	for i := range int64(entryDirs) { // 4, 6, ... are entries
+		dirs = append(dirs, len(files))
+		of("init.pyc", 20_000-i, false)
+		of(fmt.Sprintf("own%d.pyc", i), 100+i, false)
+	}
+	var ids []uint64
+	for _, w := range inOrder(files, dirs) {
+		if ids = append(ids, w.id); w.entry != (w.id >= 4 && w.id%2 == 0) {
+			t.Errorf("file %d is an entry: %v", w.id, w.entry)
+		}
+	}
+	if want := []uint64{18, 16, 14, 12, 10, 8, 6, 4, 1, 0, 3, 2, 5, 7, 9, 11, 13, 15, 17, 19}; !slices.Equal(ids, want) {
+		t.Errorf("they come in order %v, want %v", ids, want)
+	}
+}
+
+// What is in a directory comes when its entry is read, though that was here.
+func TestAnEntryHasItsDirectoryCome(t *testing.T) {
+	m := newMemory()
+	d := dir{}
+	for i := range entryDirs {
+		sub := dir{"init.pyc": strings.Repeat(fmt.Sprint("entry", i), 100)}
+		for j := range 3 {
+			sub[fmt.Sprintf("own%d%d.pyc", i, j)] = strings.Repeat(fmt.Sprint("x", i, j), 1000)
+		}
+		d[fmt.Sprintf("package%d", i)] = sub
+	}
+	f, mnt := m.mount(t, d, nil)
+	m.lose(nil)
+	entry := filepath.Join(mnt, "package3/init.pyc")
+	at, err := os.Stat(entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := at.Sys().(*syscall.Stat_t).Ino
+	f.guesses.mu.Lock()
+	f.guesses.begin()
+	f.guesses.watch(id, at.Size(), guess{entry: true})
+	f.guesses.mu.Unlock()
+	if _, err := os.ReadFile(entry); err != nil {
+		t.Fatal(err)
+	}
+	own := d["package3"].(dir)
+	eventually(t, "what is in its directory comes", func() bool {
+		return m.came(own["own30.pyc"].(string)) > 0 && m.came(own["own31.pyc"].(string)) > 0 && m.came(own["own32.pyc"].(string)) > 0
+	})
+	if m.came(d["package4"].(dir)["own40.pyc"].(string)) > 0 {
+		t.Error("what is in another directory came, too")
 	}
 }

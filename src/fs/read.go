@@ -118,7 +118,9 @@ func (f *FS) readInode(wait context.Context, r *inode, op *fuseops.ReadFileOp) e
 		case wait == noWait: // every read begins so
 			f.needs.note(r.id, needWhole, 0)
 			f.walks.progress(r, op.Offset, n)
-			f.guesses.hit(r.id, worth(r.size))
+			if f.guesses.hit(r.id, worth(r.size)) {
+				f.crowds.entered(s, r)
+			}
 		case !isLocal(wait):
 			f.crowds.missed(s, r)
 		}
