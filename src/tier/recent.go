@@ -52,11 +52,15 @@ func (r *recent) get(ref Ref) (Blob, bool) {
 	return e.Value.(*kept).blob.Again()
 }
 
-// has tells whether a blob is kept.
+// has tells whether a blob is kept. Who asks is about to want it: it is dropped as late
+// as one that was just got.
 func (r *recent) has(ref Ref) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, ok := r.byRef[ref]
+	e, ok := r.byRef[ref]
+	if ok {
+		r.order.MoveToFront(e)
+	}
 	return ok
 }
 

@@ -30,6 +30,22 @@ func TestRecent(t *testing.T) {
 	}
 }
 
+// What is about to be read stays, though it was got long ago.
+func TestRecentKeepsWhatIsLookedFor(t *testing.T) {
+	const size, room = 1000, 3
+	r := newRecent(room * (size + keptOverhead))
+	ref := func(i int) Ref { return Ref{Domain: "default", Digest: digest.Digest{byte(i)}} }
+	for i := range 10 {
+		r.add(ref(i), NewBlob(make([]byte, size), nil))
+		if !r.has(ref(0)) {
+			t.Fatalf("dropped after %d others", i)
+		}
+	}
+	if r.has(ref(1)) {
+		t.Error("what nobody looked for is still there")
+	}
+}
+
 // What a short slice holds on to counts, not its length.
 func TestRecentCountsCapacity(t *testing.T) {
 	r := newRecent(10_000)
