@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"sync"
@@ -48,6 +49,7 @@ type member struct {
 	pause  time.Duration // the last one, 0 while all is well
 	resume time.Time
 	probed bool // it is being found out whether it is back
+	tried  bool // somebody asks it for the first blob since it was left alone
 }
 
 // newGroup makes a group of a chain. An only source is left alone if it hangs, and
@@ -125,12 +127,30 @@ const (
 	lastLook = 10 * time.Second
 )
 
-// aside tells whether m is left alone: for a while; an only one until it is known to
-// be back.
+// aside tells whether m is left alone: for a while, and then but for one blob at a time
+// until it answers; an only one until it is known to be back.
 func (m *member) aside(now time.Time, only bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return now.Before(m.resume) || only && m.pause > 0
+	return now.Before(m.resume) || m.tried || only && m.pause > 0
+}
+
+// try tells whether who asks m now is the first to do so since it was left alone, or
+// somebody else is. The first calls triedOut.
+func (m *member) try(now time.Time) (first, other bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pause == 0 || m.tried || now.Before(m.resume) {
+		return false, m.tried
+	}
+	m.tried = true
+	return true, false
+}
+
+func (m *member) triedOut() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tried = false
 }
 
 // due tells whether it is time to find out whether m is back. Who is told so does.
@@ -166,12 +186,19 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 // blob, and neither did nor failed, counts as one that fails: it may hang.
 const patience = 3
 
+// errSlow is what becomes of one that was to fetch a blob, when another, asked after the
+// group's patience with it, was quicker.
+var errSlow = fmt.Errorf("%w: another cache was asked much later and answered sooner", ErrUnavailable)
+
 // askGroup asks the members of a group one after the other. One that takes
 // longer than nearly all answers do gets company: others are asked for what they
 // have, and whoever answers first does. But only one at a time is to fetch it,
 // so that a blob that all of them lack is fetched once.
 func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref) (answer, []error) {
 	if len(order) == 1 {
+		if first, _ := order[0].try(time.Now()); first {
+			defer order[0].triedOut()
+		}
 		a := c.askMember(ctx, g, order[0], ref)
 		if a.err != nil {
 			return a, []error{a.err}
@@ -205,6 +232,7 @@ func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref
 		case a := <-r.answers:
 			r.open--
 			if a.err == nil {
+				r.passed(a.member)
 				return a.answer, failures
 			}
 			if !a.here || !errors.Is(a.err, ErrAbsent) {
@@ -249,7 +277,7 @@ type round struct {
 	ref     Ref
 	order   []*member
 	answers chan memberAnswer // has room for all that may come
-	failed  []bool            // by member
+	failed  []bool            // by member; or others find out whether it still does
 	fetched int               // up to here they were asked to fetch it
 	looked  int               // up to here they were asked for what they have
 	open    int               // answers to come
@@ -265,15 +293,21 @@ type memberAnswer struct {
 // fetch has the next member that didn't fail fetch the blob; false if there is
 // none left.
 func (r *round) fetch(ctx context.Context) bool {
-	for r.fetched < len(r.order) && r.failed[r.fetched] {
+	for ; r.fetched < len(r.order); r.fetched++ {
+		n := r.fetched
+		if r.failed[n] {
+			continue
+		}
+		first, other := r.order[n].try(time.Now())
+		if other && n < len(r.order)-1 {
+			r.failed[n] = true
+			continue
+		}
 		r.fetched++
+		r.ask(ctx, n, false, first)
+		return true
 	}
-	if r.fetched == len(r.order) {
-		return false
-	}
-	r.fetched++
-	r.ask(ctx, r.fetched-1, false)
-	return true
+	return false
 }
 
 // look asks the next member for what it has; false if there is none left.
@@ -283,15 +317,30 @@ func (r *round) look(ctx context.Context) bool {
 		return false
 	}
 	r.looked++
-	r.ask(ctx, r.looked-1, true)
+	r.ask(ctx, r.looked-1, true, false)
 	return true
 }
 
-func (r *round) ask(ctx context.Context, member int, here bool) {
+// passed leaves those alone that patience was lost with before the member was asked that
+// has answered now. That their store is slow is no excuse: the other asked it as well,
+// or had the blob.
+func (r *round) passed(by int) {
+	for i := range min(by, r.fetched-1) {
+		if !r.failed[i] {
+			r.chain.leaveAlone(r.order[i], errSlow)
+		}
+	}
+}
+
+// ask asks a member; first is what try says.
+func (r *round) ask(ctx context.Context, member int, here, first bool) {
 	ref := r.ref
 	ref.Here = here
 	r.open++
 	r.chain.running.Go(func() {
+		if first {
+			defer r.order[member].triedOut()
+		}
 		r.answers <- memberAnswer{r.chain.askMember(ctx, r.group, r.order[member], ref), member, here}
 	})
 }
@@ -310,7 +359,9 @@ func (c *Chain) askMember(ctx context.Context, g *group, m *member, ref Ref) ans
 	if a.err == nil {
 		g.slow.add(now.Sub(began))
 	}
-	if g.leaves && (!g.only || a.err == nil) && !errors.Is(ctx.Err(), context.Canceled) {
+	// That it lacks something says nothing of how it fetches.
+	lacks := ref.Here && errors.Is(a.err, ErrAbsent)
+	if g.leaves && !lacks && (!g.only || a.err == nil) && !errors.Is(ctx.Err(), context.Canceled) {
 		if pause := m.answered(a.err, now); pause > 0 {
 			c.log.Warn("leaving a cache alone", "op", "fetch", "tier", m.Name(), "for", pause, "err", a.err)
 		}

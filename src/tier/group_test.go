@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -247,6 +248,70 @@ func TestOneOfTwoHangs(t *testing.T) {
 	})
 }
 
+// TestOneOfTwoIsSlow has one of two caches tell what it has, and never come to an end with
+// what it fetches: after each pause, which grow, one read waits for it, whatever else is
+// read at the time.
+func TestOneOfTwoIsSlow(t *testing.T) {
+	for name, test := range map[string]struct {
+		atOnce int
+		other  time.Duration // that the other takes
+	}{
+		"one at a time": {1, 0}, "many at once": {20, 0}, "company for the other": {1, 2 * time.Second},
+	} {
+		atOnce := test.atOnce
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T, codec *object.Codec) {
+				const rounds = 120
+				blobs, refs := manyBlobs((rounds + 100) * atOnce)
+				g, caches := fetchersOf(blobs)
+				chain := chainOf(codec, g, tier.One(tiertest.NewMemory("store")))
+				defer chain.Close()
+				var waited atomic.Int64
+				round := func() {
+					var all sync.WaitGroup
+					for range atOnce {
+						ref := refs[0]
+						refs = refs[1:]
+						all.Go(func() {
+							began := time.Now()
+							getAll(t, chain, []tier.Ref{ref})
+							if took := time.Since(began); took > 8*time.Second {
+								t.Errorf("it took %v", took)
+							} else if took > 4*time.Second {
+								waited.Add(1)
+							}
+						})
+					}
+					all.Wait()
+					time.Sleep(time.Second)
+				}
+				caches[0].slow.Store(int64(time.Hour))
+				caches[1].delay = test.other
+				for waited.Load() == 0 {
+					round()
+				}
+				first := waited.Swap(0)
+				for range rounds {
+					round()
+				}
+				if n := waited.Load(); n == 0 || n > 12 || caches[0].fetched.Load() != first+n {
+					t.Errorf("%d reads waited for it, after %d at first; it was to fetch %d blobs", n, first, caches[0].fetched.Load())
+				}
+				caches[0].slow.Store(0)
+				caches[1].delay = 0
+				time.Sleep(time.Minute)
+				was := caches[0].fetched.Load()
+				for range 40 {
+					round()
+				}
+				if n := caches[0].fetched.Load() - was; n < int64(10*atOnce) || waited.Load() > 12 {
+					t.Errorf("as quick as the other, it was asked for %d of %d blobs", n, 40*atOnce)
+				}
+			})
+		})
+	}
+}
+
 // TestCacheWithoutItsStore has two caches that can't get what they lack: they are
 // asked for what they have all the same.
 func TestCacheWithoutItsStore(t *testing.T) {
@@ -383,6 +448,23 @@ func TestHedgeDoesNotFetch(t *testing.T) {
 		// And the one that fetches is asked whether it is there at all.
 		if n := caches[0].looked.Load() + caches[1].looked.Load(); n != 2*int64(len(refs)) {
 			t.Errorf("for %d slow answers of %d the other cache was asked as well", n-int64(len(refs)), len(refs))
+		}
+	})
+}
+
+// Where all are as slow, because their store is, none is left alone for it.
+func TestSlowStoreBehindCaches(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(20)
+		g, caches := fetchersOf(blobs)
+		for _, c := range caches {
+			c.delay = 15 * time.Second
+		}
+		chain := chainOf(codec, g)
+		defer chain.Close()
+		getAll(t, chain, refs)
+		if n := caches[0].fetched.Load() + caches[1].fetched.Load(); n != 2*int64(len(refs)) {
+			t.Errorf("%d fetches of %d blobs by two caches", n, len(refs))
 		}
 	})
 }
