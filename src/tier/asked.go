@@ -22,6 +22,9 @@ type Asked interface {
 	// Leave says that nobody wants the answer any more. It is true if answered
 	// will not be called now; else that has begun.
 	Leave() bool
+	// Raise says that somebody waits for the answer now: where the request has not been
+	// sent yet, it goes before those that nobody waits for.
+	Raise()
 }
 
 // mostAsked is the most bytes that a blob may have to be asked for so, which others wait
@@ -157,12 +160,13 @@ func (c *Chain) unpackShared(s *Meter, ref Ref, stored []byte) (Blob, error) {
 	return Lent(plain, memory, loan), nil
 }
 
-// lateFor tells when somebody has waited for a flight for so long that it is to hurry;
-// nil: never.
-func (c *Chain) lateFor(f *flight) <-chan time.Time {
+// awaited has a flight that was asked for go before others, since somebody waits for it
+// now, and tells when that has been for so long that it is to hurry; nil: never.
+func (c *Chain) awaited(f *flight) <-chan time.Time {
 	if f.asked == nil {
 		return nil
 	}
+	f.asked.Raise()
 	return time.After(c.window.unusual())
 }
 

@@ -187,7 +187,7 @@ func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*
 	wanted := Wanted(ctx)
 	var late <-chan time.Time
 	if !Background(ctx) {
-		late = c.lateFor(f)
+		late = c.awaited(f)
 	}
 	for waiting := true; waiting; {
 		select {
@@ -196,7 +196,7 @@ func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*
 		case <-late:
 			c.hurry(f)
 		case <-wanted:
-			wanted, late = nil, c.lateFor(f)
+			wanted, late = nil, c.awaited(f)
 		case <-begun:
 			begun = nil
 			arriving(f.arrival)

@@ -67,7 +67,7 @@ const (
 type ask struct {
 	p          *pipeline
 	ref        tier.Ref
-	background bool      // nobody waits for it
+	background bool      // GUARDED_BY(pipeline.mu); nobody waits for it
 	sent       time.Time // GUARDED_BY(pipeline.mu); when it went out, or zero where others were before it
 	beside     bool      // GUARDED_BY(pipeline.mu); so much was on its way then that its answer may have stood behind that
 	weight     int64     // about how many bytes it puts on a connection
@@ -432,6 +432,25 @@ func (a *ask) Leave() bool {
 		}
 	}
 	return true
+}
+
+// Raise has a request that waits for a connection go with those that somebody waits
+// for. What has been sent stays where it is: answers come in the order of the requests.
+func (a *ask) Raise() {
+	p := a.p
+	p.mu.Lock()
+	i := slices.Index(p.queue, a)
+	if i < p.urgent { // it is there already, or not there
+		p.mu.Unlock()
+		return
+	}
+	p.queue = slices.Delete(p.queue, i, i+1)
+	a.background = false
+	c := p.choose(a)
+	p.mu.Unlock()
+	if c != nil {
+		c.send(false)
+	}
 }
 
 // troubled takes note of a connection that ended badly. p.mu is held.

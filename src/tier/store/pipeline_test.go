@@ -245,6 +245,61 @@ func TestPipelineDemandFirst(t *testing.T) {
 	all.Wait() // they return at once
 }
 
+// What somebody comes to wait for goes before what nobody waits for, as long as it has
+// not been sent.
+func TestPipelineRaises(t *testing.T) {
+	open := make(chan struct{})
+	var last string
+	s := serveBlobs(t, 200, 20_000, func(_ int64, _ http.ResponseWriter, r *http.Request) {
+		if path.Base(r.URL.Path) != last {
+			<-open
+		}
+	})
+	wanted := s.refs[len(s.refs)-1]
+	last = wanted.Digest.String()
+	src := s.open(t)
+	came := make(chan bool, len(s.refs))
+	others := make(chan bool, len(s.refs))
+	var asked tier.Asked
+	for _, ref := range s.refs {
+		to := others
+		if ref == wanted {
+			to = came
+		}
+		if asked = src.Ask(ref, func(_ []byte, ok bool) { to <- ok }); asked == nil {
+			t.Fatal("not asked for")
+		}
+	}
+	select {
+	case <-came:
+		t.Fatal("it came before its turn")
+	case <-time.After(100 * time.Millisecond):
+	}
+	for range 2 {
+		asked.Raise()
+	}
+	select {
+	case ok := <-came:
+		if !ok || len(others) > 0 {
+			t.Errorf("came %v, after %d others", ok, len(others))
+		}
+	case <-time.After(3 * time.Second):
+		t.Error("it waits for its turn")
+	}
+	asked.Raise() // too late, which is all the same
+	close(open)
+	for range len(s.refs) - 1 {
+		select {
+		case ok := <-others:
+			if !ok {
+				t.Error("another one did not come")
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the others did not come")
+		}
+	}
+}
+
 // What isn't a plain answer is asked for in the ordinary way, which says what it is.
 func TestPipelineLeavesTheRestToTheOrdinaryWay(t *testing.T) {
 	blob := []byte("the blob")
