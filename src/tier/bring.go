@@ -18,7 +18,9 @@ const (
 	// ReadAhead is what a reader will come to next.
 	ReadAhead Priority = iota
 	// Profile is what programs asked for after earlier mounts. It stands still
-	// while somebody waits for a blob that it would not have brought.
+	// while somebody waits for a blob that it would not have brought. Where that happens
+	// again and again, and nobody waits for what it brings, it takes a tenth of what the
+	// way to the sources carries.
 	Profile
 	// Guess is what a reader may come to, going by what it read. It leaves the way to the
 	// sources before anybody has to wait there (newNarrowWindow). None of it comes
@@ -233,9 +235,9 @@ func (c *Chain) mayBegin(p Priority) bool {
 			c.seen, c.quiet = reads, time.Now()
 		}
 		wait = max(wait, time.Until(c.quiet.Add(calm)))
-		if c.flying[Whole] == 0 {
-			wait = max(wait, time.Until(c.pace.next))
-		}
+	}
+	if pace := c.paceNow(p); pace != nil && c.flying[p] == 0 {
+		wait = max(wait, time.Until(pace.next))
 	}
 	if wait <= 0 {
 		return true
@@ -250,6 +252,14 @@ func (c *Chain) mayBegin(p Priority) bool {
 		})
 	}
 	return false
+}
+
+// paceNow is the pace that a priority has at present; nil if it has none. c.mu is held.
+func (c *Chain) paceNow(p Priority) *pace {
+	if p == Profile && !c.others.many() {
+		return nil
+	}
+	return c.paces[p]
 }
 
 // reads counts the reads of files so far.

@@ -264,6 +264,91 @@ func TestBringWholeLeavesTheWayFree(t *testing.T) {
 	}
 }
 
+// Where somebody needs something else again and again, a profile comes so slowly that they
+// hardly wait longer, on average; and where nobody does any more, or it was once only, as
+// fast as it can.
+func TestBringProfileBesideOthers(t *testing.T) {
+	const asked = 100
+	read := func(beside bool, reads int) (took, rest time.Duration, brought int) {
+		simulated(t, func(t *testing.T, c *object.Codec) {
+			src, all := filled(20_000+asked, 400)
+			src.each = 50 * time.Microsecond
+			chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: groups(src), Codec: c})
+			defer chain.Close()
+			var bring sync.WaitGroup
+			if beside {
+				bring.Go(func() { chain.Bring(t.Context(), tier.Profile, slices.Values(all[asked:]), nil) })
+			}
+			for i, ref := range all[:reads] {
+				time.Sleep(20*time.Millisecond + time.Duration(i*17%40)*time.Millisecond)
+				began := time.Now()
+				b, err := chain.Get(t.Context(), ref)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.Release()
+				if i >= 2 { // by then it is clear that there will be more
+					took += time.Since(began)
+				}
+			}
+			brought = len(src.asked()) - reads
+			began := time.Now()
+			bring.Wait()
+			rest = time.Since(began)
+		})
+		return took, rest, brought
+	}
+	alone, _, _ := read(false, asked)
+	beside, rest, brought := read(true, asked)
+	t.Logf("alone %v, beside it %v, %d brought meanwhile, the rest in %v", alone, beside, brought, rest)
+	if beside > alone*105/100 {
+		t.Errorf("demand took %v, alone %v", beside, alone)
+	}
+	if brought < 1000 || brought > 19_000 {
+		t.Errorf("%d were brought meanwhile", brought)
+	}
+	// It takes the way for a second in all.
+	if rest > 4*time.Second {
+		t.Errorf("the rest took %v", rest)
+	}
+	if _, rest, _ = read(true, 1); rest > 1500*time.Millisecond {
+		t.Errorf("after one read it took %v", rest)
+	}
+}
+
+// Who waits for what a profile brings has it come as fast as it can, whatever others read.
+func TestBringProfileFastForWhoFollows(t *testing.T) {
+	simulated(t, func(t *testing.T, c *object.Codec) {
+		src, all := filled(5000, 400)
+		src.each = 50 * time.Microsecond
+		chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: groups(src), Codec: c})
+		defer chain.Close()
+		mustGet := func(ref tier.Ref) {
+			b, err := chain.Get(t.Context(), ref)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Release()
+		}
+		others, profile := all[:10], all[10:]
+		go chain.Bring(t.Context(), tier.Profile, slices.Values(profile), nil)
+		for _, ref := range others {
+			mustGet(ref)
+		}
+		before := len(src.asked())
+		began := time.Now()
+		for _, ref := range profile {
+			mustGet(ref)
+		}
+		// A tenth of the way would have it take ten times as long as all blobs take there.
+		took, bytes := time.Since(began), time.Duration(len(src.asked())-before)*src.each
+		t.Logf("%d came in %v, for which the way takes %v", len(src.asked())-before, took, bytes)
+		if took > 3*bytes {
+			t.Errorf("took %v, on a way that takes %v", took, bytes)
+		}
+	})
+}
+
 // Whole waits while anybody reads, be it what is here.
 func TestBringWholeWhileNobodyReads(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {

@@ -90,7 +90,8 @@ type Chain struct {
 	demanded    time.Time          // GUARDED_BY(mu); when the last of them ended
 	seen        int64              // GUARDED_BY(mu); reads, when they were last looked at
 	quiet       time.Time          // GUARDED_BY(mu); since when there were no more
-	pace        pace               // GUARDED_BY(mu); of Whole
+	paces       [priorities]*pace  // nil for none; what they point to is GUARDED_BY(mu)
+	others      others             // GUARDED_BY(mu)
 	waking      bool               // GUARDED_BY(mu); dispatch will be called by a timer
 
 	arrived  atomic.Int64 // when a source last gave a blob, in nanoseconds since 1970
@@ -120,7 +121,8 @@ func NewChain(cfg ChainConfig) *Chain {
 	c := &Chain{
 		cache: cfg.Cache, codec: cfg.Codec, recent: newRecent(cfg.Recent), timeout: cfg.Timeout, log: cfg.Log,
 		budget: cfg.Budget, prefetchBudget: cfg.Budget / 2, memory: cfg.Memory, stored: cfg.Stored,
-		flights: make(map[Ref]*flight), window: newWindow(), guesses: newNarrowWindow(), pace: pace{size: firstBurst}, room: cfg.Room,
+		flights: make(map[Ref]*flight), window: newWindow(), guesses: newNarrowWindow(), room: cfg.Room,
+		paces: [priorities]*pace{Profile: {size: firstBurst}, Whole: {size: firstBurst}},
 	}
 	if c.memory == nil {
 		c.memory = semaphore.NewWeighted(cfg.Budget)

@@ -52,15 +52,23 @@ func (c *Chain) join(ref Ref, keep, demand bool) (*flight, error) {
 		return nil, errClosed(ref)
 	}
 	f, ok := c.flights[ref]
+	profiled := ok && f.prefetch && f.priority == Profile
 	if !ok {
 		f = &flight{ref: ref}
 		if j := c.expected(ref); j != nil {
 			f.jobs = []*job{j}
+			profiled = j.priority == Profile
 		} else if demand {
 			f.demand = true
 			c.demands++
+			if len(c.jobs[Profile]) > 0 {
+				c.others.read()
+			}
 		}
 		c.begin(f)
+	}
+	if profiled && demand {
+		c.others.followed()
 	}
 	f.waiters++
 	f.keep = f.keep || keep
@@ -112,8 +120,8 @@ func (c *Chain) begin(f *flight) {
 	c.flights[f.ref] = f
 	if f.prefetch {
 		f.keep, f.estimate = true, c.window.estimate(f.ref.Max())
-		if f.priority == Whole {
-			c.pace.begin(c.flying[Whole], f.estimate)
+		if p := c.paces[f.priority]; p != nil {
+			p.begin(c.flying[f.priority], f.estimate)
 		}
 		c.flying[f.priority] += f.estimate
 		if c.asks() && c.askFor(f) {
@@ -292,7 +300,7 @@ func (c *Chain) admitPrefetch(p Priority, ref Ref) bool {
 		return false
 	}
 	size := c.window.estimate(ref.Max())
-	if p == Whole && !c.pace.fits(c.flying[Whole], size) {
+	if pace := c.paceNow(p); pace != nil && !pace.fits(c.flying[p], size) {
 		return false
 	}
 	if p == Guess && !c.guesses.fits(c.flying[Guess], size) {
@@ -318,8 +326,8 @@ func (c *Chain) release(f *flight) {
 	if f.prefetch {
 		c.prefetching -= f.cost
 		c.flying[f.priority] -= f.estimate
-		if f.priority == Whole && c.flying[Whole] == 0 {
-			c.pace.ended(c.window.latency())
+		if p := c.paces[f.priority]; p != nil && c.flying[f.priority] == 0 {
+			p.ended(c.window.latency())
 		}
 	}
 	c.dispatch()
