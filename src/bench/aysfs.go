@@ -65,7 +65,9 @@ min_free = "1%%"
 name = "store"
 url = %q
 %s
-[[mount_files]]
+`
+
+const mountConfig = `[[mount_files]]
 name = %q
 path = %q
 ays.id = %q
@@ -83,7 +85,20 @@ redis.port = 1
 `
 
 func (d *aysfs) mount(ctx context.Context, t *tree, keep bool) (*mounted, error) {
-	cache := d.path("cache", "aysfs", t.name)
+	dir, err := d.mountPoint("aysfs", t)
+	if err != nil {
+		return nil, err
+	}
+	mounts := fmt.Sprintf(mountConfig, t.name, dir, treeID(t))
+	if d.debug {
+		mounts += debugConfig
+	}
+	return d.start(ctx, d.path("cache", "aysfs", t.name), keep, dir, mounts)
+}
+
+// start starts a client with a cache, which is emptied unless keep, and with what its
+// config has of mounts, one of them at dir.
+func (d *aysfs) start(ctx context.Context, cache string, keep bool, dir, mounts string) (*mounted, error) {
 	if !keep {
 		if err := os.RemoveAll(cache); err != nil {
 			return nil, err
@@ -92,19 +107,12 @@ func (d *aysfs) mount(ctx context.Context, t *tree, keep bool) (*mounted, error)
 	if err := os.MkdirAll(filepath.Dir(cache), 0o755); err != nil {
 		return nil, err
 	}
-	dir, err := d.mountPoint("aysfs", t)
-	if err != nil {
-		return nil, err
-	}
 	ca := ""
 	if d.server.ca != "" {
 		ca = fmt.Sprintf("ca = %q", d.server.ca)
 	}
 	file := d.path("aysfs.toml")
-	text := fmt.Sprintf(aysfsConfig, d.path("aysfs.sock"), cache, d.server.url+"/"+d.store(), ca, t.name, dir, treeID(t))
-	if d.debug {
-		text += debugConfig
-	}
+	text := fmt.Sprintf(aysfsConfig, d.path("aysfs.sock"), cache, d.server.url+"/"+d.store(), ca) + mounts
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return nil, err
 	}

@@ -41,6 +41,10 @@
 // The works that begin with serve are those of a server: requests for hot blobs of
 // one size from ays_cache, and from an nginx that has the same store on disk.
 //
+// The work demand reads small files that are not here, one after the other, with pauses,
+// while the same client fetches ahead for another mount: a profile of 500 MB, a whole
+// tree, or by guess what a program may need that begins there. The five take turns.
+//
 // The work many is a walk of two million files, which have names and sizes but
 // share their contents: it is about the client's memory, and no other program is asked
 // to do it.

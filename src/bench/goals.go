@@ -34,6 +34,7 @@ func (r *results) goals() (rows [][]string, note string) {
 		r.besidePeers("that fetches all first", func(k kind) bool { return k.whole }),
 		r.besideCurl("tar", "≤ 1.30× curl of as many bytes in one file", 1.3),
 		r.besideCurl("big", "≥ 0.90× the rate of curl", 1/0.9))
+	goals = append(goals, r.demandGoals()...)
 	goals = append(goals, r.resident()...)
 	goals = append(goals, r.publishGoals()...)
 	var not []string

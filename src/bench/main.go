@@ -154,6 +154,9 @@ func (b *bencher) runAll(ctx context.Context, run int) {
 	b.attempt(ctx, "works", func() error {
 		return b.measureAll(ctx, run, func(c *contender) bool { return run == 0 || !isPeer(c) })
 	})
+	b.repeat(demandWork, run, func() {
+		b.attempt(ctx, demandWork, func() error { return b.measureDemand(ctx, run) })
+	})
 	if run == 0 {
 		b.attempt(ctx, manyWork, func() error { return b.measureMany(ctx) })
 	}

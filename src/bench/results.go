@@ -30,6 +30,7 @@ type results struct {
 	Publish  []published       `json:"publish"`
 	Served   []served          `json:"served"`
 	Many     []walked          `json:"many"`
+	Demand   []waited          `json:"demand"`
 	Skipped  []string          `json:"skipped"`
 	Seconds  float64           `json:"seconds"` // that the whole run took
 }
@@ -129,7 +130,7 @@ func moduleVersion(b []byte) string {
 }
 
 func (r *results) empty() bool {
-	return len(r.Samples) == 0 && len(r.Publish) == 0 && len(r.Many) == 0 && len(r.Served) == 0
+	return len(r.Samples) == 0 && len(r.Publish) == 0 && len(r.Many) == 0 && len(r.Demand) == 0 && len(r.Served) == 0
 }
 
 // keep prints the results, and writes them to a directory in all forms.
@@ -197,6 +198,22 @@ func median(values []float64) float64 {
 	}
 	v := slices.Sorted(slices.Values(values))
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// quantile is the value that a part of values are not above; 0 if there are none.
+func quantile(values []float64, part float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	return slices.Sorted(slices.Values(values))[min(int(part*float64(len(values))), len(values)-1)]
+}
+
+// average is the mean of values; 0 if there are none.
+func average(values []float64) (mean float64) {
+	for _, v := range values {
+		mean += v / float64(len(values))
+	}
+	return mean
 }
 
 // medianOf is the median of what get tells of each sample.

@@ -99,6 +99,12 @@ func someResults() *results {
 		{Program: "aysfs", Copy: 2, First: 3, Unchanged: 1, Stored: 1 << 20, Grown: 1 << 19, Tree: 2 << 20},
 		{Program: "restic", Copy: 2, First: 8, Unchanged: 0.5, Stored: 4 << 20, Tree: 2 << 20},
 	}
+	r.Demand = []waited{
+		{Beside: "nothing", Seconds: []float64{0.01, 0.012}},
+		{Beside: "nothing", Seconds: []float64{0.014}},
+		{Beside: "a profile", Seconds: []float64{0.01, 0.015}, Down: 3e6},
+		{Beside: "the whole tree", Seconds: []float64{0.015}, Down: 1e6},
+	}
 	r.Skipped = []string{"squashfuse: is not installed"}
 	return r
 }
@@ -127,6 +133,8 @@ func TestPrint(t *testing.T) {
 		"first 3.00 s 1.50× 8.00 s 4.00×",
 		"more with the changed files 0.5 MiB 0.25× 0.0 MiB 0.00×",
 		"stored 1.0 MiB 0.50× 4.0 MiB 2.00×",
+		"nothing 3 12.0 ms 12.0 ms 14.0 ms 0.0",
+		"a profile 2 12.5 ms 1.04× 12.5 ms 15.0 ms 3.0",
 		"skipped: squashfuse: is not installed",
 	} {
 		if !slices.Contains(lines(out.String()), want) {
@@ -145,6 +153,8 @@ func TestGoals(t *testing.T) {
 		{"python, cold, no profile", "≤ 0.50× the best peer that fetches what is read", "0.40×, 2.00 s, of 5.00 s (desync)", "met"},
 		{"python, cold, no profile", "≤ 0.50× the best peer that fetches all first", "0.67×, 2.00 s, of 3.00 s (squashfs)", "missed"},
 		{"tar, cold", "≤ 1.30× curl of as many bytes in one file", "2.00×, 6.00 s, of 3.00 s", "missed"},
+		{"a read while a profile is fetched ahead", "≤ 1.05× without", "1.04×, 12.5 ms, of 12.0 ms, the means; p99 of 2 reads 15.0 ms", "met"},
+		{"a read while the whole tree is fetched ahead", "≤ 1.05× without", "1.25×, 15.0 ms, of 12.0 ms, the means; p99 of 1 reads 15.0 ms", "missed"},
 		{"resident memory after any work", "≤ 96 MiB", "2.0 MiB (tar, cold)", "met"},
 		{"resident memory at its peak", "≤ 96 MiB", "200.0 MiB (tar, cold)", "missed"},
 		{"publish the Go tree", "faster than restic and desync", "3.00 s, of 8.00 s (restic)", "met"},
@@ -155,7 +165,7 @@ func TestGoals(t *testing.T) {
 		}
 	}
 	if want := "Not measured: tar, page; find, page; grep, page; build, page; rand1, page; rand8, page; tar, disk; python, disk; " +
-		"rand1, disk; big, cold; the same, of a walk of very many files; again, 0 files changed."; note != want {
+		"rand1, disk; big, cold; a read while guesses are fetched ahead; the same, of a walk of very many files; again, 0 files changed."; note != want {
 		t.Errorf("got note %q, want %q", note, want)
 	}
 	failed := &results{Samples: []sample{{Work: "tar", When: page, Driver: subject, Problem: "tar: read error"}}}
