@@ -40,6 +40,7 @@ type pipeline struct {
 	mu       sync.Mutex
 	pipes    []*pipe       // GUARDED_BY(mu); those that live, oldest first
 	dialing  int           // GUARDED_BY(mu)
+	dialed   time.Time     // GUARDED_BY(mu); when the last of these began
 	queue    []*ask        // GUARDED_BY(mu); have no connection yet; demand comes first
 	urgent   int           // GUARDED_BY(mu); how many of queue are demand
 	gaps     float64       // GUARDED_BY(mu); part of the answers that a server began to think of after the one before
@@ -234,14 +235,16 @@ func (p *pipeline) choose(a *ask) *pipe {
 	busy := best == nil || best.load > lightly || best.behind > 0 && !a.background
 	few := !a.background && p.manner == deep && p.lasting()+p.dialing < readyConns
 	if (busy || best.load > 0 && !a.background || few) && p.lasting()+p.dialing < conns {
-		p.dialing++
-		p.tasks.Go(p.connect)
+		p.makeOne()
 		if busy && !a.background {
 			best = nil // rather than stand behind what nobody waits for
 		}
 	}
 	if best != nil {
 		best.push(a)
+		if a.background {
+			p.keepFree()
+		}
 		return best
 	}
 	at := len(p.queue)
@@ -251,6 +254,23 @@ func (p *pipeline) choose(a *ask) *pipe {
 	}
 	p.queue = slices.Insert(p.queue, at, a)
 	return nil
+}
+
+// keepFree has a connection made where what nobody waits for leaves too few: what somebody
+// waits for is to find one with nothing before it. p.mu is held.
+func (p *pipeline) keepFree() {
+	if p.manner != deep || p.dialing > 0 {
+		return
+	}
+	_, conns, free := p.depth()
+	for _, c := range p.pipes {
+		if c.behind == 0 && p.room(c) > 0 {
+			free--
+		}
+	}
+	if free > 0 && p.lasting() < conns {
+		p.makeOne()
+	}
 }
 
 // mayCarry tells whether a connection may be given what nobody waits for: some are
@@ -268,11 +288,18 @@ func (p *pipeline) mayCarry(c *pipe) bool {
 	return conns > spare
 }
 
-// take has a connection take what waits, n requests at most. p.mu is held.
+// take has a connection take what waits, n requests at most. What somebody waits for
+// has come to wait rather than stand behind much that nobody waits for, so it does not do
+// that now, as long as another connection may be there any moment. p.mu is held.
 func (p *pipeline) take(c *pipe, n int) {
 	depth, _, _ := p.depth()
-	for n = min(n, len(p.queue), depth-len(c.asks), p.room(c)); n > 0 && (!p.queue[0].background || p.mayCarry(c)); n-- {
-		c.push(p.queue[0])
+	soonFree := p.dialing > 0 && time.Since(p.dialed) < 2*p.trip
+	for n = min(n, len(p.queue), depth-len(c.asks), p.room(c)); n > 0; n-- {
+		a := p.queue[0]
+		if a.background && !p.mayCarry(c) || !a.background && c.behind > 0 && c.load > lightly && soonFree {
+			break
+		}
+		c.push(a)
 		p.queue[0] = nil
 		p.queue = p.queue[1:]
 		p.urgent = max(p.urgent-1, 0)
@@ -312,8 +339,7 @@ func (p *pipeline) usable() *pipe {
 // renew has a connection made where what waits has none to wait for. p.mu is held.
 func (p *pipeline) renew() {
 	if len(p.queue) > 0 && p.dialing == 0 && p.usable() == nil && p.ctx.Err() == nil {
-		p.dialing++
-		p.tasks.Go(p.connect)
+		p.makeOne()
 	}
 }
 
@@ -339,9 +365,15 @@ func (p *pipeline) warm() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.pipes)+p.dialing == 0 && p.ctx.Err() == nil && !time.Now().Before(p.off) {
-		p.dialing++
-		p.tasks.Go(p.connect)
+		p.makeOne()
 	}
+}
+
+// makeOne has a connection made. p.mu is held.
+func (p *pipeline) makeOne() {
+	p.dialing++
+	p.dialed = time.Now()
+	p.tasks.Go(p.connect)
 }
 
 // connect makes a connection. Those that are being made share what waits.
@@ -526,8 +558,7 @@ func (p *pipeline) turn(to manner) {
 	}
 	_, conns, _ := p.depth()
 	for n := min(len(p.queue), conns) - p.lasting() - p.dialing; n > 0; n-- {
-		p.dialing++
-		p.tasks.Go(p.connect)
+		p.makeOne()
 	}
 }
 
