@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aysfs/aysfs/src/tier"
@@ -36,6 +37,8 @@ type pipe struct {
 	answered int    // GUARDED_BY(p.mu)
 	ends     bool   // GUARDED_BY(p.mu); the server has said so
 
+	heard atomic.Int64 // when anything last came, or was asked for where nothing was on its way; in nanoseconds since 1970
+
 	until   time.Time // the deadline of reading, as it was last set; the reader's
 	scratch []byte    // for bodies that are handed on; the reader's
 }
@@ -58,9 +61,10 @@ func (c *pipe) push(a *ask) {
 		c.behind++
 	}
 	a.tries++
-	a.sent = time.Time{}
+	a.sent, a.behind = time.Time{}, false
 	if len(c.asks) == 1 {
 		a.sent, a.beside = time.Now(), c.p.busyBeside(c)
+		c.heard.Store(a.sent.UnixNano())
 		// The reader is waiting for anything at all.
 		_ = c.conn.SetReadDeadline(time.Now().Add(c.p.limits.header))
 	}
@@ -141,13 +145,28 @@ var errEnds = errors.New("the server ends the connection")
 // read reads answers until the connection ends.
 func (c *pipe) read() {
 	defer close(c.ended)
-	br := bufio.NewReaderSize(c.conn, pipeBuffer)
+	br := bufio.NewReaderSize(c, pipeBuffer)
 	var err error
 	for err == nil {
 		err = c.answer(br)
 	}
 	c.conn.Close()
 	c.end(err)
+}
+
+// Read reads what comes, and takes note that something does.
+func (c *pipe) Read(b []byte) (int, error) {
+	n, err := c.conn.Read(b)
+	if n > 0 {
+		c.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// still tells whether something is on its way on a connection, and none of it has come
+// for a while. p.mu is held.
+func (c *pipe) still() bool {
+	return len(c.asks) > 0 && time.Since(time.Unix(0, c.heard.Load())) >= standstill
 }
 
 // head is what is of interest in the header of an answer.

@@ -102,6 +102,10 @@ const (
 	// before its answer began, as servers end them after a number of requests.
 	mostTries = 3
 
+	// standstill is for how long nothing must have come on a connection for it to be
+	// given no more requests, and for those that somebody waits for to go another way.
+	standstill = time.Second
+
 	// usualMost is how many answers a server is thought to give on one connection
 	// until it is known: the default of nginx. What is asked for beyond that has to be
 	// asked for again, so another connection is made when no more than soon are left.
@@ -179,15 +183,42 @@ func (p *pipeline) get(ctx context.Context, ref tier.Ref) (data []byte, contentT
 	if !p.submit(a) {
 		return nil, "", errOrdinary
 	}
-	select {
-	case <-a.done:
-		return a.data, a.contentType, a.err
-	case <-ctx.Done():
-		a.Leave()
-		return nil, "", context.Cause(ctx)
-	case <-p.ctx.Done():
-		return nil, "", errOrdinary
+	began := time.Now()
+	look := time.NewTicker(standstill)
+	defer look.Stop()
+	for waits, wanted := !tier.Background(ctx), tier.Wanted(ctx); ; {
+		select {
+		case <-a.done:
+			return a.data, a.contentType, a.err
+		case <-wanted:
+			waits, wanted = true, nil
+		case <-look.C:
+			if waits && p.stuck(a, time.Since(began)) {
+				a.Leave()
+				return nil, "", errOrdinary
+			}
+		case <-ctx.Done():
+			a.Leave()
+			return nil, "", context.Cause(ctx)
+		case <-p.ctx.Done():
+			return nil, "", errOrdinary
+		}
 	}
+}
+
+// stuck tells whether a request that was made so long ago stands behind others for too
+// long: what comes before it comes to a halt, or drips.
+func (p *pipeline) stuck(a *ask, waited time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	late := waited >= p.limits.header
+	for _, c := range p.pipes {
+		if i := slices.Index(c.asks, a); i >= 0 {
+			return i > 0 && (late || c.still())
+		}
+	}
+	moves := slices.ContainsFunc(p.pipes, func(c *pipe) bool { return !c.still() })
+	return slices.Contains(p.queue, a) && (late || len(p.pipes) > 0 && !moves)
 }
 
 // submit puts a request on a connection, or has it wait for one. It is false
@@ -228,7 +259,7 @@ func (p *pipeline) choose(a *ask) *pipe {
 	}
 	var best *pipe
 	for _, c := range p.pipes {
-		if len(c.asks) < depth && p.room(c) > 0 && (best == nil || c.load < best.load) && (!a.background || p.mayCarry(c)) {
+		if len(c.asks) < depth && p.room(c) > 0 && !c.still() && (best == nil || c.load < best.load) && (!a.background || p.mayCarry(c)) {
 			best = c
 		}
 	}
