@@ -83,7 +83,7 @@ func (c *Chain) answered(f *flight, stored []byte, ok bool) {
 	m := c.groups[0].members[0].Meter
 	if !ok {
 		m.unasked()
-		c.running.Go(func() { c.flyAfterAll(InBackground(c.ctx), f) })
+		c.running.Go(func() { c.flyAfterAll(f) })
 		return
 	}
 	m.gave(int64(len(stored)), time.Since(f.since))
@@ -92,7 +92,7 @@ func (c *Chain) answered(f *flight, stored []byte, ok bool) {
 		c.complain(m, f.ref, err)
 		c.running.Go(func() {
 			c.purge(c.ctx, m, f.ref)
-			c.flyAfterAll(InBackground(c.ctx), f)
+			c.flyAfterAll(f)
 		})
 		return
 	}
@@ -160,9 +160,14 @@ func (c *Chain) unpackShared(s *Meter, ref Ref, stored []byte) (Blob, error) {
 	return Lent(plain, memory, loan), nil
 }
 
-// awaited has a flight that was asked for go before others, since somebody waits for it
-// now, and tells when that has been for so long that it is to hurry; nil: never.
+// awaited has a flight go before those that nobody waits for, since somebody waits for
+// it now, and tells when that has been for so long that it is to hurry; nil: never.
 func (c *Chain) awaited(f *flight) <-chan time.Time {
+	if f.prefetch {
+		c.mu.Lock()
+		f.want()
+		c.mu.Unlock()
+	}
 	if f.asked == nil {
 		return nil
 	}
@@ -176,15 +181,16 @@ func (c *Chain) awaited(f *flight) <-chan time.Time {
 func (c *Chain) hurry(f *flight) {
 	if f.asked.Leave() {
 		c.groups[0].members[0].unasked()
-		c.running.Go(func() { c.flyAfterAll(c.ctx, f) })
+		c.running.Go(func() { c.flyAfterAll(f) })
 	}
 }
 
 // flyAfterAll has a flight go the ordinary way, in the time that is left.
-func (c *Chain) flyAfterAll(ctx context.Context, f *flight) {
+func (c *Chain) flyAfterAll(f *flight) {
 	defer c.running.Done()
-	ctx, cancel := context.WithDeadline(ctx, f.since.Add(c.timeoutFor(f.ref)))
+	ctx, cancel := context.WithDeadline(c.ctx, f.since.Add(c.timeoutFor(f.ref)))
 	c.mu.Lock()
+	ctx = f.standingBehind(ctx)
 	f.late.Stop()
 	f.cancel = cancel
 	if f.abandoned {

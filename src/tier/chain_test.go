@@ -741,3 +741,66 @@ func BenchmarkChainHit(b *testing.B) {
 		}
 	})
 }
+
+// unhurried gives nothing until somebody waits for it.
+type unhurried struct{ tier.Source }
+
+func (u unhurried) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	if tier.Background(ctx) {
+		select {
+		case <-tier.Wanted(ctx):
+		case <-ctx.Done():
+			return nil, tier.Unavailable(ctx.Err())
+		}
+	}
+	return u.Source.Get(ctx, ref)
+}
+
+// A source is told when somebody comes to wait for what it was asked for in the background.
+func TestChainTellsWhatIsWanted(t *testing.T) {
+	for name, wait := range map[string]func(context.Context) context.Context{
+		"at once": func(ctx context.Context) context.Context { return ctx },
+		"later": func(ctx context.Context) context.Context {
+			wanted := make(chan struct{})
+			time.AfterFunc(time.Second, func() { close(wanted) })
+			return tier.InBackgroundUntil(ctx, wanted)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T, codec *object.Codec) {
+				mem := tiertest.NewMemory("store")
+				plain := []byte("wanted in the end")
+				ref := tiertest.RefOf(plain)
+				mem.Put(ref, plain)
+				for kind, group := range map[string]tier.Group{
+					"got": tier.One(unhurried{mem}),
+					"asked for, and refused": {Sources: []tier.Source{unhurried{mem}}, Ask: func(_ tier.Ref, answered func([]byte, bool)) tier.Asked {
+						go answered(nil, false)
+						return &slip{d: newDesk(), over: true}
+					}},
+				} {
+					chain := chainOf(codec, group)
+					if !chain.Prefetch(ref) {
+						t.Fatal(kind)
+					}
+					synctest.Wait()
+					began := time.Now()
+					var all sync.WaitGroup
+					for range 2 {
+						all.Go(func() {
+							b, err := chain.Get(wait(t.Context()), ref)
+							if err != nil || !bytes.Equal(b.Data, plain) {
+								t.Errorf("%s: %v", kind, err)
+							}
+						})
+					}
+					all.Wait()
+					if took := time.Since(began); took > 3*time.Second {
+						t.Errorf("%s: after %v", kind, took)
+					}
+					chain.Close()
+				}
+			})
+		})
+	}
+}

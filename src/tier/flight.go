@@ -26,6 +26,9 @@ type flight struct {
 	keep    bool   // GUARDED_BY(Chain.mu); give it to the cache
 	jobs    []*job // GUARDED_BY(Chain.mu); to be told what became of it
 
+	awaited bool          // GUARDED_BY(Chain.mu); somebody has come to wait for it
+	wanted  chan struct{} // GUARDED_BY(Chain.mu); closed when that happens; nil: nobody is to be told
+
 	abandoned bool // GUARDED_BY(Chain.mu)
 
 	over bool // GUARDED_BY(Chain.mu); blob is released when nobody waits any more
@@ -73,6 +76,24 @@ func (c *Chain) join(ref Ref, keep, demand bool) (*flight, error) {
 	f.waiters++
 	f.keep = f.keep || keep
 	return f, nil
+}
+
+// want says that somebody waits for the flight. Chain.mu is held.
+func (f *flight) want() {
+	if !f.awaited && f.wanted != nil {
+		close(f.wanted)
+	}
+	f.awaited = true
+}
+
+// standingBehind is ctx for what a flight asks of sources: it stands behind what somebody
+// waits for until somebody waits for the flight. Chain.mu is held.
+func (f *flight) standingBehind(ctx context.Context) context.Context {
+	if f.awaited {
+		return ctx
+	}
+	f.wanted = make(chan struct{})
+	return InBackgroundUntil(ctx, f.wanted)
 }
 
 // leave takes one waiter off the flight. A fetch that nobody wants any more is
@@ -131,7 +152,7 @@ func (c *Chain) begin(f *flight) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeoutFor(f.ref))
 	f.cancel = cancel
 	if f.prefetch {
-		ctx = InBackground(ctx)
+		ctx = f.standingBehind(ctx)
 	}
 	if c.stored && len(c.groups) == 1 && len(c.groups[0].members) == 1 {
 		f.arrival = &Arrival{begun: make(chan struct{})}

@@ -55,8 +55,9 @@ const (
 	batchOff = 10 * time.Minute
 )
 
-// get asks for a blob along with others.
-func (b *batches) get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+// get asks for a blob along with others. It returns errOrdinary where that is to be asked
+// for alone.
+func (b *batches) get(ctx context.Context, ref tier.Ref) (data []byte, err error) {
 	w := &want{ref: ref, done: make(chan struct{})}
 	b.mu.Lock()
 	if time.Now().Before(b.off) {
@@ -74,14 +75,23 @@ func (b *batches) get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 		b.h.tasks.Go(func() { b.gather(g, ref.Domain) })
 	}
 	b.mu.Unlock()
-	select {
-	case <-w.done:
-		return w.data, w.err
-	case <-ctx.Done():
+	var late <-chan time.Time
+	for wanted := tier.Wanted(ctx); ; {
+		select {
+		case <-w.done:
+			return w.data, w.err
+		case <-wanted:
+			wanted, late = nil, time.After(standstill)
+			continue
+		case <-late:
+			err = errOrdinary // the batch may have come to a halt
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		}
 		b.mu.Lock()
 		w.left = true
 		b.mu.Unlock()
-		return nil, context.Cause(ctx)
+		return nil, err
 	}
 }
 

@@ -141,3 +141,22 @@ func TestBatchLeft(t *testing.T) {
 	cancel()
 	all.Wait()
 }
+
+// What somebody comes to wait for doesn't stay in a batch that has come to a halt.
+func TestBatchWanted(t *testing.T) {
+	s := serveBatches(t, 10, 3000)
+	hold := make(chan struct{})
+	s.frame = func(int, *object.Frame) bool { <-hold; return true }
+	t.Cleanup(func() { close(hold) })
+	src := s.open(t)
+	wanted := make(chan struct{})
+	time.AfterFunc(100*time.Millisecond, func() { close(wanted) })
+	ctx, cancel := context.WithTimeout(tier.InBackgroundUntil(t.Context(), wanted), 4*time.Second)
+	defer cancel()
+	if b, err := src.Get(ctx, s.refs[0]); err != nil || s.refs[0].Digest.Check(b) != nil {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	if s.posts.Load() != 1 || s.gets.Load() != 1 {
+		t.Errorf("%d batches, %d single requests", s.posts.Load(), s.gets.Load())
+	}
+}

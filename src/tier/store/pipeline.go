@@ -178,7 +178,13 @@ func (p *pipeline) ask(ref tier.Ref, answered func(data []byte, ok bool)) *ask {
 // get asks for a blob. It returns errOrdinary where that is to be asked for in the
 // ordinary way, tier.ErrAbsent where there is nothing, and ctx's error.
 func (p *pipeline) get(ctx context.Context, ref tier.Ref) (data []byte, contentType string, err error) {
-	a := p.newAsk(ref, tier.Background(ctx))
+	waits, wanted := !tier.Background(ctx), tier.Wanted(ctx)
+	select {
+	case <-wanted:
+		waits, wanted = true, nil
+	default:
+	}
+	a := p.newAsk(ref, !waits)
 	a.done = make(chan struct{})
 	if !p.submit(a) {
 		return nil, "", errOrdinary
@@ -186,12 +192,13 @@ func (p *pipeline) get(ctx context.Context, ref tier.Ref) (data []byte, contentT
 	began := time.Now()
 	look := time.NewTicker(standstill)
 	defer look.Stop()
-	for waits, wanted := !tier.Background(ctx), tier.Wanted(ctx); ; {
+	for {
 		select {
 		case <-a.done:
 			return a.data, a.contentType, a.err
 		case <-wanted:
 			waits, wanted = true, nil
+			a.Raise()
 		case <-look.C:
 			if waits && p.stuck(a, time.Since(began)) {
 				a.Leave()
