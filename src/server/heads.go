@@ -260,12 +260,12 @@ func (h *heads) get(ctx context.Context, n object.TreeName, since *version, via 
 func (h *heads) keepNote(v, before *version) {
 	ctx, data, n := h.server.life, h.server.opts.Data, v.head.Tree
 	err := data.PutValue(ctx, headsTable, h.keptKey(n), v.note)
-	if !h.stor.private.Load() {
+	err = errors.Join(err, h.server.marks.unlessPrivate(h.stor.id, func() (err error) {
 		if before != nil && before.head.Root != v.head.Root {
-			err = errors.Join(err, data.DropTree(ctx, n))
+			err = data.DropTree(ctx, n)
 		}
-		err = errors.Join(err, data.PutHead(ctx, n, v.note))
-	}
+		return errors.Join(err, data.PutHead(ctx, n, v.note))
+	}))
 	if err != nil && ctx.Err() == nil {
 		h.server.log.Warn("can't keep a head", "op", "head", "store", h.stor.name, "tree", n.String(), "err", err)
 	}

@@ -138,10 +138,10 @@ func (l *lister) end() {
 	s, n, got := l.server, l.v.head.Tree, l.got
 	s.later(behindKey{n.Dir() + "/" + got[0].path, "listings"}, func(ctx context.Context) {
 		for _, d := range got {
-			if l.stor.private.Load() {
-				return // by now
-			}
-			if err := s.opts.Data.PutListing(ctx, n, d.path, d.list.Raw()); err != nil {
+			err := s.marks.unlessPrivate(l.stor.id, func() error {
+				return s.opts.Data.PutListing(ctx, n, d.path, d.list.Raw())
+			})
+			if err != nil {
 				s.log.Warn("can't keep listings", "op", "md", "tree", n.String(), "err", err)
 				return
 			}

@@ -13,11 +13,13 @@ import (
 // now: what was had from one is still there, and must not be anybody's because
 // somebody tells of the store anew and says nothing of credentials.
 type marks struct {
-	mu  sync.Mutex
-	ids map[storeID]bool // GUARDED_BY(mu)
+	// mu is held for reading while something is put where everybody sees it, too.
+	mu  sync.RWMutex
+	ids map[storeID]bool // GUARDED_BY(mu); whether nobody else sees any of its trees any more
 }
 
-// marksTable has the ids of private stores, in hex.
+// marksTable has the ids of private stores, in hex, and their names. Without a name
+// some of its trees may still be where others see them.
 const marksTable = "private"
 
 func (s *Server) loadMarks(ctx context.Context) error {
@@ -26,38 +28,58 @@ func (s *Server) loadMarks(ctx context.Context) error {
 		return fmt.Errorf("read which stores are private: %w", err)
 	}
 	s.marks.ids = make(map[storeID]bool)
-	for key := range rows {
+	for key, name := range rows {
 		var id storeID
 		if n, err := hex.Decode(id[:], []byte(key)[:min(len(key), 2*len(id))]); err == nil && n == len(id) {
-			s.marks.ids[id] = true
+			s.marks.ids[id] = len(name) > 0
 		}
 	}
 	return nil
 }
 
 func (m *marks) has(id storeID) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.ids[id]
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	_, ok := m.ids[id]
+	return ok
 }
 
-// hide makes a store private, for good. What others see of its trees goes.
+// unlessPrivate puts something of a store's where everybody sees it, unless the store
+// is private by now.
+func (m *marks) unlessPrivate(id storeID, put func() error) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if _, ok := m.ids[id]; ok {
+		return nil
+	}
+	return put()
+}
+
+// hide makes a store private, for good. What others see of its trees goes; where that
+// fails, the next hide goes on with it.
 func (s *Server) hide(ctx context.Context, st *stor) error {
 	st.private.Store(true)
 	s.marks.mu.Lock()
-	known := s.marks.ids[st.id]
-	s.marks.ids[st.id] = true
+	hidden := s.marks.ids[st.id]
+	s.marks.ids[st.id] = hidden
 	s.marks.mu.Unlock()
-	if known {
+	if hidden {
 		return nil
 	}
-	if err := s.opts.Data.PutValue(ctx, marksTable, hex.EncodeToString(st.id[:]), []byte(st.name)); err != nil {
-		s.marks.mu.Lock()
-		delete(s.marks.ids, st.id)
-		s.marks.mu.Unlock()
+	key := hex.EncodeToString(st.id[:])
+	if err := s.opts.Data.PutValue(ctx, marksTable, key, []byte{}); err != nil {
 		return fmt.Errorf("remember that store %s is private: %w", st.name, err)
 	}
-	return s.dropTrees(ctx, st)
+	if err := s.dropTrees(ctx, st); err != nil {
+		return err
+	}
+	if err := s.opts.Data.PutValue(ctx, marksTable, key, []byte(st.name)); err != nil {
+		return fmt.Errorf("remember that the trees of store %s are hidden: %w", st.name, err)
+	}
+	s.marks.mu.Lock()
+	s.marks.ids[st.id] = true
+	s.marks.mu.Unlock()
+	return nil
 }
 
 // show makes a private store public if nobody has credentials for it any more and

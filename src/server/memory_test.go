@@ -22,6 +22,25 @@ type memory struct {
 	lent  int
 	limit map[string]time.Time // of Expire
 	gets  map[string]int       // how often get was asked, by what is before a colon of hash
+
+	trees func(op string) error // where it is set, called first to put and to drop what there is of trees
+}
+
+// onTrees has f called first whenever something of a tree is put or dropped.
+func (m *memory) onTrees(f func(op string) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.trees = f
+}
+
+func (m *memory) tree(op string) error {
+	m.mu.Lock()
+	f := m.trees
+	m.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f(op)
 }
 
 func newMemory() *memory {
@@ -132,14 +151,23 @@ func (m *memory) Origins(_ context.Context, domain string, each func(digest.Dige
 }
 
 func (m *memory) PutHead(_ context.Context, n object.TreeName, note []byte) error {
+	if err := m.tree("head"); err != nil {
+		return err
+	}
 	return m.put("md:"+n.Dir()[3:], "", note)
 }
 
 func (m *memory) PutListing(_ context.Context, n object.TreeName, dir string, listing []byte) error {
+	if err := m.tree("listing"); err != nil {
+		return err
+	}
 	return m.put("md:"+n.Dir()[3:], "/"+dir, listing)
 }
 
 func (m *memory) DropTree(_ context.Context, n object.TreeName) error {
+	if err := m.tree("drop"); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.hash, "md:"+n.Dir()[3:])

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -705,5 +706,79 @@ func TestPublicBecomesPrivate(t *testing.T) {
 	}
 	if r := c.get("/md/client1/mongodb/"); r.status != 404 {
 		t.Errorf("a listing: %d", r.status)
+	}
+}
+
+// Trees that can't be hidden at once are hidden as soon as that can be done.
+func TestHidingGoesOn(t *testing.T) {
+	t.Parallel()
+	for name, between := range map[string]func(c *testCache){
+		"in the same cache": func(*testCache) {}, "after a restart": func(c *testCache) { c.stop(); c.start() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st, c := newStore(t), newCache(t)
+			c.tell(st, "stor")
+			c.get("/md/client1/mongodb/")
+			eventually(t, "the tree is in the data", func() bool { return len(c.data.fields("md:"+testID+"/any")) == 2 })
+			st.lock(login, secret)
+			c.data.onTrees(func(op string) error { return errors.New("no " + op + " today") })
+			if r := c.try("/ays/stor/stor", map[string]any{"url": st.URL, "login": login, "passwd": secret}); r.status == 200 {
+				t.Errorf("while nothing can be dropped: %d %s", r.status, r.body)
+			}
+			c.data.onTrees(nil)
+			between(c)
+			c.post("/ays/stor/stor", map[string]any{"url": st.URL, "login": login, "passwd": secret})
+			if f := c.data.fields("md:" + testID + "/any"); len(f) != 0 {
+				t.Errorf("in the data: %q", f)
+			}
+		})
+	}
+}
+
+// What is being put where others see it while its store becomes private doesn't stay there.
+func TestHiddenWhileItIsPut(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{"head", "listing"} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			st, c := newStore(t), newCache(t)
+			c.tell(st, "stor")
+			reached, goOn, put := make(chan bool), make(chan bool), make(chan bool)
+			var once sync.Once
+			c.data.onTrees(func(op string) error {
+				if op == what {
+					once.Do(func() {
+						close(reached)
+						<-goOn
+						close(put)
+					})
+				}
+				return nil
+			})
+			c.get("/md/client1/mongodb/")
+			<-reached
+			st.lock(login, secret)
+			told := make(chan reply)
+			go func() {
+				told <- c.try("/ays/stor/stor", map[string]any{"url": st.URL, "login": login, "passwd": secret})
+			}()
+			var r reply
+			select {
+			case r = <-told:
+				close(goOn)
+			case <-time.After(time.Second):
+				close(goOn)
+				r = <-told
+			}
+			if r.status != 200 {
+				t.Errorf("%d %s", r.status, r.body)
+			}
+			<-put
+			c.stop() // which ends what is under way
+			if f := c.data.fields("md:" + testID + "/any"); len(f) != 0 {
+				t.Errorf("in the data: %q", f)
+			}
+		})
 	}
 }
