@@ -442,7 +442,8 @@ func (c *Cache) Purge(ref tier.Ref) {
 // SetPinned gives the test for blobs that are to outlast all others: the
 // metadata of mounted trees. It is called from the writer's goroutine, for
 // blobs that are about to be evicted, with refs that have no limit, and must be
-// quick. nil pins nothing.
+// quick. nil pins nothing. Whoever gives it right after Open, and puts nothing before,
+// loses nothing that is pinned.
 func (c *Cache) SetPinned(pinned func(tier.Ref) bool) {
 	if pinned == nil {
 		c.pinned.Store(nil)

@@ -108,7 +108,8 @@ func (c *Cache) keepWithin() {
 //
 // A segment is passed over, and is then the youngest, if what is pinned in it can't be
 // copied: for want of room, or because it is most of the segment, and to copy it would
-// only write that again. When all are like that, pins no longer help.
+// only write that again. When all are like that, pins no longer help. One that can't be
+// opened for the moment is passed over in any case.
 func (c *Cache) evictOne() bool {
 	segs := c.sealed()
 	if len(segs) == 0 {
@@ -118,21 +119,24 @@ func (c *Cache) evictOne() bool {
 		c.seal(true)
 		segs = c.sealed()
 	}
+	var pinnedIn *segment // the first that is passed over for its pins
 	for _, s := range segs {
-		keep, pinned := c.survivors(s, false)
-		if _, room := c.roomForCopies(s); pinned > room {
-			c.renewSegment(s)
-			continue
+		keep, pinned, ok := c.survivors(s, false)
+		if ok {
+			if _, room := c.roomForCopies(s); pinned <= room && c.evict(s, keep, false) {
+				return true
+			}
+			if pinnedIn == nil {
+				pinnedIn = s
+			}
 		}
-		c.evict(s, keep)
-		return true
+		c.renewSegment(s)
 	}
-	if len(segs) == 0 {
+	if pinnedIn == nil {
 		return false
 	}
-	keep, _ := c.survivors(segs[0], false)
-	c.evict(segs[0], keep)
-	return true
+	keep, _, ok := c.survivors(pinnedIn, false)
+	return ok && c.evict(pinnedIn, keep, true)
 }
 
 // sealed returns the segments that may be evicted, oldest first.
@@ -166,15 +170,16 @@ type survivor struct {
 }
 
 // survivors returns the blobs of s that deserve to outlast it, those first that
-// deserve it most, and what the pinned ones take.
-func (c *Cache) survivors(s *segment, pinnedOnly bool) (keep []survivor, pinned int64) {
+// deserve it most, and what the pinned ones take. It is false where that can't be told
+// now.
+func (c *Cache) survivors(s *segment, pinnedOnly bool) (keep []survivor, pinned int64, ok bool) {
 	h, err := c.acquire(s)
 	if errors.Is(err, errBusy) {
-		return nil, s.size.Load() // what is in it can't be told now: pass it over
+		return nil, 0, false
 	}
 	if err != nil {
 		c.condemn(s, err)
-		return nil, 0
+		return nil, 0, true
 	}
 	defer c.unref(h)
 	oldest := c.expiredBefore()
@@ -193,7 +198,7 @@ func (c *Cache) survivors(s *segment, pinnedOnly bool) (keep []survivor, pinned 
 	})
 	if err != nil {
 		c.condemn(s, err)
-		return nil, 0
+		return nil, 0, true
 	}
 	for _, v := range keep {
 		if v.pinned {
@@ -209,7 +214,7 @@ func (c *Cache) survivors(s *segment, pinnedOnly bool) (keep []survivor, pinned 
 		}
 		return cmp.Compare(b.stamp, a.stamp)
 	})
-	return keep, pinned
+	return keep, pinned, true
 }
 
 func rank(pinned bool) int {
@@ -220,16 +225,20 @@ func rank(pinned bool) int {
 }
 
 // evict copies survivors of s to the active segment, half a segment of them at
-// most, and removes it.
-func (c *Cache) evict(s *segment, keep []survivor) {
+// most, and removes it. Where something pinned could not be copied it is false, and s
+// stays, unless it must go.
+func (c *Cache) evict(s *segment, keep []survivor, must bool) bool {
 	size := s.size.Load()
-	c.copyForward(s, keep)
+	if !c.copyForward(s, keep) && !must {
+		return false
+	}
 	if !c.drop(s) {
-		return
+		return true
 	}
 	c.count.evicted.Add(1)
 	c.count.evictedBytes.Add(size)
 	c.awaitGone(s)
+	return true
 }
 
 // awaitGone gives readers a moment to let go of an unlinked segment, so that
@@ -257,13 +266,15 @@ func (c *Cache) roomForCopies(s *segment) (used, pinned int64) {
 	return min(most, spare), min(most, free/2)
 }
 
-func (c *Cache) copyForward(s *segment, keep []survivor) {
+// copyForward copies survivors of s to the active segment, as far as there is room. It
+// is false where there is something pinned left in s that could be copied another time.
+func (c *Cache) copyForward(s *segment, keep []survivor) bool {
 	if len(keep) == 0 || s.dead.Load() {
-		return
+		return true
 	}
 	h, err := c.acquire(s)
 	if err != nil {
-		return
+		return !keep[0].pinned // these come first
 	}
 	defer c.unref(h)
 	used, pinned := c.roomForCopies(s)
@@ -271,6 +282,7 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 	var batch []*item
 	var blobs []tier.Blob
 	var size int64
+	left := false // something pinned
 	flush := func() bool {
 		defer func() {
 			for _, b := range blobs {
@@ -280,8 +292,9 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		}()
 		for len(batch) > 0 {
 			n, err := c.writeSome(batch)
-			if err != nil {
-				return false // the batch that this makes room for will tell
+			if err != nil { // the batch that this makes room for will tell
+				left = left || slices.ContainsFunc(batch, func(it *item) bool { return c.isPinned(it.ref) })
+				return false
 			}
 			batch = batch[n:]
 		}
@@ -303,6 +316,7 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		need := costOf(p.size)
 		if need > room {
 			p.inline.Release()
+			left = left || v.pinned
 			continue
 		}
 		used, pinned = used-need, pinned-need
@@ -327,11 +341,12 @@ func (c *Cache) copyForward(s *segment, keep []survivor) {
 		blobs, size = append(blobs, blob), size+p.size
 		if len(batch) == batchBlobs || size >= atOnce {
 			if !flush() {
-				return
+				return !left
 			}
 		}
 	}
 	flush()
+	return !left
 }
 
 // expiredBefore is the stamp of the oldest use that still counts.
@@ -370,16 +385,20 @@ func (c *Cache) sweep() {
 		if last[s.slot] >= oldest || s.bytes.Load() == 0 {
 			continue
 		}
-		keep, pinned := c.survivors(s, true)
-		if _, room := c.roomForCopies(s); pinned > room {
-			for _, v := range keep { // a pin is a use, but not one that has it copied
-				c.index.touch(v.fp, c.stamp(), s.slot)
-			}
+		keep, pinned, ok := c.survivors(s, true)
+		if !ok {
 			continue
 		}
-		if s == c.active {
-			c.seal(true)
+		if _, room := c.roomForCopies(s); pinned <= room {
+			if s == c.active {
+				c.seal(true)
+			}
+			if c.evict(s, keep, false) {
+				continue
+			}
 		}
-		c.evict(s, keep)
+		for _, v := range keep { // a pin is a use, but not one that has it copied
+			c.index.touch(v.fp, c.stamp(), s.slot)
+		}
 	}
 }

@@ -89,7 +89,7 @@ func TestMaxSizeIsNeverPassed(t *testing.T) {
 			}
 			// Less is allowed now: the rest goes back.
 			c = open(t, Options{Path: dir, MaxSize: tc.maxSize / 2})
-			c.call(func() {})
+			c.call(c.keepWithin)
 			if now := taken(t, dir); now > tc.maxSize/2 {
 				t.Errorf("reopened with half the size: %d bytes on disk, at most %d", now, tc.maxSize/2)
 			}
@@ -257,6 +257,111 @@ func TestPinnedSurviveASmallerLimit(t *testing.T) {
 		if !has(t, c, i, size) {
 			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
 		}
+	}
+}
+
+// A cache that is opened with less room than it takes evicts nothing before it is told
+// what is pinned.
+func TestPinnedSurviveARestart(t *testing.T) {
+	t.Parallel()
+	const size = 20_000
+	opt := Options{Path: t.TempDir(), segment: 1 << 20}
+	c := open(t, opt)
+	pinned := map[tier.Ref]bool{}
+	for i := range uint64(20) {
+		pinned[put(c, i, size)] = true
+	}
+	for i := range uint64(100) {
+		put(c, 1000+i, 100_000)
+	}
+	shut(t, c)
+	opt.MaxSize = 5 << 20
+	c = open(t, opt)
+	c.call(func() {}) // it has begun
+	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	c.call(c.keepWithin)
+	if s := c.Stats(); s.Disk > s.MaxDisk || s.EvictedSegments == 0 {
+		t.Errorf("%+v", s)
+	}
+	for i := range uint64(20) {
+		if !has(t, c, i, size) {
+			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
+		}
+	}
+}
+
+// Where pinned blobs can't be written once more although there should be room, as with
+// a quota, their segment stays as long as something else can go.
+func TestPinnedSurviveAFailedCopy(t *testing.T) {
+	t.Parallel()
+	const size = 20_000
+	dir := tmpfs(t, "64m,nr_inodes=64")
+	c := open(t, Options{Path: dir + "/cache", segment: 1 << 20})
+	pinned := map[tier.Ref]bool{}
+	for i := range uint64(10) {
+		pinned[put(c, i, size)] = true
+	}
+	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	for i := range uint64(40) {
+		put(c, 1000+i, 100_000)
+	}
+	flush(t, c)
+	var hogs []string
+	for i := 0; ; i++ { // no segment can be made any more
+		hog := fmt.Sprintf("%s/hog%d", dir, i)
+		if err := os.WriteFile(hog, nil, 0o600); err != nil {
+			if !errors.Is(err, unix.ENOSPC) {
+				t.Fatal(err)
+			}
+			break
+		}
+		hogs = append(hogs, hog)
+	}
+	c.call(func() {
+		c.seal(true)
+		if !c.evictOne() {
+			t.Error("nothing could go")
+		}
+	})
+	for i := range uint64(10) {
+		if !has(t, c, i, size) {
+			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
+		}
+	}
+	if s := c.Stats(); s.EvictedSegments != 1 {
+		t.Errorf("%+v", s)
+	}
+	for _, hog := range hogs {
+		if err := os.Remove(hog); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Nothing goes of which it can't be told just now whether it is pinned.
+func TestBusySegmentsStay(t *testing.T) {
+	t.Parallel()
+	const size = 20_000
+	c := open(t, Options{Path: t.TempDir()})
+	ref := put(c, 1, size)
+	c.SetPinned(func(r tier.Ref) bool { return r == ref })
+	flush(t, c)
+	c.call(func() {
+		c.seal(true)
+		c.detach(c.segments()[0])
+		c.openMu.Lock()
+		most := c.maxMapped
+		c.maxMapped = 0
+		c.openMu.Unlock()
+		if c.evictOne() {
+			t.Error("a segment went")
+		}
+		c.openMu.Lock()
+		c.maxMapped = most
+		c.openMu.Unlock()
+	})
+	if !has(t, c, 1, size) {
+		t.Errorf("what is pinned is gone: %+v", c.Stats())
 	}
 }
 

@@ -144,7 +144,8 @@ func (c *Cache) write() {
 		c.log.Warn("disk cache: directory cannot be synced", "err", err)
 		c.seal(false)
 	}
-	c.keepWithin()
+	// Not before the first tick does anything give way because others have filled the
+	// file system, or less is allowed now: what is pinned is known by then.
 	for {
 		select {
 		case <-c.wake:
