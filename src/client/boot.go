@@ -29,6 +29,7 @@ func (c *Client) begin(m *mount) {
 		defer beside.Wait()
 		beside.Go(func() { c.findProfile(m) })
 		if !c.keep(m) {
+			m.repin(&c.pins, nil)
 			m.tried(fmt.Errorf("mount %s: given up: the config no longer has it", m.cfg.Path))
 			return
 		}
@@ -165,7 +166,7 @@ func (c *Client) make(m *mount) error {
 	}
 	ch := m.origin.use()
 	wait := timeout
-	if ch.heads.HasKept(treeName(cfg)) {
+	if ch.heads.Known(treeName(cfg)) != nil {
 		wait = min(wait, freshWait)
 	}
 	ctx, cancel := context.WithTimeout(m.life, wait)

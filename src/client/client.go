@@ -115,6 +115,7 @@ func New(opts Options) (*Client, error) {
 	for _, m := range c.mounts {
 		c.prepare(m)
 	}
+	c.pinKnown()
 	return c, nil
 }
 

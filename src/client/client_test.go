@@ -3,6 +3,8 @@ package client
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,7 +13,9 @@ import (
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/publish"
 	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tree"
 )
 
 func TestArrange(t *testing.T) {
@@ -251,5 +255,72 @@ func TestPinsAreBounded(t *testing.T) {
 	p.drop(refs[1:])
 	if p.all != 0 || len(p.refs) != 0 {
 		t.Errorf("left: %d, %d", p.all, len(p.refs))
+	}
+}
+
+// newClient is a client that mounts nothing yet.
+func newClient(t *testing.T, text string) *Client {
+	t.Helper()
+	cfg, err := config.ParseClient("test", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := New(Options{Config: cfg, Version: "v1", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// What a mount needs to start without network is pinned before it has started.
+func TestPinnedFromTheStart(t *testing.T) {
+	root, store := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(root+"/file", []byte("text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	name := object.TreeName{ID: "d|app(1)"}
+	if _, err := publish.Run(t.Context(), publish.Options{Store: store, Tree: name, Root: root, Workers: 1}); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`
+[main]
+id = "x"
+[cache.disk]
+path = %q
+[[ays.stor]]
+name = "s"
+url = "file://%s"
+[[mount_files]]
+name = "app"
+path = "/opt/app"
+ays.id = "d|app(1)"
+platform = "ubuntu64"
+stor.name = "s"
+`, t.TempDir()+"/cache", store)
+	c := newClient(t, text)
+	o := c.origins["s"]
+	found := o.look(t.Context(), name)
+	if found.Err != nil {
+		t.Fatal(found.Err)
+	}
+	var refs []tier.Ref
+	seen := tree.New(found.Head, o, c.metadata)
+	err := seen.Metadata(t.Context(), func(ref tier.Ref) bool {
+		refs = append(refs, ref)
+		return seen.Fetch(t.Context(), ref) == nil
+	})
+	c.Stop()
+	if err != nil || len(refs) < 2 {
+		t.Fatal(refs, err)
+	}
+	if err := os.RemoveAll(store); err != nil {
+		t.Fatal(err)
+	}
+	c = newClient(t, text)
+	defer c.Stop()
+	for _, ref := range refs {
+		if !c.cache.Has(ref) || !c.pins.has(ref) {
+			t.Errorf("%v: kept %v, pinned %v", ref, c.cache.Has(ref), c.pins.has(ref))
+		}
 	}
 }

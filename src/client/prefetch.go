@@ -15,6 +15,7 @@ import (
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/disk"
 	"github.com/aysfs/aysfs/src/tree"
 )
 
@@ -97,7 +98,7 @@ func (c *Client) prefetch(m *mount) error {
 
 // prefetchMetadata finds out what metadata there is, and brings it near.
 func (c *Client) prefetchMetadata(m *mount, v *tree.View, near bool) error {
-	if err := m.pin(&c.pins, v); err != nil || !near {
+	if err := m.pin(&c.pins, v.Tree); err != nil || !near {
 		return err
 	}
 	var err error
@@ -117,7 +118,7 @@ const pinStep = 256
 
 // pin has the disk cache keep what this mount needs to start without network, and no
 // longer what it needed before.
-func (m *mount) pin(p *pins, v *tree.View) error {
+func (m *mount) pin(p *pins, t *tree.Tree) error {
 	var pinned, step []tier.Ref
 	full := false
 	flush := func() bool {
@@ -125,7 +126,7 @@ func (m *mount) pin(p *pins, v *tree.View) error {
 		pinned, full, step = append(pinned, step[:n]...), n < len(step), step[:0]
 		return !full
 	}
-	err := v.Metadata(m.life, func(ref tier.Ref) bool {
+	err := t.Metadata(m.life, func(ref tier.Ref) bool {
 		step = append(step, ref)
 		return len(step) < pinStep || flush()
 	})
@@ -139,6 +140,31 @@ func (m *mount) pin(p *pins, v *tree.View) error {
 	m.repin(p, pinned)
 	return nil
 }
+
+// pinKnown pins what the mounts would need at the heads that are known from before, so
+// that nothing of it goes until they show a tree.
+func (c *Client) pinKnown() {
+	if c.cache == nil {
+		return
+	}
+	for _, m := range c.mounts {
+		head := m.origin.now.heads.Known(treeName(m.cfg))
+		if head == nil {
+			continue
+		}
+		// What the disk cache doesn't have it can't lose.
+		err := m.pin(&c.pins, tree.New(head, kept{c.cache}, c.metadata))
+		if err != nil && !errors.Is(err, tier.ErrAbsent) {
+			c.log.Warn("can't tell what to keep for a start without network", "op", "start", "mount", m.path, "err", err)
+		}
+	}
+}
+
+// kept is the blobs that the disk cache has.
+type kept struct{ cache *disk.Cache }
+
+// Copy returns a blob, or tier.ErrAbsent.
+func (k kept) Copy(_ context.Context, ref tier.Ref) ([]byte, error) { return k.cache.Copy(ref) }
 
 // repin takes note of what was pinned in place of what was before.
 func (m *mount) repin(p *pins, pinned []tier.Ref) {

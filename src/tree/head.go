@@ -85,10 +85,8 @@ func (h *Heads) Look(ctx context.Context, name object.TreeName) Found {
 	}
 	last := errs[len(errs)-1]
 	// Which of the candidates exists is known from before.
-	for _, n := range Candidates(name) {
-		if kept, _ := h.kept(n); kept != nil {
-			return Found{Head: kept, Err: last}
-		}
+	if known := h.Known(name); known != nil {
+		return Found{Head: known, Err: last}
 	}
 	if h.Near != nil && errors.Is(last, tier.ErrUnavailable) {
 		for _, n := range Candidates(name) {
@@ -123,14 +121,14 @@ func (h *Heads) Tell(f Found) {
 	h.Log.Warn(what, "op", "head", "tree", f.Head.Tree.String(), "serial", f.Head.Serial, "err", f.Err)
 }
 
-// HasKept tells whether there is a head without asking the store.
-func (h *Heads) HasKept(name object.TreeName) bool {
+// Known returns the head that there is without asking the store, or nil.
+func (h *Heads) Known(name object.TreeName) *object.Head {
 	for _, n := range Candidates(name) {
 		if head, _ := h.kept(n); head != nil {
-			return true
+			return head
 		}
 	}
-	return false
+	return nil
 }
 
 // Candidates are the trees that a lookup of name may be answered with.
