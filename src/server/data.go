@@ -63,5 +63,5 @@ const (
 	headsTable   = "heads"   // id of a store, blank, directory of a tree -> head
 
 	profilesTable = "profiles"      // as headsTable -> profile
-	profileTimes  = "profile_times" // as headsTable -> when it was last asked for or put, in Unix seconds
+	profileTimes  = "profile_times" // as headsTable -> when it was last asked for or put and, after a blank, the time of the store's that is in it, in Unix seconds
 )

@@ -69,9 +69,9 @@
 // # Profiles
 //
 // There is one for each tree of a store, for who may read that store. It is what
-// clients posted, a run at a time, in the order that profile.Merge gives it; before
-// there is any, or when its publisher has a newer one, what the store has beside the
-// tree's head. Runs of one tree that come within a second of each other count as one,
+// clients posted, a run at a time, in the order that profile.Merge gives it; what the
+// store has beside the tree's head counts as a run, once each time that its publisher
+// made it anew. Runs of one tree that come within a second of each other count as one,
 // which needed what any of them did. A thousand profiles are kept, each for 30 days
 // from when it was last asked for.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,8 +26,10 @@ const (
 	// time mostly say the same.
 	mergeEvery = time.Second
 	// publishedEvery is how often a store is asked for the profile that was published
-	// with a tree, and publishedWait how long it may take.
+	// with a tree, publishedAgain how soon where it did not answer, and publishedWait how
+	// long it may take.
 	publishedEvery = 10 * time.Minute
+	publishedAgain = 10 * time.Second
 	publishedWait  = 3 * time.Second
 )
 
@@ -40,12 +43,37 @@ type profiles struct {
 
 // profileState is what is known of a tree's profile. The profile is in the data.
 type profileState struct {
-	used time.Time // GUARDED_BY(profiles.mu)
-	kept bool      // GUARDED_BY(profiles.mu); there is a row of it in profileTimes
+	used      time.Time // GUARDED_BY(profiles.mu)
+	kept      bool      // GUARDED_BY(profiles.mu); there is a row of it in profileTimes
+	published time.Time // GUARDED_BY(profiles.mu); of the store's profile that is in this one
 
-	turn   sync.Mutex // held by who changes the profile, and while the store is asked
+	turn   sync.Mutex // held by who changes the profile
 	merged time.Time  // GUARDED_BY(turn); when a run last counted
-	asked  time.Time  // GUARDED_BY(turn); when the store was last asked
+
+	asking sync.Mutex // held while the store is asked, before turn
+	asked  time.Time  // GUARDED_BY(asking); when the store was last asked
+	failed error      // GUARDED_BY(asking); why it did not answer then; nil if it did
+}
+
+// row is what profileTimes has of a profile. profiles.mu is held.
+func (st *profileState) row() []byte {
+	b := strconv.AppendInt(nil, st.used.Unix(), 10)
+	if st.published.IsZero() {
+		return b
+	}
+	return strconv.AppendInt(append(b, ' '), st.published.Unix(), 10)
+}
+
+// fromRow is the state of what row made.
+func fromRow(row []byte) *profileState {
+	used, published, more := strings.Cut(string(row), " ")
+	st := &profileState{kept: true}
+	seconds, _ := strconv.ParseInt(used, 10, 64)
+	st.used = time.Unix(seconds, 0)
+	if seconds, err := strconv.ParseInt(published, 10, 64); more && err == nil {
+		st.published = time.Unix(seconds, 0)
+	}
+	return st
 }
 
 // load reads which profiles there are.
@@ -58,8 +86,7 @@ func (p *profiles) load(ctx context.Context) error {
 	defer p.mu.Unlock()
 	p.known = make(map[string]*profileState, len(rows))
 	for key, row := range rows {
-		seconds, _ := strconv.ParseInt(string(row), 10, 64)
-		p.known[key] = &profileState{used: time.Unix(seconds, 0), kept: true}
+		p.known[key] = fromRow(row)
 	}
 	return nil
 }
@@ -89,14 +116,17 @@ func (p *profiles) state(ctx context.Context, key string) *profileState {
 		p.drop(ctx, gone)
 	}
 	if stale {
-		p.note(ctx, key, now)
+		p.note(ctx, key, st)
 	}
 	return st
 }
 
-// note remembers when a profile was last asked for.
-func (p *profiles) note(ctx context.Context, key string, at time.Time) {
-	if err := p.server.opts.Data.PutValue(ctx, profileTimes, key, strconv.AppendInt(nil, at.Unix(), 10)); err != nil && ctx.Err() == nil {
+// note remembers when a profile was last asked for, and what of its store's is in it.
+func (p *profiles) note(ctx context.Context, key string, st *profileState) {
+	p.mu.Lock()
+	row := st.row()
+	p.mu.Unlock()
+	if err := p.server.opts.Data.PutValue(ctx, profileTimes, key, row); err != nil && ctx.Err() == nil {
 		p.server.log.Warn("can't remember when a profile was asked for", "op", "profile", "err", err)
 	}
 }
@@ -147,10 +177,10 @@ func (p *profiles) put(ctx context.Context, key string, st *profileState, prof *
 	if err := p.server.opts.Data.PutValue(ctx, profilesTable, key, b); err != nil {
 		return nil, fmt.Errorf("keep a profile: %w", err)
 	}
-	p.note(ctx, key, time.Now())
 	p.mu.Lock()
-	st.kept = true
+	st.used, st.kept = time.Now(), true
 	p.mu.Unlock()
+	p.note(ctx, key, st)
 	return b, nil
 }
 
@@ -175,35 +205,76 @@ func (p *profiles) get(ctx context.Context, from *stor, tree object.TreeName, mo
 // published asks a store for the profile of its tree, unless it was asked not long
 // ago, and returns what is here then.
 func (p *profiles) published(ctx context.Context, from *stor, tree object.TreeName, via, key string, st *profileState) ([]byte, error) {
+	st.asking.Lock()
+	defer st.asking.Unlock()
+	every := publishedEvery
+	switch {
+	case st.failed != nil:
+		every = publishedAgain
+	case from.name == object.PublishedStore:
+		every = 0
+	}
+	if time.Since(st.asked) >= every {
+		theirs, err := p.ask(ctx, from, tree, via)
+		if err != nil && ctx.Err() != nil {
+			return nil, worst(err) // nobody waits for it any more
+		}
+		st.asked, st.failed = time.Now(), nil
+		if err == nil {
+			return p.mergePublished(ctx, from, tree, key, st, theirs)
+		}
+		if !errors.Is(err, tier.ErrAbsent) && !errors.Is(err, store.ErrLoop) {
+			st.failed = worst(err)
+		}
+	}
+	_, b, err := p.here(ctx, key)
+	if err != nil && st.failed != nil {
+		return nil, st.failed
+	}
+	return b, err
+}
+
+// ask asks a store for the profile of its tree.
+func (p *profiles) ask(ctx context.Context, from *stor, tree object.TreeName, via string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, publishedWait)
+	defer cancel()
+	return from.source.profile(ctx, tree, via)
+}
+
+// mergePublished merges what a store has for a profile into the one that is here,
+// unless that was done before, and returns what is here then.
+func (p *profiles) mergePublished(ctx context.Context, from *stor, tree object.TreeName, key string, st *profileState, theirs []byte) ([]byte, error) {
 	st.turn.Lock()
 	defer st.turn.Unlock()
 	prof, b, hereErr := p.here(ctx, key)
-	if time.Since(st.asked) < publishedEvery && from.name != object.PublishedStore {
-		return b, hereErr
-	}
-	ctx, cancel := context.WithTimeout(ctx, publishedWait)
-	defer cancel()
-	theirs, err := from.source.profile(ctx, tree, via)
-	if err == nil || errors.Is(err, tier.ErrAbsent) || errors.Is(err, store.ErrLoop) {
-		st.asked = time.Now()
-	}
-	if err != nil {
-		if prof != nil {
-			return b, nil
-		}
-		return nil, worst(err)
-	}
 	other, err := profile.Parse(theirs)
+	now := time.Now()
+	p.mu.Lock()
+	news := other != nil && other.Time.After(st.published) && !other.Time.After(now)
+	p.mu.Unlock()
 	switch {
 	case err != nil:
 		p.server.log.Warn("a store has something else for a profile", "op", "profile", "store", from.name, "tree", tree.String(), "err", err)
 		return b, hereErr
-	case !other.Newer(prof, time.Now()):
+	case prof == nil:
+	case !news:
 		return b, nil
-	case prof != nil:
+	}
+	other = other.NotAfter(now)
+	published := func(at time.Time) (before time.Time) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		before, st.published = st.published, at
+		return before
+	}
+	before := published(other.Time) // put notes it, too
+	if prof != nil {
 		other = profile.Merge(prof, other)
 	}
-	return p.put(ctx, key, st, other.NotAfter(time.Now()))
+	if b, err = p.put(ctx, key, st, other); err != nil {
+		published(before)
+	}
+	return b, err
 }
 
 // take merges a run into the profile of a store's tree. It is joined with the last one

@@ -161,6 +161,85 @@ func TestPublishedProfile(t *testing.T) {
 	}
 }
 
+// What a publisher says counts, once, however many runs there were since.
+func TestPublishedProfileThatIsOlderThanRuns(t *testing.T) {
+	st, c := newStore(t), newCache(t)
+	c.tell(st, "stor1")
+	c.postRun(runOf(t, "run"))
+	publish := func(path string, ago time.Duration) {
+		t.Helper()
+		p, err := profile.Parse(runOf(t, path))
+		must(t, err)
+		p.Time = p.Time.Add(-ago)
+		b, err := p.Encode()
+		must(t, err)
+		must(t, writeFile(filepath.Join(st.dir, object.TreeName{ID: testID}.Dir(), profile.File), b))
+	}
+	restart := func() { // it would not ask again soon
+		c.stop()
+		c.start()
+	}
+	for i, path := range []string{"first", "second"} {
+		publish(path, time.Hour-time.Duration(i)*time.Minute)
+		restart()
+		eventually(t, "it is merged", func() bool {
+			got := needed(t, c.get(profilePath))
+			return strings.HasPrefix(got, path+" ") && strings.Contains(got, "run")
+		})
+		restart()
+		before := st.asked("/profile")
+		c.get(profilePath)
+		eventually(t, "the store is asked again", func() bool { return st.asked("/profile") > before })
+		time.Sleep(100 * time.Millisecond)
+		p, err := profile.Parse(c.get(profilePath).body)
+		must(t, err)
+		if p.Runs != 2+i {
+			t.Errorf("after the %s: %d runs", path, p.Runs)
+		}
+	}
+}
+
+// A store that does not answer holds up whoever asks for a profile once, and nobody
+// who posts one.
+func TestProfilesOfADeadStore(t *testing.T) {
+	st, c := newStore(t), newCache(t)
+	c.tell(st, "stor1")
+	c.get("/md/client1/mongodb/")
+	dead := make(chan bool)
+	st.setFault(func(_ http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/profile") {
+			return false
+		}
+		<-dead
+		return true
+	})
+	defer close(dead)
+	var all sync.WaitGroup
+	began := time.Now()
+	for range 6 { // each would wait for a second
+		all.Go(func() {
+			if r := c.get(profilePath); r.status != http.StatusBadGateway && r.status != http.StatusGatewayTimeout {
+				t.Errorf("while the store does not answer: %d", r.status)
+			}
+		})
+	}
+	all.Wait()
+	if d := time.Since(began); d > publishedWait {
+		t.Errorf("all took %v", d)
+	}
+	c.stop() // it would not ask again soon
+	c.start()
+	before := st.asked("/profile")
+	all.Go(func() { c.get(profilePath) })
+	eventually(t, "the store is asked", func() bool { return st.asked("/profile") > before })
+	began = time.Now()
+	c.postRun(runOf(t, "a"))
+	if d := time.Since(began); d > time.Second/2 {
+		t.Errorf("a post took %v", d)
+	}
+	all.Wait()
+}
+
 // A publisher's clock that is years ahead keeps none of its later profiles out.
 func TestPublishedProfileOfAWrongClock(t *testing.T) {
 	st, c := newStore(t), newCache(t)
