@@ -138,7 +138,8 @@ func (c *Client) lookAt(k wanted, mounts []*mount) bool {
 	ctx, cancel := context.WithTimeout(c.life, c.config().Main.IOTimeout)
 	found := k.origin.look(ctx, k.tree)
 	cancel()
-	if c.life.Err() != nil {
+	mounts = slices.DeleteFunc(mounts, func(m *mount) bool { return m.life.Err() != nil }) // gone meanwhile
+	if len(mounts) == 0 {
 		return true
 	}
 	if !found.Fresh {

@@ -227,7 +227,8 @@ func (c *Client) newChains(cfg *config.Client, origins map[string]*origin, f fro
 }
 
 // retireOrigin ends a store that the config no longer has, when the last mount
-// that reads from it has gone, or the client ends.
+// that reads from it has gone, or the client ends. Calls that still come, as of who
+// looks for heads, find it closed.
 func (c *Client) retireOrigin(o *origin) {
 	c.work.Go(func() {
 		idle := make(chan struct{})
@@ -239,7 +240,7 @@ func (c *Client) retireOrigin(o *origin) {
 		case <-idle:
 		case <-c.life.Done():
 		}
-		c.retire(o.now)
+		o.now.close()
 	})
 }
 
