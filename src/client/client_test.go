@@ -1,12 +1,16 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -261,6 +265,7 @@ func TestPinsAreBounded(t *testing.T) {
 // newClient is a client that mounts nothing yet.
 func newClient(t *testing.T, text string) *Client {
 	t.Helper()
+	t.Cleanup(func() { debug.SetMemoryLimit(math.MaxInt64) })
 	cfg, err := config.ParseClient("test", []byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -282,21 +287,7 @@ func TestPinnedFromTheStart(t *testing.T) {
 	if _, err := publish.Run(t.Context(), publish.Options{Store: store, Tree: name, Root: root, Workers: 1}); err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf(`
-[main]
-id = "x"
-[cache.disk]
-path = %q
-[[ays.stor]]
-name = "s"
-url = "file://%s"
-[[mount_files]]
-name = "app"
-path = "/opt/app"
-ays.id = "d|app(1)"
-platform = "ubuntu64"
-stor.name = "s"
-`, t.TempDir()+"/cache", store)
+	text := oneMount(t, store)
 	c := newClient(t, text)
 	o := c.origins["s"]
 	found := o.look(t.Context(), name)
@@ -322,5 +313,78 @@ stor.name = "s"
 		if !c.cache.Has(ref) || !c.pins.has(ref) {
 			t.Errorf("%v: kept %v, pinned %v", ref, c.cache.Has(ref), c.pins.has(ref))
 		}
+	}
+}
+
+// oneMount is the config of a mount of a tree that a directory has, with a cache.
+func oneMount(t *testing.T, store string) string {
+	t.Helper()
+	return fmt.Sprintf(`
+[main]
+id = "x"
+[cache.disk]
+path = %q
+[[ays.stor]]
+name = "s"
+url = "file://%s"
+[[mount_files]]
+name = "app"
+path = "/opt/app"
+ays.id = "d|app(1)"
+platform = "ubuntu64"
+stor.name = "s"
+`, t.TempDir()+"/cache", store)
+}
+
+// A store may be taken from the config while it is asked all the time.
+func TestRetireWhileUsed(t *testing.T) {
+	for range 20 {
+		c := newClient(t, oneMount(t, t.TempDir()))
+		o := c.origins["s"]
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for {
+					ch := o.use()
+					ch.users.Done()
+					select {
+					case <-ch.closed:
+						return
+					default:
+					}
+				}
+			})
+		}
+		c.retireOrigin(o)
+		all.Wait()
+		delete(c.origins, "s")
+		c.Stop()
+	}
+}
+
+// A reload doesn't wait for a move under way, and who does wait has patience of its own.
+func TestReloadDuringAMove(t *testing.T) {
+	c := newClient(t, oneMount(t, t.TempDir()))
+	defer c.Stop()
+	m := c.mounts[0]
+	m.shown.head = &object.Head{}
+	if err := m.turn.Acquire(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	defer m.turn.Release(1)
+	updated := make(chan bool)
+	go func() {
+		c.update(update{m, m.cfg, []string{"inner"}}, c.cfg)
+		close(updated)
+	}()
+	select {
+	case <-updated:
+	case <-time.After(5 * time.Second):
+		t.Fatal("it waits")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := c.regraft(ctx, m); !errors.Is(err, tier.ErrUnavailable) {
+		t.Errorf("who mounts in it: %v", err)
 	}
 }

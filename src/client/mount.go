@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/fs"
@@ -37,8 +38,8 @@ type mount struct {
 	needs    needs
 	progress progress
 
-	turn     sync.Mutex // held by who has it show another tree
-	mounting sync.Mutex // held by who mounts it
+	turn     *semaphore.Weighted // 1: held by who has it show another tree
+	mounting sync.Mutex          // held by who mounts it
 
 	mu       sync.Mutex
 	cfg      config.Mount
@@ -64,7 +65,7 @@ type shown struct {
 // newMount has the config's part of a mount alone.
 func newMount(cfg config.Mount) *mount {
 	return &mount{
-		path: cfg.Path, cfg: cfg, needs: needs{found: make(chan struct{})}, ended: make(chan struct{}), first: make(chan error, 1), up: make(chan struct{}), moved: make(chan struct{}, 1),
+		path: cfg.Path, cfg: cfg, turn: semaphore.NewWeighted(1), needs: needs{found: make(chan struct{})}, ended: make(chan struct{}), first: make(chan error, 1), up: make(chan struct{}), moved: make(chan struct{}, 1),
 	}
 }
 
@@ -120,9 +121,19 @@ func treeName(cfg config.Mount) object.TreeName {
 // show has a mount show the tree of a head, and mounts it if need be. Where it
 // shows another one already, that stays until all metadata of the new one is here.
 func (c *Client) show(ctx context.Context, m *mount, head *object.Head, fresh bool) error {
-	m.turn.Lock()
-	defer m.turn.Unlock()
+	if err := m.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer m.turn.Release(1)
 	return c.showNow(ctx, m, head, fresh)
+}
+
+// takeTurn waits until nobody else has a mount show another tree.
+func (m *mount) takeTurn(ctx context.Context) error {
+	if err := m.turn.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("mount %s: wait for a move to another tree: %w", m.path, tier.Unavailable(err))
+	}
+	return nil
 }
 
 // showNow is show for who has the mount's turn.
@@ -319,8 +330,10 @@ func (c *Client) regraft(ctx context.Context, m *mount) error {
 	if m.grafted() {
 		return nil
 	}
-	m.turn.Lock()
-	defer m.turn.Unlock()
+	if err := m.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer m.turn.Release(1)
 	if m.grafted() {
 		return nil
 	}

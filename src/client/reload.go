@@ -366,17 +366,23 @@ func (c *Client) update(u update, cfg *config.Client) {
 	m.mu.Lock()
 	more = more || u.cfg.Prefetch > m.cfg.Prefetch
 	m.cfg, m.grafts = u.cfg, u.grafts
-	f := m.fs
 	m.mu.Unlock()
-	if f != nil {
+	m.mounting.Lock() // what is made of the config of before is there then
+	if f, _ := m.showing(); f != nil {
 		f.SetLimits(cfg.Main.IOTimeout, share(cfg.Main.Memory, windowShare))
 		f.SetGuess(c.learns(m))
 	}
+	m.mounting.Unlock()
 	c.refilter(m)
 	// A directory that a mount in it needs is made by who mounts there, which
-	// tries again; one that none needs any more may stay until the next move.
-	if err := c.regraft(m.life, m); err != nil && m.life.Err() == nil {
-		c.log.Debug("directories for other mounts are not as they should be yet", "op", "reload", "mount", m.path, "err", err)
+	// tries again; one that none needs any more may stay until the next move. A move
+	// under way may wait for the store, which must not hold up a reload.
+	if !m.grafted() {
+		c.work.Go(func() {
+			if err := c.regraft(m.life, m); err != nil && m.life.Err() == nil {
+				c.log.Debug("directories for other mounts are not as they should be yet", "op", "reload", "mount", m.path, "err", err)
+			}
+		})
 	}
 	if more {
 		select {
