@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,6 +64,7 @@ type intakeDomain struct {
 	mu    sync.RWMutex // held for writing while the store is opened, flushed or closed
 	store *dirStore    // guarded by mu; nil: not open
 	idle  *time.Timer  // guarded by mu
+	used  atomic.Int64 // when something last came, in Unix nanoseconds
 	// The store is opened anew now and then, and the one before stays open as
 	// long: else gc would leave alone for ever what came since the first.
 	opened time.Time // guarded by mu
@@ -313,6 +315,7 @@ func (in *Intake) with(ctx context.Context, domain string, do func(*dirStore) er
 		d.mu.RLock()
 		if d.store != nil {
 			defer d.mu.RUnlock()
+			d.used.Store(time.Now().UnixNano())
 			d.idle.Reset(intakeIdle)
 			return do(d.store)
 		}
@@ -335,16 +338,32 @@ func (in *Intake) open(ctx context.Context, d *intakeDomain, domain string) erro
 	}
 	d.store, d.opened = s, time.Now()
 	d.idle = time.AfterFunc(intakeIdle, func() {
-		if err := d.close(); err != nil {
+		if err := d.closeIdle(); err != nil {
 			in.opts.Log.Warn("close what was published to", "op", "publish", "domain", domain, "err", err)
 		}
 	})
 	return nil
 }
 
-func (d *intakeDomain) close() (err error) {
+func (d *intakeDomain) close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.closeNow()
+}
+
+// closeIdle is close when the timer has run out, unless something came just then.
+func (d *intakeDomain) closeIdle() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.store != nil && time.Since(time.Unix(0, d.used.Load())) < intakeIdle {
+		d.idle.Reset(intakeIdle)
+		return nil
+	}
+	return d.closeNow()
+}
+
+// closeNow is close for who holds mu for writing.
+func (d *intakeDomain) closeNow() (err error) {
 	if d.store != nil {
 		d.idle.Stop()
 		err = errors.Join(d.store.finish(), d.store.close())
