@@ -200,6 +200,30 @@ func TestStalledReadEndsInTime(t *testing.T) {
 	}
 }
 
+// Who waits for the page that another read is to bring, and then reads it, waits no
+// longer than io_timeout in all, also where other things come meanwhile.
+func TestStalledReadsOfOnePageEndInTime(t *testing.T) {
+	const limit = 4 * time.Second
+	m := newMemory()
+	_, mnt := m.mount(t, sample, func(c *Config) { c.IOTimeout = limit })
+	if _, err := os.ReadDir(mnt); err != nil {
+		t.Fatal(err)
+	}
+	m.moves.Store(true)
+	m.lose(make(chan struct{}), "hello, world\n")
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			began := time.Now()
+			_, err := os.ReadFile(filepath.Join(mnt, "hello"))
+			if d := time.Since(began); !errors.Is(err, syscall.EIO) || d > limit+limit/6 {
+				t.Errorf("%v after %v", err, d)
+			}
+		})
+	}
+	readers.Wait()
+}
+
 // TestStalledDisk has the disk stand still while it reads: what is in memory must be
 // answered all the same.
 func TestStalledDisk(t *testing.T) {

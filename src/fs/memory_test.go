@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ type memory struct {
 	local int                    // how often a piece of a blob was asked for
 	disk  chan struct{}          // if not nil, nothing is in memory, and Local waits for it
 	begun map[digest.Digest]bool
+	moves atomic.Bool // other things come all the time
 
 	cache  *tree.Cache
 	serial int64  // of the last tree published
@@ -211,7 +213,7 @@ func (m *memory) Bring(ctx context.Context, _ tier.Priority, refs iter.Seq[tier.
 	return nil
 }
 
-func (m *memory) Arrived(time.Time) bool { return false }
+func (m *memory) Arrived(time.Time) bool { return m.moves.Load() }
 
 func (m *memory) Origin(tier.Ref) string { return "memory" }
 

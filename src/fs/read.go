@@ -328,8 +328,8 @@ func (l *losses) add(id uint64, off, n int64, slow bool) {
 	l.next = (l.next + 1) % len(l.last)
 }
 
-// spent says that a read of n bytes at off took all of io_timeout: what of it came
-// slowly counts as what did not come.
+// spent says that a read of n bytes at off took all of its time: what of it came slowly
+// counts as what did not come, also for others, who have waited for this read.
 func (l *losses) spent(id uint64, off, n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -240,7 +240,8 @@ func (s *server) answer(wait context.Context, r *request) (err error) {
 // was read from the kernel, also where it had to wait for its turn.
 func (s *server) answerSlowly(r request) {
 	limit, slow := s.fs.timeout(), time.Duration(0)
-	if op, ok := r.op.(*fuseops.ReadFileOp); ok {
+	op, isRead := r.op.(*fuseops.ReadFileOp)
+	if isRead {
 		// Most reads end here, without a timer and what else a context takes.
 		if err := s.answer(diskWait, &r); err != errWait {
 			s.reply(&r, err)
@@ -268,8 +269,7 @@ func (s *server) answerSlowly(r request) {
 	})
 	err := s.answer(ctx, &r)
 	stop()
-	if slow > 0 && time.Since(r.came) >= limit {
-		op := r.op.(*fuseops.ReadFileOp) // nothing else has a time at which it is slow
+	if isRead && time.Since(r.came) >= limit {
 		s.fs.losses.spent(uint64(op.Inode), op.Offset, op.Size)
 	}
 	s.reply(&r, err)
