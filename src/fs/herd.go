@@ -133,8 +133,8 @@ func common(a, b string) string {
 // found is a file of a herd.
 type found struct {
 	wanted
-	name    uint64 // hashed
-	library bool   // it is not of the kind
+	name uint64 // hashed
+	code bool   // a library, and not of the kind
 }
 
 // look looks for small files of a kind below a directory, near it first, and with
@@ -164,9 +164,9 @@ func (w *crowds) look(ctx context.Context, s *shown, top string, kind []byte, li
 				}
 				continue
 			}
-			library := !isOf(&e, kind)
-			if len(files)-before <= maxHerd && (!library || libraries && isLibrary(&e)) {
-				files = append(files, found{wantedOf(s, at.id, &e), hashName(e.Name), library})
+			code := !isOf(&e, kind)
+			if len(files)-before <= maxHerd && (!code || libraries && isLibrary(&e)) {
+				files = append(files, found{wantedOf(s, at.id, &e), hashName(e.Name), code})
 				total += e.Size
 			}
 		}
@@ -193,7 +193,7 @@ func isLibrary(e *object.Entry) bool {
 func inOrder(files []found, dirs []int) []wanted {
 	have := make(map[uint64]int)
 	for _, f := range files {
-		if !f.library {
+		if !f.code {
 			have[f.name]++
 		}
 	}
@@ -205,7 +205,7 @@ func inOrder(files []found, dirs []int) []wanted {
 		}
 		others, before := &open, len(entries)
 		for _, f := range files[from:to] {
-			if f.entry = !f.library && have[f.name] >= entryDirs; f.entry {
+			if f.entry = !f.code && have[f.name] >= entryDirs; f.entry {
 				entries = append(entries, f.wanted)
 			}
 		}
@@ -214,7 +214,7 @@ func inOrder(files []found, dirs []int) []wanted {
 		}
 		for _, f := range files[from:to] {
 			switch {
-			case f.library:
+			case f.code:
 				libraries = append(libraries, f.wanted)
 			case have[f.name] < entryDirs:
 				*others = append(*others, f.wanted)
