@@ -13,9 +13,11 @@ import (
 // now: what was had from one is still there, and must not be anybody's because
 // somebody tells of the store anew and says nothing of credentials.
 type marks struct {
-	// mu is held for reading while something is put where everybody sees it, too.
-	mu  sync.RWMutex
+	mu  sync.Mutex
 	ids map[storeID]bool // GUARDED_BY(mu); whether nobody else sees any of its trees any more
+
+	// puts is held for reading while something is put where everybody sees it.
+	puts sync.RWMutex
 }
 
 // marksTable has the ids of private stores, in hex, and their names. Without a name
@@ -38,8 +40,8 @@ func (s *Server) loadMarks(ctx context.Context) error {
 }
 
 func (m *marks) has(id storeID) bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	_, ok := m.ids[id]
 	return ok
 }
@@ -47,23 +49,37 @@ func (m *marks) has(id storeID) bool {
 // unlessPrivate puts something of a store's where everybody sees it, unless the store
 // is private by now.
 func (m *marks) unlessPrivate(id storeID, put func() error) error {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if _, ok := m.ids[id]; ok {
+	m.puts.RLock()
+	defer m.puts.RUnlock()
+	if m.has(id) {
 		return nil
 	}
 	return put()
+}
+
+// add marks a store, and tells whether nobody else sees any of its trees any more. What
+// is being put has been put when it returns.
+func (m *marks) add(id storeID) (hidden bool) {
+	m.mu.Lock()
+	hidden = m.ids[id]
+	m.mu.Unlock()
+	if hidden {
+		return true
+	}
+	m.puts.Lock()
+	defer m.puts.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	hidden = m.ids[id]
+	m.ids[id] = hidden
+	return hidden
 }
 
 // hide makes a store private, for good. What others see of its trees goes; where that
 // fails, the next hide goes on with it.
 func (s *Server) hide(ctx context.Context, st *stor) error {
 	st.private.Store(true)
-	s.marks.mu.Lock()
-	hidden := s.marks.ids[st.id]
-	s.marks.ids[st.id] = hidden
-	s.marks.mu.Unlock()
-	if hidden {
+	if s.marks.add(st.id) {
 		return nil
 	}
 	key := hex.EncodeToString(st.id[:])
