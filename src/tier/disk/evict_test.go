@@ -163,15 +163,31 @@ func TestMostRecentlyUsedSurvive(t *testing.T) {
 	}
 }
 
+// putPinned puts n blobs, and returns the test for these.
+func putPinned(c *Cache, n uint64, size int) func(tier.Ref) bool {
+	pinned := make(map[tier.Ref]bool)
+	for i := range n {
+		pinned[put(c, i, size)] = true
+	}
+	return func(ref tier.Ref) bool { return pinned[ref] }
+}
+
+// wantPinned wants the blobs that putPinned has put.
+func wantPinned(t *testing.T, c *Cache, n uint64, size int) {
+	t.Helper()
+	for i := range n {
+		if !has(t, c, i, size) {
+			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
+		}
+	}
+}
+
 func TestPinnedSurvive(t *testing.T) {
 	t.Parallel()
 	const size = 4_000
 	c := open(t, Options{Path: t.TempDir(), MaxSize: 4 << 20, segment: 512 << 10})
-	pinned := map[tier.Ref]bool{}
-	for i := range uint64(200) { // whole segments of them
-		pinned[put(c, i, size)] = true
-	}
-	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	pinned := putPinned(c, 200, size) // whole segments of them
+	c.SetPinned(pinned)
 	flush(t, c)
 	for i := range uint64(250) {
 		put(c, 1000+i, 25_000)
@@ -183,11 +199,7 @@ func TestPinnedSurvive(t *testing.T) {
 	if s := c.Stats(); s.EvictedSegments < 5 {
 		t.Errorf("%+v", s)
 	}
-	for i := range uint64(200) {
-		if !has(t, c, i, size) {
-			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
-		}
-	}
+	wantPinned(t, c, 200, size)
 	// More is pinned than fits: the cache must still take what is new.
 	c.SetPinned(func(tier.Ref) bool { return true })
 	for i := range uint64(200) {
@@ -208,11 +220,8 @@ func TestPinnedSurviveAFullDisk(t *testing.T) {
 	c := open(t, Options{
 		Path: dir + "/cache", MaxSize: 1 << 30, segment: 1 << 20, MinFree: func(int64) int64 { return 4 << 20 },
 	})
-	pinned := map[tier.Ref]bool{}
-	for i := range uint64(20) { // less than half of the first segment
-		pinned[put(c, i, size)] = true
-	}
-	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	pinned := putPinned(c, 20, size) // less than half of the first segment
+	c.SetPinned(pinned)
 	for i := range uint64(100) {
 		put(c, 1000+i, 100_000)
 	}
@@ -225,11 +234,7 @@ func TestPinnedSurviveAFullDisk(t *testing.T) {
 	if spare, _, _ := c.spare(); spare < 0 || c.Stats().EvictedSegments == 0 {
 		t.Fatalf("%d bytes to spare: %+v", spare, c.Stats())
 	}
-	for i := range uint64(20) {
-		if !has(t, c, i, size) {
-			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
-		}
-	}
+	wantPinned(t, c, 20, size)
 }
 
 // A cache that is made smaller has no room to copy anything until something is gone.
@@ -237,11 +242,7 @@ func TestPinnedSurviveASmallerLimit(t *testing.T) {
 	t.Parallel()
 	const size = 20_000
 	c := open(t, Options{Path: t.TempDir(), segment: 1 << 20})
-	pinned := map[tier.Ref]bool{}
-	for i := range uint64(20) {
-		pinned[put(c, i, size)] = true
-	}
-	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	c.SetPinned(putPinned(c, 20, size))
 	for i := range uint64(100) {
 		put(c, 1000+i, 100_000)
 	}
@@ -253,11 +254,7 @@ func TestPinnedSurviveASmallerLimit(t *testing.T) {
 	if s := c.Stats(); s.Disk > s.MaxDisk || s.EvictedSegments > 8 {
 		t.Errorf("%+v", s)
 	}
-	for i := range uint64(20) {
-		if !has(t, c, i, size) {
-			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
-		}
-	}
+	wantPinned(t, c, 20, size)
 }
 
 // A cache that is opened with less room than it takes evicts nothing before it is told
@@ -267,10 +264,7 @@ func TestPinnedSurviveARestart(t *testing.T) {
 	const size = 20_000
 	opt := Options{Path: t.TempDir(), segment: 1 << 20}
 	c := open(t, opt)
-	pinned := map[tier.Ref]bool{}
-	for i := range uint64(20) {
-		pinned[put(c, i, size)] = true
-	}
+	pinned := putPinned(c, 20, size)
 	for i := range uint64(100) {
 		put(c, 1000+i, 100_000)
 	}
@@ -278,16 +272,12 @@ func TestPinnedSurviveARestart(t *testing.T) {
 	opt.MaxSize = 5 << 20
 	c = open(t, opt)
 	c.call(func() {}) // it has begun
-	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	c.SetPinned(pinned)
 	c.call(c.keepWithin)
 	if s := c.Stats(); s.Disk > s.MaxDisk || s.EvictedSegments == 0 {
 		t.Errorf("%+v", s)
 	}
-	for i := range uint64(20) {
-		if !has(t, c, i, size) {
-			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
-		}
-	}
+	wantPinned(t, c, 20, size)
 }
 
 // Where pinned blobs can't be written once more although there should be room, as with
@@ -297,11 +287,7 @@ func TestPinnedSurviveAFailedCopy(t *testing.T) {
 	const size = 20_000
 	dir := tmpfs(t, "64m,nr_inodes=64")
 	c := open(t, Options{Path: dir + "/cache", segment: 1 << 20})
-	pinned := map[tier.Ref]bool{}
-	for i := range uint64(10) {
-		pinned[put(c, i, size)] = true
-	}
-	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
+	c.SetPinned(putPinned(c, 10, size))
 	for i := range uint64(40) {
 		put(c, 1000+i, 100_000)
 	}
@@ -323,11 +309,7 @@ func TestPinnedSurviveAFailedCopy(t *testing.T) {
 			t.Error("nothing could go")
 		}
 	})
-	for i := range uint64(10) {
-		if !has(t, c, i, size) {
-			t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
-		}
-	}
+	wantPinned(t, c, 10, size)
 	if s := c.Stats(); s.EvictedSegments != 1 {
 		t.Errorf("%+v", s)
 	}
@@ -372,23 +354,15 @@ func TestPinnedDoNotExpire(t *testing.T) {
 	var clock atomic.Int64
 	clock.Store(time.Now().UnixNano())
 	c := open(t, Options{Path: t.TempDir(), Expiration: time.Hour, Now: func() time.Time { return time.Unix(0, clock.Load()) }})
-	pinned := map[tier.Ref]bool{}
-	for i := range uint64(30) {
-		pinned[put(c, i, size)] = true
-		if i%3 == 0 {
-			put(c, 1000+i, size)
-		}
+	c.SetPinned(putPinned(c, 30, size))
+	for i := range uint64(10) {
+		put(c, 1000+i, size)
 	}
-	c.SetPinned(func(ref tier.Ref) bool { return pinned[ref] })
 	flush(t, c)
 	for range 3 {
 		clock.Add(int64(2 * time.Hour))
 		c.call(c.sweep)
-		for i := range uint64(30) {
-			if !has(t, c, i, size) {
-				t.Fatalf("pinned blob %d is gone: %+v", i, c.Stats())
-			}
-		}
+		wantPinned(t, c, 30, size)
 	}
 }
 
