@@ -1,8 +1,12 @@
 package store
 
 import (
+	"context"
+	"net"
 	"testing"
 	"time"
+
+	"github.com/aysfs/aysfs/src/tier"
 )
 
 // A server is slow if it takes long to answer, not if its answers stand behind others on
@@ -35,5 +39,38 @@ func TestBusyBeside(t *testing.T) {
 	p.pipes = []*pipe{one, other}
 	if p.busyBeside(one) || !p.busyBeside(other) {
 		t.Errorf("%v beside much, %v beside little", p.busyBeside(other), p.busyBeside(one))
+	}
+}
+
+// Of quick servers there is a connection more than what nobody waits for is on, and who
+// comes to wait while it is being made waits for it, but not for long.
+func TestConnectionsAreKeptFree(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	p := &pipeline{manner: deep, trip: time.Second, most: usualMost, ctx: ctx, dial: func(ctx context.Context) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	defer p.tasks.Wait()
+	defer cancel()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	conn, other := net.Pipe()
+	defer conn.Close()
+	defer other.Close()
+	c := &pipe{p: p, conn: conn, wake: make(chan struct{}, 1)}
+	p.pipes = []*pipe{c}
+	ref := tier.Ref{Limit: 16 * lightly}
+	if p.choose(p.newAsk(ref, true)) != c || p.dialing != 1 {
+		t.Fatalf("%d requests on their way, %d connections being made", len(c.asks), p.dialing)
+	}
+	if waits := p.newAsk(ref, false); p.choose(waits) != nil || len(p.queue) != 1 {
+		t.Fatalf("%d requests wait", len(p.queue))
+	}
+	if p.take(c, 1); len(c.asks) != 1 {
+		t.Error("it was put behind what nobody waits for, though a connection is being made")
+	}
+	p.dialed = time.Now().Add(-3 * p.trip)
+	if p.take(c, 1); len(c.asks) != 2 {
+		t.Error("it waits for a connection that takes too long to be made")
 	}
 }
