@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -57,7 +56,6 @@ const (
 	// Files that are read and picked, more than there is time for.
 	smallFile   = 32 << 10
 	demandFiles = 200
-	demandProcs = 8
 )
 
 // measureDemand has the subject alone do it: it is about a promise of its own.
@@ -69,8 +67,6 @@ func (b *bencher) measureDemand(ctx context.Context, run int) error {
 	if why := d.absent(); why != "" {
 		return fmt.Errorf("%w: %s", errAbsent, why)
 	}
-	// Reads block Ps here, where the link is, too: it is not to wait for one.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(demandProcs))
 	trees := make(map[string]*tree)
 	for _, name := range []string{"go", "big", "python"} {
 		t, err := b.tree(ctx, name)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -117,10 +118,15 @@ func choose(value string, all []string) ([]string, error) {
 	return names, nil
 }
 
+// procs is for how many goroutines there is a P at least. Reads of a mount block theirs for
+// a while, and the link, which is in this process, too, is not to wait for one.
+const procs = 8
+
 // bench does everything, with dir for what need not stay.
 func bench(o *options, dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	runtime.GOMAXPROCS(max(procs, runtime.GOMAXPROCS(0)))
 	b, err := newBench(ctx, o, dir)
 	defer b.close()
 	if err != nil {
