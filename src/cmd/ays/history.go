@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"strconv"
@@ -63,6 +64,11 @@ func (h *history) at(ctx context.Context, name object.TreeName, serial int64) (*
 	} else {
 		raw, err = h.store.HeadAt(ctx, name, serial)
 	}
+	if errors.Is(err, tier.ErrAbsent) {
+		if others := h.platforms(ctx, name); len(others) > 0 {
+			return nil, nil, fmt.Errorf("head of %v: %w; the tree is there for %s: choose with -platform", name, err, strings.Join(others, ", "))
+		}
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("head of %v: %w", name, err)
 	}
@@ -74,6 +80,29 @@ func (h *history) at(ctx context.Context, name object.TreeName, serial int64) (*
 		return nil, nil, fmt.Errorf("head of %v, serial %d: %w: it is that of %v, serial %d", name, serial, object.ErrHead, head.Tree, head.Serial)
 	}
 	return head, raw, nil
+}
+
+// platforms are those that the store has a tree for where it has none of its name. They
+// are for an error: where they can't be told, there are none.
+func (h *history) platforms(ctx context.Context, name object.TreeName) (others []string) {
+	trees, err := h.store.Trees(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, t := range trees {
+		if t == name {
+			return nil
+		}
+		platform := t.Platform
+		if t.Platform = name.Platform; t != name {
+			continue
+		}
+		if platform == "" {
+			platform = `every platform ("")`
+		}
+		others = append(others, platform)
+	}
+	return others
 }
 
 // difference is how many paths two trees don't have alike.

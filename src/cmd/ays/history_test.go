@@ -75,7 +75,10 @@ func TestLogAndDiff(t *testing.T) {
 		}
 	}
 	contains(t, ays(t, 0, "log", "-n", "1", "-store", store, "-id", id, "-platform", "linux").stdout, "SERIAL", "release", "+0")
-	contains(t, ays(t, 2, "diff", "-store", store, "-platform", "linux", id+"@1", id+"@9").stderr, "no such object")
+	if out := ays(t, 2, "diff", "-store", store, "-platform", "linux", id+"@1", id+"@9").stderr; !strings.Contains(out, "no such object") || strings.Contains(out, "choose") {
+		t.Errorf("a serial that never was: %s", out)
+	}
+	contains(t, ays(t, 2, "log", "-store", store, "-id", id).stderr, "no such object", "for linux: choose with -platform")
 	contains(t, ays(t, 2, "diff", "-store", store, id+"@one", id).stderr, "ID@SERIAL")
 }
 
