@@ -15,11 +15,11 @@ import (
 )
 
 // How often the quick, warm condition is measured in each run: the quicker, the
-// more often; and what takes turns with the reference most of all, for there it is about
-// hundredths.
+// more often; and what takes turns with the reference twice as often as pairRepeats, for there
+// it is about hundredths.
 const (
 	pageRepeats = 3
-	pairRepeats = 9
+	pairRepeats = 5
 	pageMost    = 21
 	pageTime    = time.Second
 )
@@ -35,22 +35,11 @@ func (b *bencher) series(ctx context.Context, w work, t *tree, c *contender, run
 		if !wants(page) {
 			return
 		}
-		repeats := pageRepeats
+		before := len(b.res.Samples)
 		if b.pairs(w, c) {
-			one.rest()
-			if !one.beside() { // and what is cached of the reference is complete
-				return
-			}
-			repeats = pairRepeats
-		}
-		began, before := time.Now(), len(b.res.Samples)
-		for n := range pageMost {
-			if b.pairs(w, c) && !one.beside() {
-				break
-			}
-			if ok := one.measure(page, dir); !ok || w.long || n+1 >= repeats && time.Since(began) > pageTime {
-				break
-			}
+			one.turns(dir)
+		} else {
+			one.repeat(pageRepeats, pageTime, func() bool { return one.measure(page, dir) })
 		}
 		if done := b.res.Samples[before:]; len(done) > 0 && done[len(done)-1].Problem == "" {
 			one.tell(page, medianOf(done, func(s sample) float64 { return s.Seconds }), fmt.Sprintf("in the middle of %d", len(done)))
@@ -72,6 +61,51 @@ func (b *bencher) series(ctx context.Context, w work, t *tree, c *contender, run
 			again(dir)
 		}
 	})
+}
+
+// repeat measures n times, and on until least has passed, but not for ever. It tells
+// whether all of it was done.
+func (s *series) repeat(n int, least time.Duration, measure func() bool) bool {
+	began := time.Now()
+	for done := 1; done <= pageMost; done++ {
+		if !measure() {
+			return false
+		}
+		if s.w.long || done >= n && time.Since(began) > least {
+			break
+		}
+	}
+	return true
+}
+
+// turns does the work page-warm by turns with the reference, a half of the times after
+// each of them has filled the kernel's caches first. What is read into caches that were just
+// emptied gets the memory that lies in pieces, and what is read next lies closer together, which
+// makes some hundredths.
+func (s *series) turns(dir string) {
+	both := func() bool { return s.beside() && s.measure(page, dir) }
+	s.rest()
+	if !s.beside() || !s.repeat(pairRepeats, pageTime/2, both) {
+		return
+	}
+	if err := dropCaches(); err != nil {
+		s.say("%v", err)
+		return
+	}
+	if !s.beside() || !s.fill(dir) {
+		return
+	}
+	s.rest()
+	s.repeat(pairRepeats, pageTime/2, both)
+}
+
+// fill has the kernel cache what the work needs.
+func (s *series) fill(dir string) bool {
+	_, err := s.within(func(ctx context.Context) (time.Duration, error) { return s.w.run(ctx, s.t, dir, page) })
+	if err != nil && s.ctx.Err() == nil {
+		s.say("%s %s: %v", s.w.name, s.c.name, err)
+	}
+	return err == nil
 }
 
 // pairs tells whether a work, page-warm, is done by turns with the reference.
