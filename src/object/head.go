@@ -94,8 +94,8 @@ func (h *Head) Sign(signers ...note.Signer) ([]byte, error) {
 }
 
 // OpenHead reads a head. With keys, one without a good signature by any of them
-// is ErrUnsigned; without, signatures are not looked at. The caller checks that
-// it is the head of the tree it asked for.
+// is ErrUnsigned; without, signatures are not looked at. Whose tree it is the head
+// of is for the caller to see: OpenHeadOf does.
 func OpenHead(raw []byte, keys Keys) (*Head, error) {
 	if len(raw) > MaxHead {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrHead, len(raw), MaxHead)
@@ -105,6 +105,16 @@ func OpenHead(raw []byte, keys Keys) (*Head, error) {
 		return parseHeadText(strings.TrimSuffix(text, "\n") + "\n")
 	}
 	return keys.open(raw)
+}
+
+// OpenHeadOf is OpenHead for what should be the head of a tree. That of another one is
+// ErrHead.
+func OpenHeadOf(tree TreeName, raw []byte, keys Keys) (*Head, error) {
+	h, err := OpenHead(raw, keys)
+	if err == nil && h.Tree != tree {
+		return nil, fmt.Errorf("%w: it is the head of %v", ErrHead, h.Tree)
+	}
+	return h, err
 }
 
 func parseHeadText(text string) (*Head, error) {

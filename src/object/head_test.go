@@ -31,6 +31,19 @@ func TestHead(t *testing.T) {
 	equal(t, h, someHead())
 }
 
+func TestOpenHeadOf(t *testing.T) {
+	raw, err := someHead().Sign(nil)
+	must(t, err)
+	h, err := object.OpenHeadOf(someHead().Tree, raw, nil)
+	must(t, err)
+	equal(t, h, someHead())
+	other := someHead().Tree
+	other.Platform += "x"
+	if h, err := object.OpenHeadOf(other, raw, nil); h != nil || !errors.Is(err, object.ErrHead) {
+		t.Errorf("the head of another tree: %v, %v", h, err)
+	}
+}
+
 func TestOpenHeadWithoutGoodSignature(t *testing.T) {
 	signer, verifier := keyPair(t, "release")
 	otherSigner, other := keyPair(t, "other")

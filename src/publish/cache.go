@@ -170,7 +170,7 @@ func (t *cacheTarget) current() (h *object.Head, raw []byte, err error) {
 	}
 	if err == nil {
 		raw = bytes.Clone(raw)
-		h, err = openHeadOf(t.tree, raw, nil)
+		h, err = object.OpenHeadOf(t.tree, raw, nil)
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the current head: %w", err)

@@ -80,7 +80,7 @@ func copyTree(ctx context.Context, o *CopyOptions, dir string, name object.TreeN
 	if err != nil {
 		return err
 	}
-	head, err := openHeadOf(name, raw, o.Keys)
+	head, err := object.OpenHeadOf(name, raw, o.Keys)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func copyPast(ctx context.Context, o *CopyOptions, dir string, to heads, current
 		raw, err := o.Heads.HeadAt(ctx, to.tree, serial)
 		var head *object.Head
 		if err == nil {
-			head, err = openHeadOf(to.tree, raw, o.Keys)
+			head, err = object.OpenHeadOf(to.tree, raw, o.Keys)
 		}
 		if err == nil && head.Serial != serial {
 			err = fmt.Errorf("%w: it has serial %d", object.ErrHead, head.Serial)
@@ -179,18 +179,6 @@ func copyPast(ctx context.Context, o *CopyOptions, dir string, to heads, current
 		}
 	}
 	return nil
-}
-
-// openHeadOf opens the head of the tree name.
-func openHeadOf(name object.TreeName, raw []byte, keys object.Keys) (*object.Head, error) {
-	h, err := object.OpenHead(raw, keys)
-	if err != nil {
-		return nil, fmt.Errorf("head: %w", err)
-	}
-	if h.Tree != name {
-		return nil, fmt.Errorf("head: %w: it is that of %v", object.ErrHead, h.Tree)
-	}
-	return h, nil
 }
 
 // copier fetches what one store lacks from another.

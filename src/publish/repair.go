@@ -132,7 +132,7 @@ func (h *Healer) store(ctx context.Context, domain string) (*dirStore, error) {
 func (h *Healer) Head(ctx context.Context, name object.TreeName, since []byte) ([]byte, error) {
 	raw, err := h.Local.Head(ctx, name, since)
 	if err == nil {
-		if _, err = openHeadOf(name, raw, h.Keys); err == nil {
+		if _, err = object.OpenHeadOf(name, raw, h.Keys); err == nil {
 			return raw, nil
 		}
 	}
@@ -143,7 +143,7 @@ func (h *Healer) Head(ctx context.Context, name object.TreeName, since []byte) (
 	if otherErr != nil {
 		return nil, fmt.Errorf("%w; and %v can't mend it: %v", err, h.Other.Name(), otherErr)
 	}
-	head, otherErr := openHeadOf(name, good, h.Keys)
+	head, otherErr := object.OpenHeadOf(name, good, h.Keys)
 	if otherErr != nil {
 		return nil, fmt.Errorf("%w; and %v can't mend it: %v", err, h.Other.Name(), otherErr)
 	}
@@ -171,10 +171,10 @@ func (h *Healer) instead(ctx context.Context, name object.TreeName, l lacked) ([
 	// A publish may have put one there meanwhile. And one that lacks the right
 	// signature is no older for that.
 	if now, err := h.Local.Head(ctx, name, nil); err == nil {
-		if _, err := openHeadOf(name, now, h.Keys); err == nil {
+		if _, err := object.OpenHeadOf(name, now, h.Keys); err == nil {
 			return now, nil
 		}
-		if unsigned, err := openHeadOf(name, now, nil); err == nil {
+		if unsigned, err := object.OpenHeadOf(name, now, nil); err == nil {
 			last = max(last, unsigned.Serial)
 		}
 	}

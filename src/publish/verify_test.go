@@ -86,7 +86,7 @@ func TestVerifyFinds(t *testing.T) {
 			other := filepath.Join(d.store, "md/b|y(1)/any/head")
 			must(t, os.MkdirAll(filepath.Dir(other), 0o755))
 			must(t, os.WriteFile(other, []byte(readFile(t, d.head())), 0o644))
-		}, []string{`^b\|y\(1\): head: .*that of jumpscale`}},
+		}, []string{`^b\|y\(1\): head: .*the head of jumpscale`}},
 		"two things": {func(d *damage) {
 			must(t, os.Remove(d.file("bin/mongod")))
 			d.edit(d.file("lib/noise"), flip)

@@ -73,14 +73,7 @@ func (v *verification) head(ctx context.Context, name object.TreeName) (*object.
 	if err != nil {
 		return nil, err
 	}
-	h, err := object.OpenHead(raw, v.o.Keys)
-	if err != nil {
-		return nil, err
-	}
-	if h.Tree != name {
-		return nil, fmt.Errorf("%w: it is that of %v", object.ErrHead, h.Tree)
-	}
-	return h, nil
+	return object.OpenHeadOf(name, raw, v.o.Keys)
 }
 
 func (v *verification) index(ctx context.Context, h *object.Head) (*object.Index, error) {

@@ -110,12 +110,9 @@ func (h *heads) state(ctx context.Context, n object.TreeName) *headState {
 
 // open reads a note that should be the head of the tree n.
 func (h *heads) open(n object.TreeName, note []byte) (*object.Head, error) {
-	head, err := object.OpenHead(note, h.stor.keys)
+	head, err := object.OpenHeadOf(n, note, h.stor.keys)
 	if err != nil {
 		return nil, fmt.Errorf("head of %v: %w", n, err)
-	}
-	if head.Tree != n {
-		return nil, fmt.Errorf("head of %v: %w: it is the head of %v", n, object.ErrHead, head.Tree)
 	}
 	return head, nil
 }

@@ -244,12 +244,9 @@ func (h *Heads) had(n object.TreeName, from HeadReader) (*object.Head, []byte, e
 }
 
 func (h *Heads) open(n object.TreeName, raw []byte) (*object.Head, error) {
-	head, err := object.OpenHead(raw, h.Keys)
+	head, err := object.OpenHeadOf(n, raw, h.Keys)
 	if err != nil {
 		return nil, fmt.Errorf("head of %v: %w", n, err)
-	}
-	if head.Tree != n {
-		return nil, fmt.Errorf("head of %v: %w: it is the head of %v", n, object.ErrHead, head.Tree)
 	}
 	return head, nil
 }
