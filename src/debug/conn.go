@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -42,7 +41,8 @@ func newConns(addr, passwd string, timeout time.Duration) *conns {
 	return &conns{
 		addr: addr, timeout: timeout, slots: make(chan struct{}, maxConns),
 		// No Protocol and no AuthUser: as for ledis, the plainest handshake.
-		dialer: radix.Dialer{AuthPass: passwd, NetDialer: patient{timeout}},
+		// Each wait has an end, but not all of them together: a large file takes its time.
+		dialer: radix.Dialer{AuthPass: passwd, NetDialer: ledisconn.Dialer{Timeout: timeout, Most: maxPage, Silent: errSilent}},
 	}
 }
 
@@ -190,60 +190,3 @@ func reply(err error) string {
 // errSilent is a redis that does not answer. It is no os.ErrDeadlineExceeded,
 // which radix takes for a context that is done.
 var errSilent = errors.New("it does not answer in time")
-
-// patient makes connections on which each wait has an end, but not all of them
-// together: a large file takes its time.
-type patient struct{ timeout time.Duration }
-
-func (d patient) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	c, err := new(net.Dialer).DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	return ledisconn.Guard(&patientConn{Conn: c, timeout: d.timeout}, maxPage), nil
-}
-
-type patientConn struct {
-	net.Conn
-	timeout time.Duration
-
-	mu   sync.Mutex
-	read time.Time // GUARDED_BY(mu); deadline that radix set, while it dials, or zero
-}
-
-func (c *patientConn) SetReadDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.read = t
-	return c.Conn.SetReadDeadline(t)
-}
-
-func (c *patientConn) Read(b []byte) (int, error) {
-	c.mu.Lock()
-	end := time.Now().Add(c.timeout)
-	cut := !c.read.IsZero() && c.read.Before(end)
-	if cut {
-		end = c.read
-	}
-	err := c.Conn.SetReadDeadline(end)
-	c.mu.Unlock()
-	if err != nil {
-		return 0, err
-	}
-	n, err := c.Conn.Read(b)
-	if errors.Is(err, os.ErrDeadlineExceeded) && !cut {
-		err = errSilent
-	}
-	return n, err
-}
-
-func (c *patientConn) Write(b []byte) (int, error) {
-	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return 0, err
-	}
-	n, err := c.Conn.Write(b)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = errSilent
-	}
-	return n, err
-}

@@ -49,7 +49,7 @@ func Dial(ctx context.Context, opt Options) (*Conn, error) {
 	}
 	r := &Conn{timeout: opt.Timeout, opened: newOpened(radix.Dialer{
 		// No Protocol and no AuthUser: ledis knows neither.
-		AuthPass: opt.Passwd, NetDialer: dialer{opt.Timeout},
+		AuthPass: opt.Passwd, NetDialer: Dialer{Timeout: opt.Timeout, Most: maxArray},
 	})}
 	pool := radix.PoolConfig{Size: opt.Conns, Dialer: radix.Dialer{CustomConn: r.opened.dial}}
 	limited, cancel := context.WithTimeout(ctx, opt.Timeout)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -64,18 +65,24 @@ func (c *openConn) Close() error {
 // maxArray bounds the values of a table of ours, in bytes.
 const maxArray = 256 << 20
 
-// dialer makes connections on which no wait is for ever. radix gives up a call
-// when its context is done, but then waits for the connection.
-type dialer struct{ timeout time.Duration }
+// Dialer makes connections on which no wait is for ever, and nothing comes that Guard
+// doesn't let pass. radix gives up a call when its context is done, but then waits for
+// the connection.
+type Dialer struct {
+	Timeout time.Duration // of each wait
+	Most    int64         // see Guard
+	Silent  error         // what a wait that took Timeout ends with; nil: os.ErrDeadlineExceeded
+}
 
-func (d dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+// DialContext connects to addr.
+func (d Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
 	c, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	return Guard(&timedConn{Conn: c, timeout: d.timeout}, maxArray), nil
+	return Guard(&timedConn{Conn: c, timeout: d.Timeout, silent: d.Silent}, d.Most), nil
 }
 
 // timedConn gives every Read and Write a deadline, or leaves the one that was
@@ -83,6 +90,7 @@ func (d dialer) DialContext(ctx context.Context, network, addr string) (net.Conn
 type timedConn struct {
 	net.Conn
 	timeout time.Duration
+	silent  error
 
 	mu   sync.Mutex
 	read time.Time // GUARDED_BY(mu); deadline that was set, or zero
@@ -98,7 +106,8 @@ func (c *timedConn) SetReadDeadline(t time.Time) error {
 func (c *timedConn) Read(b []byte) (int, error) {
 	c.mu.Lock()
 	end := time.Now().Add(c.timeout)
-	if !c.read.IsZero() && c.read.Before(end) {
+	cut := !c.read.IsZero() && c.read.Before(end)
+	if cut {
 		end = c.read
 	}
 	err := c.Conn.SetReadDeadline(end)
@@ -106,12 +115,24 @@ func (c *timedConn) Read(b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return c.Conn.Read(b)
+	n, err := c.Conn.Read(b)
+	if cut {
+		return n, err
+	}
+	return n, c.ended(err)
 }
 
 func (c *timedConn) Write(b []byte) (int, error) {
 	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	return n, c.ended(err)
+}
+
+func (c *timedConn) ended(err error) error {
+	if c.silent != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		return c.silent
+	}
+	return err
 }

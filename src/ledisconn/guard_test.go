@@ -89,7 +89,7 @@ func TestHostileServer(t *testing.T) {
 				}()
 			}
 		}()
-		rc, err := radix.Dialer{NetDialer: dialer{timeout: time.Minute}}.Dial(t.Context(), "tcp", l.Addr().String())
+		rc, err := radix.Dialer{NetDialer: Dialer{Timeout: time.Minute, Most: maxArray}}.Dial(t.Context(), "tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
