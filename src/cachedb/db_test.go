@@ -19,8 +19,10 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/ledisbolt"
+	"github.com/aysfs/aysfs/src/ledisconn"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/resp"
+	"github.com/aysfs/aysfs/src/server"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -145,16 +147,16 @@ func dial(t testing.TB, opt RemoteOptions) *Remote {
 }
 
 func TestDB(t *testing.T) {
-	backends := map[string]func(*testing.T) DB{
-		"embedded": func(t *testing.T) DB { return openEmbedded(t, t.TempDir()) },
-		"ledis over RESP": func(t *testing.T) DB {
+	backends := map[string]func(*testing.T) server.Data{
+		"embedded": func(t *testing.T) server.Data { return openEmbedded(t, t.TempDir()) },
+		"ledis over RESP": func(t *testing.T) server.Data {
 			r := dial(t, RemoteOptions{Addrs: []string{serveLedis(t, "secret")}, Passwd: "secret"})
 			if !r.conn.Ledis() {
 				t.Error("not known as ledis")
 			}
 			return r
 		},
-		"redis": func(t *testing.T) DB {
+		"redis": func(t *testing.T) server.Data {
 			addr, _ := redisServer(t, "--requirepass", "secret")
 			r := dial(t, RemoteOptions{Addrs: []string{"127.0.0.1:1", addr}, Passwd: "secret"})
 			if r.conn.Ledis() {
@@ -162,7 +164,7 @@ func TestDB(t *testing.T) {
 			}
 			return r
 		},
-		"redis cluster": func(t *testing.T) DB {
+		"redis cluster": func(t *testing.T) server.Data {
 			return dial(t, RemoteOptions{Addrs: redisCluster(t), Cluster: true})
 		},
 	}
@@ -177,9 +179,9 @@ func TestDB(t *testing.T) {
 	}
 }
 
-// suite is what every DB has to pass. Its tests use names of their own.
-func suite() map[string]func(*testing.T, DB) {
-	return map[string]func(*testing.T, DB){
+// suite is what every database has to pass. Its tests use names of their own.
+func suite() map[string]func(*testing.T, server.Data) {
+	return map[string]func(*testing.T, server.Data){
 		"blobs": testBlobs, "domains": testDomains, "trees": testTrees, "tables": testTables,
 		"concurrency": testConcurrency, "cancelled": testCancelled,
 	}
@@ -204,7 +206,7 @@ func value(n, size int) []byte {
 	return bytes.Repeat(d[:], size/len(d)+1)[:size]
 }
 
-func wantBlob(t testing.TB, db DB, domain string, d digest.Digest, want []byte) {
+func wantBlob(t testing.TB, db server.Data, domain string, d digest.Digest, want []byte) {
 	t.Helper()
 	b, err := db.Blob(context.Background(), domain, d)
 	must(t, err)
@@ -214,7 +216,37 @@ func wantBlob(t testing.TB, db DB, domain string, d digest.Digest, want []byte) 
 	}
 }
 
-func testBlobs(t *testing.T, db DB) {
+// What is kept of trees, and that a domain is dropped, is for others: programs that use
+// the database over RESP.
+
+func head(ctx context.Context, db server.Data, tree object.TreeName) ([]byte, error) {
+	switch db := db.(type) {
+	case *Embedded:
+		return db.get(ctx, ledisconn.TreeKey(tree), LedisHeadField)
+	case *Remote:
+		return db.get(ctx, "head", ledisconn.TreeKey(tree), db.headField())
+	}
+	panic("another database")
+}
+
+func listing(ctx context.Context, db server.Data, tree object.TreeName, dir string) ([]byte, error) {
+	switch db := db.(type) {
+	case *Embedded:
+		return db.get(ctx, ledisconn.TreeKey(tree), dirField(dir))
+	case *Remote:
+		return db.get(ctx, "listing", ledisconn.TreeKey(tree), dirField(dir))
+	}
+	panic("another database")
+}
+
+func dropDomain(ctx context.Context, db server.Data, domain string) error {
+	if db, ok := db.(*Embedded); ok {
+		return db.DropDomain(ctx, domain)
+	}
+	return db.(*Remote).conn.Drop(ctx, "drop", ledisconn.FilesKey(domain))
+}
+
+func testBlobs(t *testing.T, db server.Data) {
 	ctx := context.Background()
 	for i, size := range []int{0, 1, 100, 4095, 4096, 5000, 1 << 20} {
 		v := value(i, size)
@@ -242,7 +274,7 @@ func testBlobs(t *testing.T, db DB) {
 	}
 }
 
-func testDomains(t *testing.T, db DB) {
+func testDomains(t *testing.T, db server.Data) {
 	ctx := context.Background()
 	var want []string
 	for i := range 30 {
@@ -262,9 +294,9 @@ func testDomains(t *testing.T, db DB) {
 		t.Fatalf("domains %q", got)
 	}
 	for _, name := range want[:29] {
-		must(t, db.DropDomain(ctx, name))
+		must(t, dropDomain(ctx, db, name))
 	}
-	must(t, db.DropDomain(ctx, "never-was"))
+	must(t, dropDomain(ctx, db, "never-was"))
 	if got := names(); !slices.Equal(got, want[29:]) {
 		t.Fatalf("domains %q", got)
 	}
@@ -274,7 +306,7 @@ func testDomains(t *testing.T, db DB) {
 	wantBlob(t, db, want[29], digest.Of(v), v)
 }
 
-func testTrees(t *testing.T, db DB) {
+func testTrees(t *testing.T, db server.Data) {
 	ctx := context.Background()
 	trees := []object.TreeName{
 		{ID: "jumpscale|mongodb(10.1.888)", Platform: "linux64"}, {ID: "jumpscale|mongodb(10.1.888)"},
@@ -283,24 +315,24 @@ func testTrees(t *testing.T, db DB) {
 	deep := strings.Repeat("directory/", 200)
 	dirs := []string{"", "bin", "bin/a b", "not utf-8 \xff\xfe\n", strings.Repeat("x", 1023), strings.Repeat("x", 1024), deep + "a", deep + "b"}
 	for i, tree := range trees {
-		_, err := db.Head(ctx, tree)
+		_, err := head(ctx, db, tree)
 		absent(t, err)
 		must(t, db.PutHead(ctx, tree, fmt.Append(nil, "old head")))
 		must(t, db.PutHead(ctx, tree, fmt.Append(nil, "head", i)))
 		for j, dir := range dirs {
-			_, err := db.Listing(ctx, tree, dir)
+			_, err := listing(ctx, db, tree, dir)
 			absent(t, err)
 			must(t, db.PutListing(ctx, tree, dir, value(100*i+j, 10*j+5000*i)))
 		}
 	}
 	check := func(i int) {
 		t.Helper()
-		head, err := db.Head(ctx, trees[i])
-		if err != nil || string(head) != fmt.Sprint("head", i) {
-			t.Fatalf("head %q, %v", head, err)
+		note, err := head(ctx, db, trees[i])
+		if err != nil || string(note) != fmt.Sprint("head", i) {
+			t.Fatalf("head %q, %v", note, err)
 		}
 		for j, dir := range dirs {
-			l, err := db.Listing(ctx, trees[i], dir)
+			l, err := listing(ctx, db, trees[i], dir)
 			if err != nil || !bytes.Equal(l, value(100*i+j, 10*j+5000*i)) {
 				t.Fatalf("listing of %.30q: %d bytes, %v", dir, len(l), err)
 			}
@@ -311,14 +343,14 @@ func testTrees(t *testing.T, db DB) {
 	}
 	must(t, db.DropTree(ctx, trees[0]))
 	must(t, db.DropTree(ctx, trees[0]))
-	_, err := db.Head(ctx, trees[0])
+	_, err := head(ctx, db, trees[0])
 	absent(t, err)
-	_, err = db.Listing(ctx, trees[0], "bin")
+	_, err = listing(ctx, db, trees[0], "bin")
 	absent(t, err)
 	check(1)
 }
 
-func testTables(t *testing.T, db DB) {
+func testTables(t *testing.T, db server.Data) {
 	ctx := context.Background()
 	_, err := db.Value(ctx, "stores", "a")
 	absent(t, err)
@@ -350,7 +382,7 @@ func testTables(t *testing.T, db DB) {
 	}
 }
 
-func testConcurrency(t *testing.T, db DB) {
+func testConcurrency(t *testing.T, db server.Data) {
 	ctx := context.Background()
 	var wg sync.WaitGroup
 	for g := range 8 {
@@ -374,13 +406,13 @@ func testConcurrency(t *testing.T, db DB) {
 	wg.Wait()
 }
 
-func testCancelled(t *testing.T, db DB) {
+func testCancelled(t *testing.T, db server.Data) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := db.Blob(ctx, "blobs", digest.Of(nil)); !errors.Is(err, context.Canceled) {
 		t.Errorf("get: %v", err)
 	}
-	if _, err := db.Head(ctx, object.TreeName{ID: "a|b(1)"}); !errors.Is(err, context.Canceled) {
+	if _, err := head(ctx, db, object.TreeName{ID: "a|b(1)"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("head: %v", err)
 	}
 }
@@ -509,12 +541,12 @@ func TestKeys(t *testing.T) {
 	tree := object.TreeName{ID: "jumpscale|mongodb(10.1.888)", Platform: "linux64"}
 	long := strings.Repeat("d/", 600)
 	for got, want := range map[string]string{
-		FilesKey("default"): "files:default",
-		TreeKey(tree):       "md:jumpscale|mongodb(10.1.888)/linux64",
-		TreeKey(object.TreeName{ID: "a|b!c", RepoID: "r"}): "md:r/a|b!c/any",
-		DirField(""):        "/",
-		DirField("usr/bin"): "/usr/bin",
-		DirField(long):      "sha256:" + digest.Of([]byte("/"+long)).String(),
+		ledisconn.FilesKey("default"):                                "files:default",
+		ledisconn.TreeKey(tree):                                      "md:jumpscale|mongodb(10.1.888)/linux64",
+		ledisconn.TreeKey(object.TreeName{ID: "a|b!c", RepoID: "r"}): "md:r/a|b!c/any",
+		dirField(""):        "/",
+		dirField("usr/bin"): "/usr/bin",
+		dirField(long):      "sha256:" + digest.Of([]byte("/"+long)).String(),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)

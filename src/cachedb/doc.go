@@ -15,4 +15,10 @@
 // there the head's is one NUL byte, which no path can have.
 //
 // Nothing here checks digests: whoever reads does.
+//
+// Both are what package server wants of its data, and may be used by many goroutines
+// at once. What isn't there is tier.ErrAbsent. A database that can't be reached, or has
+// no room, is tier.ErrUnavailable; every call returns when ctx is done, or its own time
+// is up. A domain is never the empty name. What is put may be lost by a crash shortly
+// after, but for the values of tables: those are on disk when PutValue returns.
 package cachedb

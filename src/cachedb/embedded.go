@@ -14,6 +14,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/ledisbolt"
+	"github.com/aysfs/aysfs/src/ledisconn"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -40,7 +41,7 @@ const (
 	burstShare = 0.25
 )
 
-// Embedded is a DB in this process: ledis on bolt files.
+// Embedded is a database in this process: ledis on bolt files.
 type Embedded struct {
 	store *ledisbolt.Store
 	ledis *ledis.Ledis
@@ -50,8 +51,6 @@ type Embedded struct {
 	stop context.CancelFunc
 	done sync.WaitGroup
 }
-
-var _ DB = (*Embedded)(nil)
 
 // Open opens the database in opt.Dir. ledis' table of drivers is the whole
 // process's, and nothing guards it: Open is not for two goroutines at once.
@@ -184,11 +183,11 @@ func (e *Embedded) PutBlob(ctx context.Context, domain string, d digest.Digest, 
 	if ok, err := e.HasBlob(ctx, domain, d); ok || err != nil {
 		return err
 	}
-	return wrap("put a blob of "+domain, e.set(ctx, FilesKey(domain), d.String(), stored))
+	return wrap("put a blob of "+domain, e.set(ctx, ledisconn.FilesKey(domain), d.String(), stored))
 }
 
 func (e *Embedded) DeleteBlob(ctx context.Context, domain string, d digest.Digest) error {
-	return wrap("delete a blob of "+domain, e.del(ctx, FilesKey(domain), d.String()))
+	return wrap("delete a blob of "+domain, e.del(ctx, ledisconn.FilesKey(domain), d.String()))
 }
 
 func (e *Embedded) Domains(context.Context) ([]string, error) {
@@ -229,26 +228,16 @@ func (e *Embedded) Field(key, field []byte) (data []byte, release func(), ok boo
 	return v.Data, v.Release, true
 }
 
-func (e *Embedded) Head(ctx context.Context, tree object.TreeName) ([]byte, error) {
-	v, err := e.get(ctx, TreeKey(tree), LedisHeadField)
-	return v, wrap("get the head of "+tree.String(), err)
-}
-
 func (e *Embedded) PutHead(ctx context.Context, tree object.TreeName, note []byte) error {
-	return wrap("put the head of "+tree.String(), e.set(ctx, TreeKey(tree), LedisHeadField, note))
-}
-
-func (e *Embedded) Listing(ctx context.Context, tree object.TreeName, dir string) ([]byte, error) {
-	v, err := e.get(ctx, TreeKey(tree), DirField(dir))
-	return v, wrap("get a listing of "+tree.String(), err)
+	return wrap("put the head of "+tree.String(), e.set(ctx, ledisconn.TreeKey(tree), LedisHeadField, note))
 }
 
 func (e *Embedded) PutListing(ctx context.Context, tree object.TreeName, dir string, listing []byte) error {
-	return wrap("put a listing of "+tree.String(), e.set(ctx, TreeKey(tree), DirField(dir), listing))
+	return wrap("put a listing of "+tree.String(), e.set(ctx, ledisconn.TreeKey(tree), dirField(dir), listing))
 }
 
 func (e *Embedded) DropTree(_ context.Context, tree object.TreeName) error {
-	_, err := e.db.HClear([]byte(TreeKey(tree)))
+	_, err := e.db.HClear([]byte(ledisconn.TreeKey(tree)))
 	return wrap("drop "+tree.String(), err)
 }
 

@@ -17,21 +17,6 @@ import (
 // It stays when its blob goes; the cache server sees to that. Like a blob, what
 // was put just before a crash may be lost.
 
-// originDB is the part of a database that keeps origins.
-type originDB interface {
-	Origin(ctx context.Context, domain string, d digest.Digest) ([]byte, error)
-	PutOrigin(ctx context.Context, domain string, d digest.Digest, from []byte) error
-	DeleteOrigin(ctx context.Context, domain string, d digest.Digest) error
-	// Origins calls each for the blobs of a domain that have one, until it
-	// returns an error. each may delete it; one may come twice.
-	Origins(ctx context.Context, domain string, each func(digest.Digest) error) error
-}
-
-var (
-	_ originDB = (*Embedded)(nil)
-	_ originDB = (*Remote)(nil)
-)
-
 func originKey(domain string) string { return tablePrefix + "from:" + domain }
 
 // originPage is how many origins are read at a time.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/server"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -21,12 +22,12 @@ func TestOrigins(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ledis.Close()
-	for name, db := range map[string]originDB{"embedded": openEmbedded(t, t.TempDir()), "redis": redis, "ledis": ledis} {
+	for name, db := range map[string]server.Data{"embedded": openEmbedded(t, t.TempDir()), "redis": redis, "ledis": ledis} {
 		t.Run(name, func(t *testing.T) { testOrigins(t, db) })
 	}
 }
 
-func testOrigins(t *testing.T, db originDB) {
+func testOrigins(t *testing.T, db server.Data) {
 	ctx := t.Context()
 	const n = 3*originPage + 7
 	of := func(i int) digest.Digest { return digest.Of(fmt.Append(nil, i)) }

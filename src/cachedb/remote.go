@@ -13,13 +13,11 @@ import (
 // RemoteOptions says where a remote database is.
 type RemoteOptions = ledisconn.Options
 
-// Remote is a DB over the Redis protocol. A blob's domain is one hash, so in a
+// Remote is a database over the Redis protocol. A blob's domain is one hash, so in a
 // cluster it is on one node.
 type Remote struct {
 	conn *ledisconn.Conn
 }
-
-var _ DB = (*Remote)(nil)
 
 // Dial connects to a remote database.
 func Dial(ctx context.Context, opt RemoteOptions) (*Remote, error) {
@@ -37,7 +35,7 @@ func (r *Remote) headField() string {
 	if r.conn.Ledis() {
 		return LedisHeadField
 	}
-	return HeadField
+	return headField
 }
 
 // maxValue is what ledis allows a value to have, in bytes.
@@ -48,7 +46,7 @@ func (r *Remote) get(ctx context.Context, doing, key, field string) ([]byte, err
 }
 
 func (r *Remote) Blob(ctx context.Context, domain string, d digest.Digest) (tier.Blob, error) {
-	v, err := r.get(ctx, "get blob "+d.Short()+" of "+domain, FilesKey(domain), d.String())
+	v, err := r.get(ctx, "get blob "+d.Short()+" of "+domain, ledisconn.FilesKey(domain), d.String())
 	if err != nil {
 		return tier.Blob{}, err
 	}
@@ -57,7 +55,7 @@ func (r *Remote) Blob(ctx context.Context, domain string, d digest.Digest) (tier
 
 func (r *Remote) HasBlob(ctx context.Context, domain string, d digest.Digest) (bool, error) {
 	var n int
-	err := r.conn.Do(ctx, "look for blob "+d.Short()+" of "+domain, &n, "HEXISTS", FilesKey(domain), d.String())
+	err := r.conn.Do(ctx, "look for blob "+d.Short()+" of "+domain, &n, "HEXISTS", ledisconn.FilesKey(domain), d.String())
 	return n > 0, err
 }
 
@@ -65,11 +63,11 @@ func (r *Remote) PutBlob(ctx context.Context, domain string, d digest.Digest, st
 	if ok, err := r.HasBlob(ctx, domain, d); ok || err != nil {
 		return err
 	}
-	return r.conn.Set(ctx, "put blob "+d.Short()+" of "+domain, FilesKey(domain), d.String(), stored)
+	return r.conn.Set(ctx, "put blob "+d.Short()+" of "+domain, ledisconn.FilesKey(domain), d.String(), stored)
 }
 
 func (r *Remote) DeleteBlob(ctx context.Context, domain string, d digest.Digest) error {
-	return r.conn.Delete(ctx, "delete blob "+d.Short()+" of "+domain, FilesKey(domain), d.String())
+	return r.conn.Delete(ctx, "delete blob "+d.Short()+" of "+domain, ledisconn.FilesKey(domain), d.String())
 }
 
 func (r *Remote) Domains(ctx context.Context) ([]string, error) {
@@ -86,28 +84,16 @@ func (r *Remote) Domains(ctx context.Context) ([]string, error) {
 	return sorted(names), nil
 }
 
-func (r *Remote) DropDomain(ctx context.Context, domain string) error {
-	return r.conn.Drop(ctx, "drop domain "+domain, FilesKey(domain))
-}
-
-func (r *Remote) Head(ctx context.Context, tree object.TreeName) ([]byte, error) {
-	return r.get(ctx, "get the head of "+tree.String(), TreeKey(tree), r.headField())
-}
-
 func (r *Remote) PutHead(ctx context.Context, tree object.TreeName, note []byte) error {
-	return r.conn.Set(ctx, "put the head of "+tree.String(), TreeKey(tree), r.headField(), note)
-}
-
-func (r *Remote) Listing(ctx context.Context, tree object.TreeName, dir string) ([]byte, error) {
-	return r.get(ctx, "get a listing of "+tree.String(), TreeKey(tree), DirField(dir))
+	return r.conn.Set(ctx, "put the head of "+tree.String(), ledisconn.TreeKey(tree), r.headField(), note)
 }
 
 func (r *Remote) PutListing(ctx context.Context, tree object.TreeName, dir string, listing []byte) error {
-	return r.conn.Set(ctx, "put a listing of "+tree.String(), TreeKey(tree), DirField(dir), listing)
+	return r.conn.Set(ctx, "put a listing of "+tree.String(), ledisconn.TreeKey(tree), dirField(dir), listing)
 }
 
 func (r *Remote) DropTree(ctx context.Context, tree object.TreeName) error {
-	return r.conn.Drop(ctx, "drop "+tree.String(), TreeKey(tree))
+	return r.conn.Drop(ctx, "drop "+tree.String(), ledisconn.TreeKey(tree))
 }
 
 func (r *Remote) Value(ctx context.Context, table, key string) ([]byte, error) {

@@ -9,7 +9,7 @@ import (
 	"github.com/aysfs/aysfs/src/tier"
 )
 
-// Data is where a cache keeps what it has, as cachedb.DB does. What is not there
+// Data is where a cache keeps what it has, as package cachedb does. What is not there
 // is tier.ErrAbsent. It may be used by many goroutines at once.
 //
 // Blobs may be put there by others as well: nothing that comes from it is trusted
@@ -18,6 +18,7 @@ import (
 type Data interface {
 	Blob(ctx context.Context, domain string, d digest.Digest) (tier.Blob, error)
 	HasBlob(ctx context.Context, domain string, d digest.Digest) (bool, error)
+	// PutBlob keeps a blob, unless there is one of that digest.
 	PutBlob(ctx context.Context, domain string, d digest.Digest, stored []byte) error
 	DeleteBlob(ctx context.Context, domain string, d digest.Digest) error
 	Domains(ctx context.Context) ([]string, error)
