@@ -87,9 +87,7 @@ func TestSocketOfAnotherProcess(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	var b strings.Builder
-	writeMetrics(&b, busy)
-	text := b.String()
+	text := string(busy.metrics())
 	for _, want := range []string{
 		`aysfs_info{id="odd \"id\"\n",version="1.2.3"} 1`,
 		`aysfs_mount_up{mount="/a",tree="x|y(1)"} 1`,

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/aysfs/aysfs/src/metrics"
 )
 
 // Server answers on the socket.
@@ -49,8 +51,8 @@ func Listen(path string, status func() Status, explain Explainer, log *slog.Logg
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		writeMetrics(w, status())
+		w.Header().Set("Content-Type", metrics.ContentType)
+		w.Write(status().metrics())
 	})
 	return Serve(path, mux, log)
 }
