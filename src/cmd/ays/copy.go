@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/publish"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -46,13 +45,8 @@ func copyTrees(ctx context.Context, c *call, args []string) int {
 	defer st.Close()
 	o.Source, o.Heads, o.Keys = tier.Retry(st, tier.RetryPolicy{Tries: verifyTries}), st, *keys
 	o.Profile = st.Profile
-	if tree.ID != "" {
-		if err := tree.Validate(); err != nil {
-			return c.fail(err)
-		}
-		o.Trees = []object.TreeName{*tree}
-	} else if o.Trees, err = st.Trees(ctx); err != nil {
-		return c.fail(fmt.Errorf("list the store's trees: %w", err))
+	if o.Trees, err = treesOf(ctx, st, *tree); err != nil {
+		return c.fail(err)
 	}
 	res, err := publish.Copy(ctx, o)
 	if err != nil {

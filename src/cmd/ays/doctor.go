@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -18,9 +17,7 @@ func examine(ctx context.Context, c *call, args []string) int {
 	}
 	found := doctor.Examine(ctx, *file, version)
 	if *asJSON {
-		enc := json.NewEncoder(c.stdout)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(found); err != nil {
+		if err := c.printJSON(found); err != nil {
 			return c.fail(err)
 		}
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
 )
 
@@ -18,19 +16,16 @@ const explainTimeout = 40 * time.Second
 
 func explainPath(ctx context.Context, c *call, args []string) int {
 	fs := c.flags()
-	socket := fs.String("socket", "", "the client's control `socket` (default: as its config says)")
-	file := fs.String("config", defaultConfig, "the client's config `file`, for where its socket is")
+	var at socketFlags
+	at.add(fs)
 	asJSON := fs.Bool("json", false, "print one JSON object")
 	rest, code, ok := c.parse(fs, args)
 	if !ok {
 		return code
 	}
-	if *socket == "" {
-		cfg, err := config.LoadClient(*file)
-		if err != nil {
-			return c.fail(errors.Join(err, errors.New("name the client's socket with -socket, or its config with -config")))
-		}
-		*socket = cfg.Main.Control
+	socket, err := at.path()
+	if err != nil {
+		return c.fail(err)
 	}
 	path, err := filepath.Abs(rest[0])
 	if err != nil {
@@ -38,11 +33,11 @@ func explainPath(ctx context.Context, c *call, args []string) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
-	e, err := control.Explain(ctx, *socket, path)
+	e, err := control.Explain(ctx, socket, path)
 	if errors.Is(err, control.ErrNotShown) {
 		// The daemon follows no symlinks. Who asks may, but for the last one.
 		if dir, failed := filepath.EvalSymlinks(filepath.Dir(path)); failed == nil && dir != filepath.Dir(path) {
-			e, err = control.Explain(ctx, *socket, filepath.Join(dir, filepath.Base(path)))
+			e, err = control.Explain(ctx, socket, filepath.Join(dir, filepath.Base(path)))
 		}
 	}
 	if errors.Is(err, control.ErrNotShown) {
@@ -53,9 +48,7 @@ func explainPath(ctx context.Context, c *call, args []string) int {
 		return c.fail(err)
 	}
 	if *asJSON {
-		enc := json.NewEncoder(c.stdout)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(e); err != nil {
+		if err := c.printJSON(e); err != nil {
 			return c.fail(err)
 		}
 		return exitOK

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -49,6 +50,13 @@ func (c *call) parse(fs *flag.FlagSet, args []string) (rest []string, code int, 
 func (c *call) fail(err error) int {
 	fmt.Fprintf(c.stderr, "ays %s: %v\n", c.command.name, err)
 	return exitFailed
+}
+
+// printJSON writes v as JSON that people can read, too.
+func (c *call) printJSON(v any) error {
+	enc := json.NewEncoder(c.stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
 }
 
 // treeFlags are the flags that name a tree.

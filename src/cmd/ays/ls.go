@@ -45,9 +45,9 @@ func listStore(ctx context.Context, c *call, args []string) int {
 		return c.fail(err)
 	}
 	defer st.Close()
-	trees, err := st.Trees(ctx)
+	trees, err := treesOf(ctx, st, object.TreeName{})
 	if err != nil {
-		return c.fail(fmt.Errorf("list the store's trees: %w", err))
+		return c.fail(err)
 	}
 	heads := make([]*listed, len(trees))
 	errs := make([]error, len(trees))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -286,9 +285,7 @@ func showProfile(ctx context.Context, c *call, args []string) int {
 	s := describeProfile(ctx, p, t)
 	s.Bytes = len(b)
 	if *asJSON {
-		enc := json.NewEncoder(c.stdout)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(s)
+		err = c.printJSON(s)
 	} else {
 		err = printProfile(c.stdout, s)
 	}

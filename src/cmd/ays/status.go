@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
 
-	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/control"
 )
 
@@ -21,29 +18,24 @@ const (
 
 func showStatus(ctx context.Context, c *call, args []string) int {
 	fs := c.flags()
-	socket := fs.String("socket", "", "the client's control `socket` (default: as its config says)")
-	file := fs.String("config", defaultConfig, "the client's config `file`, for where its socket is")
+	var at socketFlags
+	at.add(fs)
 	asJSON := fs.Bool("json", false, "print one JSON object")
 	if _, code, ok := c.parse(fs, args); !ok {
 		return code
 	}
-	if *socket == "" {
-		cfg, err := config.LoadClient(*file)
-		if err != nil {
-			return c.fail(errors.Join(err, errors.New("name the client's socket with -socket, or its config with -config")))
-		}
-		*socket = cfg.Main.Control
+	socket, err := at.path()
+	if err != nil {
+		return c.fail(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	s, err := control.Fetch(ctx, *socket)
+	s, err := control.Fetch(ctx, socket)
 	if err != nil {
 		return c.fail(err)
 	}
 	if *asJSON {
-		enc := json.NewEncoder(c.stdout)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(s); err != nil {
+		if err := c.printJSON(s); err != nil {
 			return c.fail(err)
 		}
 	} else {

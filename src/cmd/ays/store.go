@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"net/http"
@@ -95,6 +96,19 @@ func (s *storeFlags) config() (store.Config, error) {
 		cfg.Secret = strings.TrimRight(string(secret), "\r\n")
 	}
 	return cfg, nil
+}
+
+// treesOf are the trees of a store that a command is about: the one that flags name, or
+// all where they name none.
+func treesOf(ctx context.Context, st store.Store, named object.TreeName) ([]object.TreeName, error) {
+	if named.ID != "" {
+		return []object.TreeName{named}, named.Validate()
+	}
+	trees, err := st.Trees(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list the store's trees: %w", err)
+	}
+	return trees, nil
 }
 
 // storeURL is the URL of a store that may be given as a directory.

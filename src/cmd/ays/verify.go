@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/publish"
 	"github.com/aysfs/aysfs/src/tier"
 )
@@ -54,14 +53,10 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 			say("warning: %v: clients do without; \"ays profile record\" makes another", p)
 		},
 	}
-	if tree.ID != "" {
-		if err := tree.Validate(); err != nil {
-			return c.fail(err)
-		}
-		o.Trees = []object.TreeName{*tree}
-	} else if o.Trees, err = st.Trees(ctx); err != nil {
-		return c.fail(fmt.Errorf("list the store's trees: %w", err))
-	} else if len(o.Trees) == 0 {
+	if o.Trees, err = treesOf(ctx, st, *tree); err != nil {
+		return c.fail(err)
+	}
+	if len(o.Trees) == 0 {
 		return c.fail(errors.New("the store has no trees"))
 	}
 	var healer *publish.Healer
