@@ -71,21 +71,24 @@ func (m *meter) report(ctx context.Context, root string, f func(Progress)) (stop
 	if root != "" {
 		wg.Go(func() { m.scan(ctx, root) })
 	}
-	wg.Go(func() {
-		tick := time.NewTicker(progressEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				f(m.progress())
-			}
-		}
-	})
+	wg.Go(func() { everySoOften(ctx, func() { f(m.progress()) }) })
 	return func() {
 		cancel()
 		wg.Wait()
 		f(m.progress())
+	}
+}
+
+// everySoOften calls report until ctx is done.
+func everySoOften(ctx context.Context, report func()) {
+	tick := time.NewTicker(progressEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			report()
+		}
 	}
 }

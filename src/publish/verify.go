@@ -93,7 +93,7 @@ func Verify(ctx context.Context, o VerifyOptions) (VerifyResult, error) {
 	}
 	v := &verification{o: o, codec: codec, start: time.Now(), lists: map[blobKey]*blobUse{}, blobs: map[blobKey]*blobUse{}}
 	v.totalTrees = int64(len(o.Trees))
-	stop := v.reportProgress()
+	stop := v.reportProgress(ctx)
 	defer stop()
 	for _, name := range o.Trees {
 		if err := v.tree(ctx, name); err != nil {
@@ -179,28 +179,21 @@ func (v *verification) fetch(ctx context.Context, ref tier.Ref) ([]byte, error) 
 
 // reportProgress calls Progress now and then until the returned function is
 // called.
-func (v *verification) reportProgress() (stop func()) {
+func (v *verification) reportProgress(ctx context.Context) (stop func()) {
 	if v.o.Progress == nil {
 		return func() {}
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		tick := time.NewTicker(progressEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				v.o.Progress(VerifyProgress{
-					Trees: v.trees.Load(), TotalTrees: v.totalTrees,
-					Blobs: v.done.Load(), TotalBlobs: v.total.Load(),
-					Bytes: v.bytes.Load(), TotalBytes: v.totalBytes.Load(),
-					Elapsed: time.Since(v.start),
-				})
-			}
-		}
+		everySoOften(ctx, func() {
+			v.o.Progress(VerifyProgress{
+				Trees: v.trees.Load(), TotalTrees: v.totalTrees,
+				Blobs: v.done.Load(), TotalBlobs: v.total.Load(),
+				Bytes: v.bytes.Load(), TotalBytes: v.totalBytes.Load(),
+				Elapsed: time.Since(v.start),
+			})
+		})
 	})
 	return func() {
 		cancel()
