@@ -54,7 +54,7 @@ func run() int {
 		return 1
 	}
 	defer c.Stop()
-	if err := start(ctx, c, log, reload); err != nil {
+	if !start(ctx, c, log, reload) {
 		return 1
 	}
 	<-ctx.Done()
@@ -63,11 +63,12 @@ func run() int {
 	return 0
 }
 
-// start mounts all, and tells who wants to know.
-func start(ctx context.Context, c *client.Client, log *slog.Logger, reload <-chan os.Signal) error {
+// start mounts all, and tells who wants to know. It is false, and has said why, where
+// nothing could be mounted.
+func start(ctx context.Context, c *client.Client, log *slog.Logger, reload <-chan os.Signal) bool {
 	if err := c.Start(ctx, reload); err != nil {
 		log.Error("nothing could be mounted", "op", "start", "err", err)
-		return err
+		return false
 	}
 	if ctx.Err() == nil {
 		if err := control.Notify("READY=1"); err != nil {
@@ -75,5 +76,5 @@ func start(ctx context.Context, c *client.Client, log *slog.Logger, reload <-cha
 		}
 		log.Info("ready", "op", "start", "version", version)
 	}
-	return nil
+	return true
 }

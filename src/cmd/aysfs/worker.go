@@ -43,12 +43,12 @@ func work(ctx context.Context, stop func(), opts client.Options, reload chan os.
 		log.Error("can't start", "op", "start", "err", err)
 		return 1
 	}
-	started := make(chan error, 1)
+	started := make(chan bool, 1)
 	go func() { started <- start(ctx, c, log, reload) }()
 	for {
 		select {
-		case err := <-started:
-			if err != nil {
+		case ok := <-started:
+			if !ok {
 				c.Stop()
 				return 1
 			}
