@@ -48,8 +48,10 @@ type member struct {
 	mu     sync.Mutex
 	pause  time.Duration // the last one, 0 while all is well
 	resume time.Time
-	probed bool // it is being found out whether it is back
-	tried  bool // somebody asks it for the first blob since it was left alone
+	probed bool      // it is being found out whether it is back
+	tried  bool      // somebody asks it for the first blob since it was left alone
+	outrun int       // how many blobs, one after the other, another had sooner that was asked later
+	outran time.Time // when that was last
 }
 
 // newGroup makes a group of a chain. An only source is left alone if it hangs, and
@@ -171,7 +173,7 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 	defer m.mu.Unlock()
 	switch {
 	case err == nil, errors.Is(err, ErrAbsent), errors.Is(err, ErrBehind):
-		m.pause, m.resume = 0, time.Time{}
+		m.pause, m.resume, m.outrun = 0, time.Time{}, 0
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrCorrupt):
 		if !now.Before(m.resume) {
 			m.pause = min(max(2*m.pause, firstAside), m.longest)
@@ -182,13 +184,34 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 	return 0
 }
 
+// mostOutrun is how many blobs, one after the other, others may have sooner that were
+// asked later before it is found out whether a member is slow.
+const mostOutrun = 3
+
+// wasOutrun takes note that m was asked for a blob at that time and another, asked later,
+// gave it. It tells whether that is so often, or closely after m was left alone. What goes
+// on side by side counts once: it may all have waited for one thing.
+func (m *member) wasOutrun(asked, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if asked.Before(m.outran) {
+		return false
+	}
+	m.outrun, m.outran = m.outrun+1, now
+	if m.outrun < mostOutrun && m.pause == 0 {
+		return false
+	}
+	m.outrun = 0
+	return true
+}
+
 // patience is the part of a group's time after which a member that was to fetch a
 // blob, and neither did nor failed, counts as one that fails: it may hang.
 const patience = 3
 
-// errSlow is what becomes of one that was to fetch a blob, when another, asked after the
-// group's patience with it, was quicker.
-var errSlow = fmt.Errorf("%w: another cache was asked much later and answered sooner", ErrUnavailable)
+// errSlow is what becomes of one that was to fetch a blob, when another that was asked
+// later was quicker.
+var errSlow = fmt.Errorf("%w: another cache was asked later and answered sooner", ErrUnavailable)
 
 // askGroup asks the members of a group one after the other. One that takes
 // longer than nearly all answers do gets company: others are asked for what they
@@ -233,6 +256,9 @@ func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref
 			r.open--
 			if a.err == nil {
 				r.passed(a.member)
+				if a.here {
+					r.outrun(a.member)
+				}
 				return a.answer, failures
 			}
 			if !a.here || !errors.Is(a.err, ErrAbsent) {
@@ -255,7 +281,7 @@ func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref
 			// It may be fetching the blob: what it has it tells at once.
 			n := r.fetched - 1
 			c.running.Go(func() {
-				if !c.there(ctx, order[n], ref) && ctx.Err() == nil {
+				if !c.there(ctx, order[n], ref, probeTime) && ctx.Err() == nil {
 					gone <- n
 				}
 			})
@@ -279,6 +305,7 @@ type round struct {
 	answers chan memberAnswer // has room for all that may come
 	failed  []bool            // by member; or others find out whether it still does
 	fetched int               // up to here they were asked to fetch it
+	last    time.Time         // when the last of them was
 	looked  int               // up to here they were asked for what they have
 	open    int               // answers to come
 }
@@ -304,6 +331,7 @@ func (r *round) fetch(ctx context.Context) bool {
 			continue
 		}
 		r.fetched++
+		r.last = time.Now()
 		r.ask(ctx, n, false, first)
 		return true
 	}
@@ -330,6 +358,23 @@ func (r *round) passed(by int) {
 			r.chain.leaveAlone(r.order[i], errSlow)
 		}
 	}
+}
+
+// outrun takes note that a member gave what it had while another was to fetch the blob. If
+// that one is outrun again and again it is asked for what it has, too: where it lacks much
+// it says so quickly, and is to get it; where even that takes longer than nearly all
+// answers do, it is left alone.
+func (r *round) outrun(by int) {
+	n := r.fetched - 1
+	if n == by || r.failed[n] || !r.order[n].wasOutrun(r.last, time.Now()) {
+		return
+	}
+	c, g, m, ref := r.chain, r.group, r.order[n], r.ref
+	c.running.Go(func() {
+		if !c.there(c.ctx, m, ref, g.slow.limit()) && c.ctx.Err() == nil {
+			c.leaveAlone(m, errSlow)
+		}
+	})
 }
 
 // ask asks a member; first is what try says.

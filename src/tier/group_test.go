@@ -376,6 +376,58 @@ func TestGroupHedgesSlowMembers(t *testing.T) {
 	})
 }
 
+// Where the others have everything, a cache that is slow costs a read now and then, not each
+// time: it is left alone. One that is as quick, but lacks what it is asked for, is not.
+func TestSlowAmongThoseThatHaveAll(t *testing.T) {
+	for name, test := range map[string]struct {
+		late, slow time.Duration
+		most       int // reads that may wait, of a minute's
+	}{
+		"slow":  {300 * time.Millisecond, 0, 18},
+		"lacks": {0, 300 * time.Millisecond, 6000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T, codec *object.Codec) {
+				blobs, refs := manyBlobs(300)
+				g, caches := gridOf(3, blobs)
+				for _, c := range caches {
+					c.delay = 2 * time.Millisecond
+				}
+				chain := chainOf(codec, g)
+				defer chain.Close()
+				getAll(t, chain, refs)
+				caches[1].late.Store(int64(test.late))
+				caches[1].slow.Store(int64(test.slow))
+				caches[1].asked.Store(0)
+				waited := 0
+				for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+					for _, ref := range refs[:100] {
+						began := time.Now()
+						getAll(t, chain, []tier.Ref{ref})
+						if time.Since(began) > 10*time.Millisecond {
+							waited++
+						}
+					}
+				}
+				if waited > test.most || waited == 0 {
+					t.Errorf("%d reads waited for it", waited)
+				}
+				if n := caches[1].asked.Load(); name == "lacks" && n < 1000 {
+					t.Errorf("it was asked %d times", n)
+				}
+				caches[1].late.Store(0)
+				caches[1].slow.Store(0)
+				time.Sleep(time.Minute)
+				before := caches[1].asked.Load()
+				getAll(t, chain, refs)
+				if n := caches[1].asked.Load() - before; n < 50 {
+					t.Errorf("as quick as the others, it was asked for %d of 300 blobs", n)
+				}
+			})
+		})
+	}
+}
+
 func TestNearerGroupsAreFilled(t *testing.T) {
 	simulated(t, func(t *testing.T, codec *object.Codec) {
 		near, far := tiertest.NewMemory("near"), tiertest.NewMemory("far")

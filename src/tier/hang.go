@@ -25,7 +25,7 @@ func (c *Chain) askOnly(ctx context.Context, g *group, m *member, ref Ref) answe
 	case <-late.C:
 	}
 	there := make(chan bool, 1)
-	c.running.Go(func() { there <- c.there(ctx, m, ref) })
+	c.running.Go(func() { there <- c.there(ctx, m, ref, probeTime) })
 	for {
 		select {
 		case a := <-answers:
@@ -47,9 +47,9 @@ func (c *Chain) leaveAlone(m *member, err error) {
 	}
 }
 
-// there tells whether a member answers at all, whatever that is.
-func (c *Chain) there(ctx context.Context, m *member, ref Ref) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+// there tells whether a member answers within that time what it has, whatever that is.
+func (c *Chain) there(ctx context.Context, m *member, ref Ref, within time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	ref.Here = true
 	a := c.ask(ctx, m.Meter, ref)
@@ -61,7 +61,7 @@ func (c *Chain) there(ctx context.Context, m *member, ref Ref) bool {
 func (c *Chain) findOut(m *member, ref Ref) {
 	c.running.Go(func() {
 		err := errHangs
-		if c.there(c.ctx, m, ref) {
+		if c.there(c.ctx, m, ref, probeTime) {
 			err = nil
 			c.log.Info("a cache answers again", "op", "fetch", "tier", m.Name())
 		}
