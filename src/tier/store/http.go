@@ -110,11 +110,11 @@ func (h *HTTP) Close() error {
 	return nil
 }
 
-// Purge leaves the store as it is: it is the publisher's. But it may be the
-// connections that are wrong: see pipeline.doubt.
-func (h *HTTP) Purge(context.Context, tier.Ref) error {
+// Purge leaves the store as it is: it is the publisher's. But it may be a
+// connection that is wrong: see pipeline.doubt.
+func (h *HTTP) Purge(_ context.Context, ref tier.Ref) error {
 	if h.pipeline != nil {
-		h.pipeline.doubt()
+		h.pipeline.doubt(ref)
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func (h *HTTP) getBlob(ctx context.Context, ref tier.Ref) (*answer, error) {
 		// That something is not there at all is rare enough to ask once more.
 		a, err := get()
 		if err == nil {
-			h.pipeline.doubt()
+			h.pipeline.doubt(ref)
 		}
 		return a, err
 	case ctx.Err() != nil:
@@ -529,7 +529,7 @@ func (h *HTTP) refused(resp *http.Response) error {
 		return fmt.Errorf("%w: %s: check login and secret of %s", tier.ErrDenied, status, h.name)
 	case code == http.StatusLoopDetected:
 		return fmt.Errorf("%w: %w: %w: %s", tier.ErrUnavailable, tier.ErrRefused, ErrLoop, status)
-	case code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code >= 500:
+	case isBusy(code):
 		err := fmt.Errorf("%w: %s", tier.ErrUnavailable, status)
 		if code == http.StatusBadGateway {
 			err = fmt.Errorf("%w: %w: %s", tier.ErrUnavailable, tier.ErrBehind, status)
@@ -540,6 +540,11 @@ func (h *HTTP) refused(resp *http.Response) error {
 		return err
 	}
 	return fmt.Errorf("%w: %w: %s", tier.ErrUnavailable, tier.ErrRefused, status)
+}
+
+// isBusy tells whether a status says that another time it may be another one.
+func isBusy(code int) bool {
+	return code == http.StatusRequestTimeout || code == http.StatusTooEarly || code == http.StatusTooManyRequests || code >= 500
 }
 
 // retryAfter reads Retry-After, which is a number of seconds or a date.

@@ -74,3 +74,30 @@ func TestConnectionsAreKeptFree(t *testing.T) {
 		t.Error("it waits for a connection that takes too long to be made")
 	}
 }
+
+// A server that answers now and then in a way that this doesn't take is asked in the
+// ordinary way for a while, and for longer each time only where that goes on.
+func TestPipelineStandsBackForLonger(t *testing.T) {
+	p := &pipeline{}
+	off := func() time.Duration { return time.Until(p.off).Round(time.Second) }
+	for _, want := range []time.Duration{firstOff, 2 * firstOff, 4 * firstOff} {
+		if p.standBack(); off() != want {
+			t.Errorf("for %v, want %v", off(), want)
+		}
+		for range calmAfter - 1 {
+			p.answeredWell()
+		}
+	}
+	for range 20 {
+		p.standBack()
+	}
+	if off() != lastOff {
+		t.Errorf("for %v at last", off())
+	}
+	for range calmAfter {
+		p.answeredWell()
+	}
+	if p.standBack(); off() != firstOff {
+		t.Errorf("for %v after many good answers", off())
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -36,6 +37,9 @@ type pipe struct {
 	dead     bool   // GUARDED_BY(p.mu)
 	answered int    // GUARDED_BY(p.mu)
 	ends     bool   // GUARDED_BY(p.mu); the server has said so
+	gaveUp   bool   // GUARDED_BY(p.mu); it was closed for a wrong answer
+
+	last [lastAnswers]digest.Digest // GUARDED_BY(p.mu); what was asked for by the requests that were answered last
 
 	heard atomic.Int64 // when anything last came, or was asked for where nothing was on its way; in nanoseconds since 1970
 
@@ -212,7 +216,11 @@ func (c *pipe) answer(br *bufio.Reader) error {
 	if h.length < 0 || h.ends && c.answered == 0 {
 		// Its end could only be told by that of the connection, or of chunks;
 		// or no connection has more than one answer.
-		c.p.unfit()
+		if isBusy(h.status) {
+			c.p.troubled() // it may be who is between that says so
+		} else {
+			c.p.standBack()
+		}
 	}
 	c.p.mu.Unlock()
 	if h.length < 0 {
@@ -259,9 +267,10 @@ func (c *pipe) finish(a *ask, ends bool, data []byte, contentType string, err er
 	if a.background {
 		c.behind--
 	}
+	c.last[c.answered%lastAnswers] = a.ref.Digest
 	c.answered++
 	if err == nil {
-		c.p.troubles = 0
+		c.p.answeredWell()
 	}
 	if len(c.asks) > 0 {
 		c.asks[0].behind = true
@@ -338,7 +347,7 @@ func (c *pipe) handOn(br *bufio.Reader, a *ask, h *head) error {
 
 // body reads into all of b, which must come at minSpeed.
 func (c *pipe) body(br *bufio.Reader, b []byte) error {
-	quota := max(1, int(c.p.limits.stall.Seconds()*minSpeed))
+	quota := c.quota()
 	for got, mark := 0, 0; got < len(b); {
 		n, err := br.Read(b[got:])
 		if got += n; got-mark >= quota {
@@ -352,6 +361,9 @@ func (c *pipe) body(br *bufio.Reader, b []byte) error {
 	return nil
 }
 
+// quota is how many bytes of a body must come within limits.stall.
+func (c *pipe) quota() int { return max(1, int(c.p.limits.stall.Seconds()*minSpeed)) }
+
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -361,8 +373,9 @@ func unexpected(err error) error {
 
 // discard reads over what is of no use.
 func (c *pipe) discard(br *bufio.Reader, n int64) error {
+	quota := int64(c.quota())
 	for n > 0 {
-		m, err := br.Discard(int(min(n, pipeBuffer)))
+		m, err := br.Discard(int(min(n, quota)))
 		if n -= int64(m); err != nil {
 			return unexpected(err)
 		}
@@ -388,10 +401,11 @@ func (c *pipe) end(why error) {
 	// looked at what was sent since.
 	_, isBetween := errors.AsType[between](why)
 	fair := errors.Is(why, errEnds) || isBetween && (len(c.asks) == 0 || c.answered > 0 && !errors.Is(why, os.ErrDeadlineExceeded))
+	fair = fair || c.gaveUp
 	if !fair && p.ctx.Err() == nil {
 		p.troubled()
 	}
-	if fair && (len(c.asks) > 0 || errors.Is(why, errEnds)) {
+	if fair && !c.gaveUp && (len(c.asks) > 0 || errors.Is(why, errEnds)) {
 		p.lasted(c.answered)
 	}
 	for _, a := range c.asks {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/tier"
 )
 
@@ -50,9 +51,15 @@ type pipeline struct {
 	quick    int           // GUARDED_BY(mu); answers that came within a round trip and a little, since manner was last looked at
 	slow     int           // GUARDED_BY(mu); and those that did not
 	off      time.Time     // GUARDED_BY(mu); until then nothing goes this way
+	pause    time.Duration // GUARDED_BY(mu); for how long that was the last time; 0: long ago
+	good     int           // GUARDED_BY(mu); answers since
 	troubles int           // GUARDED_BY(mu); connections that ended badly, less good answers
+	doubts   int           // GUARDED_BY(mu); connections that were given up for a wrong answer since doubted
+	doubted  time.Time     // GUARDED_BY(mu)
 	most     int           // GUARDED_BY(mu); answers that the server gives on one connection
 	endedAt  int           // GUARDED_BY(mu); how many it gave on the last one that it ended
+
+	wrong map[digest.Digest]struct{} // GUARDED_BY(mu); blobs that came wrong this way, and are asked for in the ordinary one
 }
 
 // manner is how a server is asked.
@@ -126,11 +133,20 @@ const (
 	slowLater  = 8
 	sampled    = 16
 
-	// After so many troubles nothing goes this way for troubledFor; where the
-	// server is no such server at all, for unfitFor.
+	// After so many troubles, or as many doubts within doubtsWithin, or where the server
+	// is no such server at all, nothing goes this way for a while: for twice as long each
+	// time, unless there were calmAfter good answers between.
 	mostTroubles = 3
-	troubledFor  = time.Minute
-	unfitFor     = time.Hour
+	mostDoubts   = 8
+	doubtsWithin = time.Minute
+	firstOff     = 10 * time.Second
+	lastOff      = time.Hour
+	calmAfter    = 1000
+
+	// mostWrong bounds pipeline.wrong, and lastAnswers is how many answers of a connection
+	// are known to have been its.
+	mostWrong   = 1024
+	lastAnswers = 128
 )
 
 // errOrdinary says that a request is to be made in the ordinary way.
@@ -157,6 +173,7 @@ func newPipeline(ctx context.Context, dialer dialFunc, h *HTTP) *pipeline {
 	return &pipeline{
 		dial:   func(ctx context.Context) (net.Conn, error) { return dialer(ctx, "tcp", addr) },
 		limits: h.limits, base: h.base.EscapedPath(), query: query, fixed: fixed.String(), asking: h.asking, ctx: ctx, most: usualMost,
+		wrong: make(map[digest.Digest]struct{}),
 	}
 }
 
@@ -232,7 +249,8 @@ func (p *pipeline) stuck(a *ask, waited time.Duration) bool {
 // where nothing goes this way.
 func (p *pipeline) submit(a *ask) bool {
 	p.mu.Lock()
-	if p.ctx.Err() != nil || time.Now().Before(p.off) {
+	_, wrong := p.wrong[a.ref.Digest]
+	if wrong || p.ctx.Err() != nil || time.Now().Before(p.off) {
 		p.mu.Unlock()
 		return false
 	}
@@ -523,27 +541,59 @@ func (a *ask) Raise() {
 	}
 }
 
+// standBack has nothing go this way for a while. p.mu is held.
+func (p *pipeline) standBack() {
+	p.pause = min(max(2*p.pause, firstOff), lastOff)
+	p.off, p.good, p.troubles, p.doubts = time.Now().Add(p.pause), 0, 0, 0
+}
+
+// answeredWell takes note of a good answer. p.mu is held.
+func (p *pipeline) answeredWell() {
+	p.troubles = 0
+	if p.good++; p.good >= calmAfter {
+		p.pause = 0
+	}
+}
+
 // troubled takes note of a connection that ended badly. p.mu is held.
 func (p *pipeline) troubled() {
 	if p.troubles++; p.troubles >= mostTroubles {
-		p.troubles, p.off = 0, time.Now().Add(troubledFor)
+		p.standBack()
 	}
 }
 
-// doubt is told that an answer was not what had been asked for. Where a server, or
-// who is between, sent one answer more or less than it was asked for, all behind it
-// are others', too. So these connections are given up.
-func (p *pipeline) doubt() {
+// doubt is told that an answer was not what had been asked for. It may be the server's
+// blob that is wrong: that is found out in the ordinary way. But where a server, or who is
+// between, sent one answer more or less than it was asked for, all behind it on that
+// connection are others', too. So that one is given up.
+func (p *pipeline) doubt(ref tier.Ref) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, c := range p.pipes {
-		c.conn.Close()
+	if _, known := p.wrong[ref.Digest]; known {
+		return
 	}
-	p.troubled()
+	if len(p.wrong) >= mostWrong {
+		clear(p.wrong) // costs one request each
+	}
+	p.wrong[ref.Digest] = struct{}{}
+	for _, c := range p.pipes {
+		if !c.gaveUp && slices.Contains(c.last[:], ref.Digest) {
+			c.gaveUp = true
+			c.conn.Close()
+			p.doubtful()
+		}
+	}
 }
 
-// unfit takes note of a server that doesn't do what this takes. p.mu is held.
-func (p *pipeline) unfit() { p.off = time.Now().Add(unfitFor) }
+// doubtful takes note of a connection that is given up for a wrong answer. p.mu is held.
+func (p *pipeline) doubtful() {
+	if now := time.Now(); now.Sub(p.doubted) > doubtsWithin {
+		p.doubts, p.doubted = 0, now
+	}
+	if p.doubts++; p.doubts >= mostDoubts {
+		p.standBack()
+	}
+}
 
 // followed takes note of how long after the end of one answer the next one began
 // whose request had been sent before. p.mu is held.

@@ -1,0 +1,122 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aysfs/aysfs/src/object"
+	"github.com/aysfs/aysfs/src/tier"
+	"github.com/aysfs/aysfs/src/tier/store"
+	"github.com/aysfs/aysfs/src/tier/tiertest"
+)
+
+// A blob that is damaged in the store costs a connection once, whoever reads it how often:
+// all others go on being asked for over few connections.
+func TestPipelineDamagedBlob(t *testing.T) {
+	tiertest.NoLeaks(t)
+	codec, err := object.NewCodec(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serveBlobs(t, 3000, 5000, nil)
+	bad := s.refs[1000]
+	s.blobs[bad.Digest.String()] = []byte("damaged")
+	src := s.open(t)
+	chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{groupOf(src)}, Codec: codec, Cache: tiertest.NewCache()})
+	t.Cleanup(chain.Close)
+	var all sync.WaitGroup
+	stop := make(chan struct{})
+	all.Go(func() {
+		for {
+			if _, err := chain.Get(t.Context(), bad); !errors.Is(err, tier.ErrCorrupt) {
+				t.Errorf("the damaged blob: %v", err)
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
+	refs := slices.Delete(slices.Clone(s.refs), 1000, 1001)
+	if err := chain.Bring(t.Context(), tier.ReadAhead, slices.Values(refs), func(ref tier.Ref, err error) {
+		if err != nil {
+			t.Errorf("bring %v: %v", ref, err)
+		}
+	}); err != nil {
+		t.Error(err)
+	}
+	close(stop)
+	all.Wait()
+	// Eight of the pipeline, one that was given up, and a few for the damaged blob.
+	if n := s.conns.Load(); n > 13 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// A server that is busy once, as proxies say while what is behind them starts, is asked for
+// many blobs over few connections all the same.
+func TestPipelineAfterBusyAnswers(t *testing.T) {
+	s := serveBlobs(t, 3000, 5000, func(n int64, w http.ResponseWriter, _ *http.Request) {
+		if n > 1 {
+			return
+		}
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			fmt.Fprint(c, "HTTP/1.0 503 Service Unavailable\r\nConnection: close\r\n\r\nNo server is available.")
+			c.Close()
+		}
+		panic(http.ErrAbortHandler)
+	})
+	src := s.open(t)
+	if _, err := src.Get(t.Context(), s.refs[0]); err != nil {
+		t.Error(err)
+	}
+	s.getAll(t, src, 300)
+	if n := s.conns.Load(); n > 13 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// An answer that nobody wants any more is read over, however slowly it comes, as long as
+// it is no slower than one that somebody wants may be.
+func TestPipelineReadsOverWhatIsSlow(t *testing.T) {
+	t.Parallel()
+	const size = 10 << 10
+	asked, left, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	s := play(t, func(n int, c *net.TCPConn, _ *http.Request) bool {
+		if n > 0 {
+			fmt.Fprint(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+			return true
+		}
+		close(asked)
+		<-left
+		_, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", size)
+		for n := 0; n < size && err == nil; n += 256 {
+			time.Sleep(100 * time.Millisecond)
+			_, err = c.Write(make([]byte, 256))
+		}
+		ended <- err
+		return true
+	})
+	src := open(t, store.Config{URL: mustURL(t, "http://"+s.addr), Timeout: 4 * time.Second, Pipeline: true})
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		leave()
+	}()
+	if _, err := src.Get(ctx, tiertest.RefOf([]byte("a blob"))); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	close(left)
+	if err := <-ended; err != nil {
+		t.Errorf("the connection was given up: %v", err)
+	}
+}
