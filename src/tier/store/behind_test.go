@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"net/http"
 	"path"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tier/store"
+	"github.com/aysfs/aysfs/src/tier/tiertest"
 )
 
 // TestPipelineBehindOthers has requests on all connections whose answers don't come, or
@@ -77,4 +79,69 @@ func TestPipelineBehindOthers(t *testing.T) {
 			all.Wait()
 		})
 	}
+}
+
+// TestOrdinaryBehindOthers has a server that has no more to do with pipelines keep all that
+// nobody waits for waiting: what somebody waits for, from the start or later, does not
+// stand behind that.
+func TestOrdinaryBehindOthers(t *testing.T) {
+	tiertest.NoLeaks(t)
+	var held sync.Map
+	end := make(chan struct{})
+	s := serveBlobs(t, 300, 1000, func(_ int64, _ http.ResponseWriter, r *http.Request) {
+		if _, ok := held.Load(path.Base(r.URL.Path)); ok {
+			select {
+			case <-end:
+			case <-r.Context().Done():
+			}
+		}
+	})
+	src := open(t, store.Config{URL: mustURL(t, s.URL), Timeout: 20 * time.Second})
+	for _, ref := range s.refs[:200] {
+		held.Store(ref.Digest.String(), true)
+	}
+	var all sync.WaitGroup
+	get := func(ctx context.Context, ref tier.Ref) {
+		all.Go(func() {
+			if _, err := src.Get(ctx, ref); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for _, ref := range s.refs[:200] {
+		get(tier.InBackground(t.Context()), ref)
+	}
+	for s.requests.Load() < 50 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	wanted, came := make(chan struct{}), make(chan error)
+	for _, ctx := range []context.Context{t.Context(), tier.InBackgroundUntil(t.Context(), wanted)} {
+		for _, ref := range s.refs[200:250] {
+			go func() {
+				_, err := src.Get(ctx, ref)
+				came <- err
+			}()
+		}
+		if tier.Background(ctx) {
+			select {
+			case <-came:
+				t.Error("what nobody waits for took a connection that was kept free")
+			case <-time.After(50 * time.Millisecond):
+			}
+			close(wanted)
+		}
+		for range 50 {
+			select {
+			case err := <-came:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(2 * time.Second):
+				t.Fatal("what somebody waits for stands behind others")
+			}
+		}
+	}
+	close(end)
+	all.Wait()
 }

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aysfs/aysfs/src/object"
@@ -33,6 +34,8 @@ type HTTP struct {
 	pipeline      *pipeline // nil: without
 	batches       *batches  // nil: without
 	tasks         sync.WaitGroup
+	behind        chan struct{}     // holds one for each request that nobody waits for
+	multiplexed   atomic.Bool       // a connection carries many requests at a time
 	asking        func(http.Header) // may be nil
 	answered      func(http.Header) // may be nil
 	maxTrees      int64             // bytes
@@ -70,6 +73,7 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 		agent: "aysfs/" + cfg.Version, limits: limitsFor(cfg.Timeout), heads: make(map[object.TreeName]validators),
 		asking: cfg.Asking, answered: cfg.Answered,
 		maxTrees: cmp.Or(cfg.MaxTrees, maxTrees),
+		behind:   make(chan struct{}, maxConns-demandConns),
 	}
 	if u := cfg.URL.User; u != nil {
 		if h.login == "" {
@@ -168,6 +172,7 @@ func (h *HTTP) getBlob(ctx context.Context, ref tier.Ref) (*answer, error) {
 		query = "fetch=0"
 	}
 	get := func() (*answer, error) {
+		defer h.standBehind(ctx)()
 		return h.get(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max(), nil)
 	}
 	if h.pipeline == nil || ref.Here || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
@@ -191,6 +196,29 @@ func (h *HTTP) getBlob(ctx context.Context, ref tier.Ref) (*answer, error) {
 		err = tier.Unavailable(err)
 	}
 	return nil, fmt.Errorf("%s: GET %s/%s/%s: %w", h.name, bare(&h.base), ref.Domain, ref.Digest, err)
+}
+
+// standBehind has what nobody waits for wait where it would take the last connections,
+// until somebody waits for it. What it returns is to be called after the request.
+func (h *HTTP) standBehind(ctx context.Context) (over func()) {
+	over = func() {}
+	if !tier.Background(ctx) || h.multiplexed.Load() {
+		return over
+	}
+	wanted := tier.Wanted(ctx)
+	select {
+	case <-wanted:
+		return over
+	default:
+	}
+	select {
+	case h.behind <- struct{}{}:
+		return func() { <-h.behind }
+	case <-wanted:
+	case <-ctx.Done(): // as the request will say
+	case <-h.ctx.Done():
+	}
+	return over
 }
 
 // isPlain tells whether a host can be said in a header as it is.
@@ -420,6 +448,9 @@ func (h *HTTP) try(ctx context.Context, u *url.URL, limit int64, header http.Hea
 		return unanswered(err)
 	}
 	defer resp.Body.Close()
+	if resp.ProtoMajor == 2 {
+		h.multiplexed.Store(true)
+	}
 	if h.answered != nil {
 		h.answered(resp.Header)
 	}

@@ -18,6 +18,7 @@ import (
 
 const (
 	maxConns     = 64 // to one host, where it doesn't speak HTTP/2
+	demandConns  = 8  // of these, for what somebody waits for
 	maxRedirects = 5
 )
 
