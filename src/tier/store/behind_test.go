@@ -4,10 +4,13 @@ import (
 	"context"
 	"net/http"
 	"path"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tier/store"
 	"github.com/aysfs/aysfs/src/tier/tiertest"
@@ -20,7 +23,7 @@ func TestPipelineBehindOthers(t *testing.T) {
 		drip bool
 		most time.Duration
 	}{
-		"stalled": {false, 2500 * time.Millisecond}, "dripping": {true, 6 * time.Second},
+		"stalled": {false, 900 * time.Millisecond}, "dripping": {true, 6 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -142,6 +145,63 @@ func TestOrdinaryBehindOthers(t *testing.T) {
 			}
 		}
 	}
+	close(end)
+	all.Wait()
+}
+
+// TestPipelineBroughtBehindOthers has what is being brought stand behind answers that don't
+// come: who comes to wait for it does not stand there for long, either.
+func TestPipelineBroughtBehindOthers(t *testing.T) {
+	codec, err := object.NewCodec(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stalled atomic.Int64
+	var bad sync.Map
+	end := make(chan struct{})
+	s := serveBlobs(t, 40, 20_000, func(_ int64, w http.ResponseWriter, r *http.Request) {
+		if _, ok := bad.Load(path.Base(r.URL.Path)); ok {
+			stalled.Add(1)
+			<-end
+		}
+	})
+	for i := range s.refs {
+		s.refs[i].Limit = 20_000
+	}
+	src := open(t, store.Config{URL: mustURL(t, s.URL), Timeout: 15 * time.Second, Pipeline: true})
+	chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{groupOf(src)}, Codec: codec, Cache: tiertest.NewCache()})
+	t.Cleanup(chain.Close)
+	for _, ref := range s.refs[:10] {
+		if _, err := chain.Get(t.Context(), ref); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, ref := range s.refs[10:22] {
+		bad.Store(ref.Digest.String(), true)
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		if err := chain.Bring(t.Context(), tier.Profile, slices.Values(s.refs[10:30]), nil); err != nil {
+			t.Error(err)
+		}
+	})
+	for len(chain.Status().Fetching) == 0 || stalled.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond)
+	var readers sync.WaitGroup
+	for _, ref := range s.refs[22:30] {
+		readers.Go(func() {
+			began := time.Now()
+			if _, err := chain.Get(t.Context(), ref); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > 800*time.Millisecond {
+				t.Errorf("it took %v", took)
+			}
+		})
+	}
+	readers.Wait()
 	close(end)
 	all.Wait()
 }

@@ -168,9 +168,9 @@ func (c *pipe) Read(b []byte) (int, error) {
 }
 
 // still tells whether something is on its way on a connection, and none of it has come
-// for a while. p.mu is held.
-func (c *pipe) still() bool {
-	return len(c.asks) > 0 && time.Since(time.Unix(0, c.heard.Load())) >= standstill
+// for so long. p.mu is held.
+func (c *pipe) still(long time.Duration) bool {
+	return len(c.asks) > 0 && time.Since(time.Unix(0, c.heard.Load())) >= long
 }
 
 // head is what is of interest in the header of an answer.
@@ -410,7 +410,7 @@ func (c *pipe) end(why error) {
 	}
 	for _, a := range c.asks {
 		switch {
-		case a.left:
+		case a.left || a.handed:
 		case fair && a.tries < mostTries && p.ctx.Err() == nil && !time.Now().Before(p.off):
 			if to := p.choose(a); to != nil {
 				to.send(true)

@@ -86,6 +86,7 @@ type ask struct {
 	// What becomes of the answer. Where nobody waits, it is handed on by the reader.
 	answered func(data []byte, ok bool)
 	handed   bool // GUARDED_BY(pipeline.mu); it is, or was, called
+	watched  bool // GUARDED_BY(pipeline.mu); see watch
 
 	done        chan struct{} // else closed once what follows is set
 	data        []byte
@@ -110,8 +111,13 @@ const (
 	mostTries = 3
 
 	// standstill is for how long nothing must have come on a connection for it to be
-	// given no more requests, and for those that somebody waits for to go another way.
+	// given no more requests. Those that somebody waits for, behind others, go another way
+	// after halt, or haltTrips round trips if that is longer; this is looked at every
+	// lookEvery.
 	standstill = time.Second
+	halt       = 250 * time.Millisecond
+	haltTrips  = 4
+	lookEvery  = 100 * time.Millisecond
 
 	// usualMost is how many answers a server is thought to give on one connection
 	// until it is known: the default of nginx. What is asked for beyond that has to be
@@ -207,7 +213,7 @@ func (p *pipeline) get(ctx context.Context, ref tier.Ref) (data []byte, contentT
 		return nil, "", errOrdinary
 	}
 	began := time.Now()
-	look := time.NewTicker(standstill)
+	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
 		select {
@@ -235,13 +241,18 @@ func (p *pipeline) get(ctx context.Context, ref tier.Ref) (data []byte, contentT
 func (p *pipeline) stuck(a *ask, waited time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.isStuck(a, waited)
+}
+
+// isStuck is stuck with p.mu held.
+func (p *pipeline) isStuck(a *ask, waited time.Duration) bool {
 	late := waited >= p.limits.header
 	for _, c := range p.pipes {
 		if i := slices.Index(c.asks, a); i >= 0 {
-			return i > 0 && (late || c.still())
+			return i > 0 && (late || c.still(min(max(halt, haltTrips*p.trip), standstill)))
 		}
 	}
-	moves := slices.ContainsFunc(p.pipes, func(c *pipe) bool { return !c.still() })
+	moves := slices.ContainsFunc(p.pipes, func(c *pipe) bool { return !c.still(standstill) })
 	return slices.Contains(p.queue, a) && (late || len(p.pipes) > 0 && !moves)
 }
 
@@ -284,7 +295,7 @@ func (p *pipeline) choose(a *ask) *pipe {
 	}
 	var best *pipe
 	for _, c := range p.pipes {
-		if len(c.asks) < depth && p.room(c) > 0 && !c.still() && (best == nil || c.load < best.load) && (!a.background || p.mayCarry(c)) {
+		if len(c.asks) < depth && p.room(c) > 0 && !c.still(standstill) && (best == nil || c.load < best.load) && (!a.background || p.mayCarry(c)) {
 			best = c
 		}
 	}
@@ -513,13 +524,36 @@ func (a *ask) Leave() bool {
 		return false
 	}
 	a.left = true
+	p.unqueue(a)
+	return true
+}
+
+// unqueue takes a request out of the queue, if it is there. p.mu is held.
+func (p *pipeline) unqueue(a *ask) {
 	if i := slices.Index(p.queue, a); i >= 0 {
 		p.queue = slices.Delete(p.queue, i, i+1)
 		if i < p.urgent {
 			p.urgent--
 		}
 	}
-	return true
+}
+
+// watch looks now and then whether a request is stuck whose answer is handed on, and that
+// somebody has waited for since then. It is left to the ordinary way in that case.
+func (a *ask) watch(since time.Time) {
+	time.AfterFunc(lookEvery, func() {
+		p := a.p
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		switch {
+		case a.left || a.handed:
+		case p.isStuck(a, time.Since(since)):
+			p.unqueue(a)
+			a.refuse(errOrdinary)
+		default:
+			a.watch(since)
+		}
+	})
 }
 
 // Raise has a request that waits for a connection go with those that somebody waits
@@ -528,6 +562,10 @@ func (a *ask) Raise() {
 	p := a.p
 	p.mu.Lock()
 	i := slices.Index(p.queue, a)
+	if !a.watched && a.answered != nil {
+		a.watched = true
+		a.watch(time.Now())
+	}
 	if i < p.urgent { // it is there already, or not there
 		p.mu.Unlock()
 		return
