@@ -462,7 +462,7 @@ func (c *Chain) askInTime(ctx context.Context, g *group, order []*member, ref Re
 		defer cancel()
 	}
 	if behind == 0 || !g.only || !g.leaves {
-		return c.askGroup(ctx, g, order, ref)
+		return c.askGroup(ctx, g, order, ref, behind)
 	}
 	a := c.askOnly(ctx, g, order[0], ref)
 	if a.err != nil {

@@ -216,9 +216,10 @@ var errSlow = fmt.Errorf("%w: another cache was asked later and answered sooner"
 // askGroup asks the members of a group one after the other. One that takes
 // longer than nearly all answers do gets company: others are asked for what they
 // have, and whoever answers first does. But only one at a time is to fetch it,
-// so that a blob that all of them lack is fetched once.
-func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref) (answer, []error) {
-	if len(order) == 1 {
+// so that a blob that all of them lack is fetched once. Where all hang, those are not
+// waited for that come behind the group.
+func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref, behind int) (answer, []error) {
+	if len(order) == 1 && (g.only || behind == 0) {
 		if first, _ := order[0].try(time.Now()); first {
 			defer order[0].triedOut()
 		}
@@ -230,7 +231,7 @@ func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := round{chain: c, group: g, ref: ref, order: order, answers: make(chan memberAnswer, 2*len(order)), failed: make([]bool, len(order))}
+	r := round{chain: c, group: g, ref: ref, order: order, answers: make(chan memberAnswer, 2*len(order)), failed: make([]bool, len(order)), gone: make([]bool, len(order))}
 	hang := mostSlow * time.Duration(patience)
 	if end, ok := ctx.Deadline(); ok {
 		hang = time.Until(end) / patience
@@ -287,8 +288,9 @@ func (c *Chain) askGroup(ctx context.Context, g *group, order []*member, ref Ref
 			})
 		case n := <-gone:
 			c.leaveAlone(order[n], errHangs)
-			if n == r.fetched-1 {
-				next()
+			r.gone[n] = true
+			if n == r.fetched-1 && !next() && behind > 0 && r.allGone() {
+				return answer{}, append(failures, errHangs)
 			}
 		case <-ctx.Done():
 			return answer{}, append(failures, ended(ctx, "wait for", ref))
@@ -304,6 +306,7 @@ type round struct {
 	order   []*member
 	answers chan memberAnswer // has room for all that may come
 	failed  []bool            // by member; or others find out whether it still does
+	gone    []bool            // by member; it hangs
 	fetched int               // up to here they were asked to fetch it
 	last    time.Time         // when the last of them was
 	looked  int               // up to here they were asked for what they have
@@ -336,6 +339,16 @@ func (r *round) fetch(ctx context.Context) bool {
 		return true
 	}
 	return false
+}
+
+// allGone tells whether no member can be expected to answer.
+func (r *round) allGone() bool {
+	for n := range r.order {
+		if !r.failed[n] && !r.gone[n] {
+			return false
+		}
+	}
+	return true
 }
 
 // look asks the next member for what it has; false if there is none left.

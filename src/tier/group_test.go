@@ -248,6 +248,42 @@ func TestOneOfTwoHangs(t *testing.T) {
 	})
 }
 
+// TestBothHang has both caches hang with a store behind them: after each pause, which grow,
+// a read or two wait for them, and none for half of its time.
+func TestBothHang(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(300)
+		g, caches := fetchersOf(blobs)
+		s, _ := gridOf(1, blobs)
+		chain := chainOf(codec, g, s)
+		defer chain.Close()
+		getAll(t, chain, refs[:20])
+		caches[0].hung.Store(true)
+		caches[1].hung.Store(true)
+		waited := 0
+		for _, ref := range refs[20:] {
+			began := time.Now()
+			getAll(t, chain, []tier.Ref{ref})
+			if took := time.Since(began); took > 6*time.Second {
+				t.Errorf("it took %v", took)
+			} else if took > time.Second {
+				waited++
+			}
+			time.Sleep(time.Second)
+		}
+		if waited == 0 || waited > 20 {
+			t.Errorf("%d of 280 reads waited for them", waited)
+		}
+		caches[0].hung.Store(false)
+		time.Sleep(2 * time.Minute)
+		was := caches[0].fetched.Load()
+		getAll(t, chain, refs)
+		if n := caches[0].fetched.Load() - was; n < 250 {
+			t.Errorf("back, and alone, it was asked for %d of 300 blobs", n)
+		}
+	})
+}
+
 // TestOneOfTwoIsSlow has one of two caches tell what it has, and never come to an end with
 // what it fetches: after each pause, which grow, one read waits for it, whatever else is
 // read at the time.
