@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -118,5 +119,38 @@ func TestPipelineReadsOverWhatIsSlow(t *testing.T) {
 	close(left)
 	if err := <-ended; err != nil {
 		t.Errorf("the connection was given up: %v", err)
+	}
+}
+
+// Whatever connections end when, nothing that waits for one is forgotten while another is
+// there.
+func TestPipelineForgetsNothing(t *testing.T) {
+	for _, answers := range []int64{1, 2, 5} {
+		t.Run(fmt.Sprint(answers), func(t *testing.T) {
+			t.Parallel()
+			for range 20 {
+				var on sync.Map
+				s := serveBlobs(t, 500, 2000, func(_ int64, w http.ResponseWriter, r *http.Request) {
+					n, _ := on.LoadOrStore(r.RemoteAddr, new(atomic.Int64))
+					if n.(*atomic.Int64).Add(1) == answers {
+						w.Header().Set("Connection", "close")
+					}
+				})
+				src := s.open(t)
+				came := make(chan tier.Ref, len(s.refs))
+				for _, ref := range s.refs {
+					if src.Ask(ref, func([]byte, bool) { came <- ref }) == nil {
+						came <- ref
+					}
+				}
+				for n := range s.refs {
+					select {
+					case <-came:
+					case <-time.After(5 * time.Second):
+						t.Fatalf("only %d of %d came", n, len(s.refs))
+					}
+				}
+			}
+		})
 	}
 }

@@ -424,6 +424,7 @@ func (c *pipe) end(why error) {
 		p.refuse(p.queue)
 		p.queue, p.urgent = nil, 0
 	}
+	p.shareAll() // what was kept free beside this one may be needed now
 	p.renew()
 }
 

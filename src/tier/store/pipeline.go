@@ -579,8 +579,14 @@ func (a *ask) Raise() {
 	}
 }
 
-// standBack has nothing go this way for a while. p.mu is held.
+// standBack has nothing go this way for a while, nor what waits; answers to what is on its
+// way already make that no longer. p.mu is held.
 func (p *pipeline) standBack() {
+	if time.Now().Before(p.off) {
+		return
+	}
+	p.refuse(p.queue)
+	p.queue, p.urgent = nil, 0
 	p.pause = min(max(2*p.pause, firstOff), lastOff)
 	p.off, p.good, p.troubles, p.doubts = time.Now().Add(p.pause), 0, 0, 0
 }
@@ -677,11 +683,7 @@ func (p *pipeline) thought(d time.Duration, beside bool) {
 // turn has the server asked in another manner, what waits included. p.mu is held.
 func (p *pipeline) turn(to manner) {
 	p.manner, p.quick, p.slow, p.measured, p.gaps = to, 0, 0, 0, 0
-	for _, c := range p.pipes {
-		if p.share(c); len(c.out) > 0 {
-			c.send(true)
-		}
-	}
+	p.shareAll()
 	_, conns, _ := p.depth()
 	for n := min(len(p.queue), conns) - p.lasting() - p.dialing; n > 0; n-- {
 		p.makeOne()
@@ -701,6 +703,15 @@ func (p *pipeline) busyBeside(c *pipe) bool {
 func (p *pipeline) share(c *pipe) {
 	n := len(p.pipes) + p.dialing
 	p.take(c, (len(p.queue)+n-1)/max(n, 1))
+}
+
+// shareAll has each connection take its share of what waits. p.mu is held.
+func (p *pipeline) shareAll() {
+	for _, c := range p.pipes {
+		if p.share(c); len(c.out) > 0 {
+			c.send(true)
+		}
+	}
 }
 
 // close ends all connections, once ctx is done.
