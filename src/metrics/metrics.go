@@ -1,5 +1,3 @@
-// Package metrics writes metrics in Prometheus' text format:
-// https://prometheus.io/docs/instrumenting/exposition_formats/
 package metrics
 
 import (
