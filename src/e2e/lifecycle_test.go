@@ -43,8 +43,9 @@ func TestStopWithTheStoreStalled(t *testing.T) {
 	store, names := smallStore(t)
 	c, mount := startClient(t, store.url())
 	store.setFault(stall)
+	before := store.blobs.Load()
 	reader := startProcess(t, exec.Command("cat", filepath.Join(mount, names[0])))
-	time.Sleep(200 * time.Millisecond)
+	eventually(t, 10*time.Second, "the store is asked", func() bool { return store.blobs.Load() > before })
 	begin := time.Now()
 	c.stop()
 	if d := time.Since(begin); d > 10*time.Second {

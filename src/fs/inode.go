@@ -453,16 +453,3 @@ func (t *inodes) held() int {
 	defer t.mu.RUnlock()
 	return t.count
 }
-
-// lookups adds up the lookup counts of all but the root.
-func (t *inodes) lookups() uint64 {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	var n uint64
-	for slot := range uint32(t.count) {
-		if r := t.at(slot); r.id != rootID {
-			n += uint64(r.lookups)
-		}
-	}
-	return n
-}

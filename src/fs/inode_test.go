@@ -245,3 +245,16 @@ func TestDisplacedDirectory(t *testing.T) {
 		t.Errorf("acquired anew: %d, %v, want %d", got, err, first)
 	}
 }
+
+// lookups adds up the lookup counts of all but the root.
+func (t *inodes) lookups() uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var n uint64
+	for slot := range uint32(t.count) {
+		if r := t.at(slot); r.id != rootID {
+			n += uint64(r.lookups)
+		}
+	}
+	return n
+}

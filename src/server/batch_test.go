@@ -148,9 +148,10 @@ func TestBatchLeft(t *testing.T) {
 	t.Parallel()
 	st, c := newStore(t), newCache(t)
 	c.tell(st, "stor")
-	left := make(chan struct{}, 10)
+	asked, left := make(chan struct{}, 10), make(chan struct{}, 10)
 	st.setFault(func(_ http.ResponseWriter, r *http.Request) bool {
 		if strings.Contains(r.URL.Path, "/default/") {
+			asked <- struct{}{}
 			<-r.Context().Done()
 			left <- struct{}{}
 			return true
@@ -159,7 +160,7 @@ func TestBatchLeft(t *testing.T) {
 	})
 	resp, err := c.client.Post(c.url+"/default", "text/plain", bytes.NewReader(wants(digest.Of(random))))
 	must(t, err)
-	time.Sleep(50 * time.Millisecond)
+	<-asked
 	resp.Body.Close()
 	select {
 	case <-left:
