@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -207,7 +206,7 @@ func (e *Embedded) DropDomain(_ context.Context, domain string) error {
 
 // Drop removes a hash whole, if that is a domain; else it is false.
 func (e *Embedded) Drop(key []byte) (bool, error) {
-	domain, ok := strings.CutPrefix(string(key), ledisbolt.HashPrefix)
+	domain, ok := DomainOf(key)
 	if !ok || domain == "" || object.ValidateDomain(domain) != nil {
 		return false, nil
 	}
@@ -217,7 +216,7 @@ func (e *Embedded) Drop(key []byte) (bool, error) {
 // Field returns a field of a hash without copying it, if that is a blob and
 // there; else ok is false. It is to be released.
 func (e *Embedded) Field(key, field []byte) (data []byte, release func(), ok bool) {
-	domain, isBlob := strings.CutPrefix(string(key), ledisbolt.HashPrefix)
+	domain, isBlob := DomainOf(key)
 	if !isBlob {
 		return nil, nil, false
 	}

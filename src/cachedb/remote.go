@@ -2,7 +2,6 @@ package cachedb
 
 import (
 	"context"
-	"strings"
 
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/ledisconn"
@@ -77,7 +76,7 @@ func (r *Remote) Domains(ctx context.Context) ([]string, error) {
 	}
 	var names []string
 	for _, key := range keys {
-		if name, ok := strings.CutPrefix(key, ledisconn.FilesPrefix); ok && name != "" && object.ValidateDomain(name) == nil {
+		if name, ok := DomainOf([]byte(key)); ok && name != "" && object.ValidateDomain(name) == nil {
 			names = append(names, name)
 		}
 	}
