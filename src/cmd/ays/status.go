@@ -70,42 +70,7 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 		fmt.Fprintf(w, "\nneeds a restart: %s\n", strings.Join(s.NeedRestart, ", "))
 	}
 	for _, m := range s.Mounts {
-		fmt.Fprintf(w, "\n%s\n", m.Path)
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		row := func(key, format string, a ...any) { fmt.Fprintf(t, "  %s\t%s\n", key, fmt.Sprintf(format, a...)) }
-		row("tree", "%s", treeLine(m))
-		switch {
-		case m.Error != "" && m.Pending:
-			row("NO TREE YET", "the path answers with errors: %s", m.Error)
-		case m.Error != "":
-			row("NOT MOUNTED", "%s", m.Error)
-		default:
-			row("serial", "%d, published %s, root %.12s", m.Serial, m.Time.Format(time.RFC3339), m.Root)
-			row("content", "%d files, %s", m.Files, byteSize(m.Bytes))
-			row("mounted", "since %s; the kernel holds %d inodes", m.Since.Format(time.RFC3339), m.Inodes)
-			if m.Moves > 0 {
-				row("moved", "%d times, last %s", m.Moves, m.Moved.Format(time.RFC3339))
-			}
-			if line := profileLine(m.Profile); line != "" {
-				row("profile", "%s", line)
-			}
-			if line := prefetchLine(m); line != "" {
-				row("prefetch", "%s", line)
-			}
-			if d := m.Debug; d != nil {
-				row("debug", "%d paths changed, %d being written, %d names on this machine only", d.Changed, d.Unsent, d.Scratch)
-				if d.Error != "" {
-					row("REDIS AWAY", "%s", d.Error)
-				}
-			}
-			if m.Problem != "" {
-				row("NOT THE NEWEST", "%s", m.Problem)
-			} else if !m.Fresh {
-				row("note", "the store could not be asked: this is the tree as it was known before")
-			}
-		}
-		row("store", "%s, %s", m.Store, m.Source)
-		t.Flush()
+		printMount(w, m)
 	}
 
 	fmt.Fprintln(w)
@@ -118,9 +83,56 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w)
+	printTiers(w, s.Stores, now)
+	printFetching(w, s, now)
+	m := s.Memory
+	fmt.Fprintf(w, "\nmemory: %s of heap, bound %s; decoded metadata %s; resident %s with mapped cache; %d goroutines; %d of %d descriptors\n",
+		byteSize(m.Heap), byteSize(m.Limit), byteSize(m.Metadata), byteSize(m.Resident), m.Routines, s.Files.Open, s.Files.Most)
+}
+
+func printMount(w io.Writer, m control.Mount) {
+	fmt.Fprintf(w, "\n%s\n", m.Path)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(key, format string, a ...any) { fmt.Fprintf(t, "  %s\t%s\n", key, fmt.Sprintf(format, a...)) }
+	row("tree", "%s", treeLine(m))
+	switch {
+	case m.Error != "" && m.Pending:
+		row("NO TREE YET", "the path answers with errors: %s", m.Error)
+	case m.Error != "":
+		row("NOT MOUNTED", "%s", m.Error)
+	default:
+		row("serial", "%d, published %s, root %.12s", m.Serial, m.Time.Format(time.RFC3339), m.Root)
+		row("content", "%d files, %s", m.Files, byteSize(m.Bytes))
+		row("mounted", "since %s; the kernel holds %d inodes", m.Since.Format(time.RFC3339), m.Inodes)
+		if m.Moves > 0 {
+			row("moved", "%d times, last %s", m.Moves, m.Moved.Format(time.RFC3339))
+		}
+		if line := profileLine(m.Profile); line != "" {
+			row("profile", "%s", line)
+		}
+		if line := prefetchLine(m); line != "" {
+			row("prefetch", "%s", line)
+		}
+		if d := m.Debug; d != nil {
+			row("debug", "%d paths changed, %d being written, %d names on this machine only", d.Changed, d.Unsent, d.Scratch)
+			if d.Error != "" {
+				row("REDIS AWAY", "%s", d.Error)
+			}
+		}
+		if m.Problem != "" {
+			row("NOT THE NEWEST", "%s", m.Problem)
+		} else if !m.Fresh {
+			row("note", "the store could not be asked: this is the tree as it was known before")
+		}
+	}
+	row("store", "%s, %s", m.Store, m.Source)
+	t.Flush()
+}
+
+func printTiers(w io.Writer, stores []control.Store, now time.Time) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "tier\tasked\thits\tabsent\terrors\tcorrupt\tbytes\tmean time")
-	for _, st := range s.Stores {
+	for _, st := range stores {
 		for _, v := range st.Tier.Sources {
 			mean := time.Duration(0)
 			if v.Requests > 0 {
@@ -130,17 +142,13 @@ func printStatus(w io.Writer, s *control.Status, now time.Time) {
 		}
 	}
 	t.Flush()
-	for _, st := range s.Stores {
+	for _, st := range stores {
 		for _, v := range st.Tier.Sources {
 			if v.LastError != "" {
 				fmt.Fprintf(w, "%s, %v ago: %s\n", v.Tier, now.Sub(v.LastErrorAt).Round(time.Second), v.LastError)
 			}
 		}
 	}
-	printFetching(w, s, now)
-	m := s.Memory
-	fmt.Fprintf(w, "\nmemory: %s of heap, bound %s; decoded metadata %s; resident %s with mapped cache; %d goroutines; %d of %d descriptors\n",
-		byteSize(m.Heap), byteSize(m.Limit), byteSize(m.Metadata), byteSize(m.Resident), m.Routines, s.Files.Open, s.Files.Most)
 }
 
 // profileLine tells of what programs need first.
