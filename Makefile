@@ -1,4 +1,4 @@
-# make build    bin/aysfs and bin/ays for this machine
+# make build    bin/aysfs, bin/ays and bin/ays_cache for this machine
 # make demo     the whole way, with this machine's Go toolchain (root)
 # make test     everything but what takes a machine (root)
 # make test-appliance     virtual machines, containers, packages, releases (root)
