@@ -107,7 +107,10 @@ func endless(t *testing.T, m *memory, files []string) *tree.View {
 func TestWalksEndWhereThereIsNothing(t *testing.T) {
 	m := newMemory()
 	f, mnt := m.mount(t, nil, nil)
-	names := []string{"f1", "f2", "f3", "f4", "f5"}
+	names := make([]string, 200) // who reads the last of them is not there before a walk begins
+	for i := range names {
+		names[i] = fmt.Sprintf("f%03d", i)
+	}
 	if err := f.Show(t.Context(), endless(t, m, names), m); err != nil {
 		t.Fatal(err)
 	}
