@@ -23,7 +23,7 @@ import (
 // A state is a file in which a publish notes what it has read. It is for the next
 // one on this machine: what has the same size, times and inode need not be read
 // again. It is worth no more than that: without it all is read.
-const stateMagic = "aysfs state 1\n"
+const stateMagic = "aysfs state 2\n"
 
 // StateFile is the file for a tree's state beside its heads in a directory
 // store.
@@ -57,10 +57,15 @@ func identityOf(st *unix.Stat_t) identity {
 // settled tells whether a file that is looked at now, before it is read, would
 // show a later change: one within the same tick of the file system's clock it
 // would not. Ticks are of a few milliseconds, and of up to two seconds where there
-// are no parts of seconds.
+// are no parts of seconds. Images (squashfs, ISO 9660) and file systems that know no
+// times of changes (vfat, sshfs) have the time of the content in their place, and
+// the next image may have the same times, sizes and inodes for other content.
 func (id identity) settled(now time.Time) bool {
 	tick := 100 * time.Millisecond
 	if id.ctimeNsec == 0 {
+		if id.ctimeSec == id.mtimeSec && id.mtimeNsec == 0 {
+			return false
+		}
 		tick = 2 * time.Second
 	}
 	return time.Unix(id.ctimeSec, id.ctimeNsec).Add(tick).Before(now)
