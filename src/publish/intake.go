@@ -178,7 +178,10 @@ func (in *Intake) PutHead(ctx context.Context, h *object.Head, raw []byte) (chan
 	} else if same {
 		return false, in.settle(ctx, t)
 	}
-	if err := in.complete(ctx, h); err != nil {
+	if err := in.complete(ctx, h); errors.Is(err, ErrLacking) {
+		// Its publisher may take for here what was when it published last.
+		return false, fmt.Errorf("publish again, with -full if that says the same: %w", err)
+	} else if err != nil {
 		return false, fmt.Errorf("head of %v, serial %d: %w", h.Tree, h.Serial, noRoom(err))
 	}
 	if err := mkdirAll(t.dir); err != nil {

@@ -220,7 +220,7 @@ func TestPutHead(t *testing.T) {
 	c.server.intake.Close()
 	c.restart()
 	must(t, os.Remove(filepath.Join(c.server.publishedDir(), "default", lacking.String())))
-	if r := c.put(headPath, first); r.status != 409 || !strings.Contains(string(r.body), lacking.String()) {
+	if r := c.put(headPath, first); r.status != 409 || !strings.HasPrefix(string(r.body), "publish again, with -full ") || !strings.Contains(string(r.body), lacking.String()) {
 		t.Errorf("without a blob: %d %s", r.status, r.body)
 	}
 	if r := c.get(headPath, "Basic", asReader); r.status != 404 {
