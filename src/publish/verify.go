@@ -72,6 +72,10 @@ type VerifyResult struct {
 	Bytes    int64         // of these, plain
 	Problems int64
 	Warnings int64
+	// Replaced are, if there are problems, the trees that have another head by now
+	// than the one that was looked at. What only that one needed may have been
+	// removed by gc meanwhile.
+	Replaced []object.TreeName
 	Elapsed  time.Duration
 }
 
@@ -91,7 +95,10 @@ func Verify(ctx context.Context, o VerifyOptions) (VerifyResult, error) {
 	if err != nil {
 		return VerifyResult{}, err
 	}
-	v := &verification{o: o, codec: codec, start: time.Now(), lists: map[blobKey]*blobUse{}, blobs: map[blobKey]*blobUse{}}
+	v := &verification{
+		o: o, codec: codec, start: time.Now(), serials: map[object.TreeName]int64{},
+		lists: map[blobKey]*blobUse{}, blobs: map[blobKey]*blobUse{},
+	}
 	v.totalTrees = int64(len(o.Trees))
 	stop := v.reportProgress(ctx)
 	defer stop()
@@ -108,7 +115,7 @@ func Verify(ctx context.Context, o VerifyOptions) (VerifyResult, error) {
 	return VerifyResult{
 		Trees: v.trees.Load(), Counts: v.counts,
 		Blobs: v.done.Load(), Bytes: v.bytes.Load(),
-		Problems: v.problems, Warnings: v.warnings, Elapsed: time.Since(v.start),
+		Problems: v.problems, Warnings: v.warnings, Replaced: v.replaced(ctx), Elapsed: time.Since(v.start),
 	}, nil
 }
 
@@ -121,7 +128,8 @@ type verification struct {
 
 	counts       object.Counts
 	warnings     int64
-	lists, blobs map[blobKey]*blobUse // blobs: also written by content, under mu
+	serials      map[object.TreeName]int64 // of the heads that are looked at
+	lists, blobs map[blobKey]*blobUse      // blobs: also written by content, under mu
 
 	trees, done, total, bytes, totalBytes atomic.Int64
 
@@ -137,6 +145,24 @@ func (v *verification) report(p Problem) {
 	if v.o.Report != nil {
 		v.o.Report(p)
 	}
+}
+
+// replaced returns the trees that have another head by now.
+func (v *verification) replaced(ctx context.Context) (trees []object.TreeName) {
+	if v.problems == 0 {
+		return nil
+	}
+	for _, name := range v.o.Trees {
+		serial, ok := v.serials[name]
+		if !ok {
+			continue // its head could not be read then
+		}
+		// One that can't be read now is a problem for the next verification.
+		if h, err := v.head(ctx, name); err == nil && h.Serial != serial {
+			trees = append(trees, name)
+		}
+	}
+	return trees
 }
 
 // profile warns of a profile that clients can't use.

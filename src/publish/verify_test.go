@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/mod/sumdb/note"
@@ -299,4 +300,41 @@ type unreachable struct{ tier.Source }
 
 func (u unreachable) Get(context.Context, tier.Ref) ([]byte, error) {
 	return nil, tier.ErrUnavailable
+}
+
+// What is missing because the head was replaced while it was looked at, and a gc came
+// by, is told as that.
+func TestVerifyTellsOfReplacedHeads(t *testing.T) {
+	dir := t.TempDir()
+	run(t, dir, makeTree(t, map[string]string{"f": "one"}))
+	st := store.OpenDir("test", dir)
+	look := func(source tier.Source) publish.VerifyResult {
+		t.Helper()
+		res, err := publish.Verify(t.Context(), publish.VerifyOptions{Source: source, Heads: st, Trees: []object.TreeName{{ID: testID}}})
+		must(t, err)
+		return res
+	}
+	busy := &busyStore{Source: st, before: func() {
+		run(t, dir, makeTree(t, map[string]string{"f": "two"}))
+		gc(t, dir, func(o *publish.GCOptions) { o.Keep = 1 })
+	}}
+	if res := look(busy); res.Problems == 0 || len(res.Replaced) != 1 || res.Replaced[0].ID != testID {
+		t.Errorf("beside a publish and a gc: %+v", res)
+	}
+	must(t, os.Remove(filepath.Join(dir, "default", digest.Of([]byte("two")).String())))
+	if res := look(st); res.Problems == 0 || len(res.Replaced) != 0 {
+		t.Errorf("what is missing without these: %+v", res)
+	}
+}
+
+// busyStore is one in which something happens when it is first asked for a blob.
+type busyStore struct {
+	tier.Source
+	once   sync.Once
+	before func()
+}
+
+func (b *busyStore) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	b.once.Do(b.before)
+	return b.Source.Get(ctx, ref)
 }

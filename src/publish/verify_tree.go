@@ -36,6 +36,7 @@ func (v *verification) tree(ctx context.Context, name object.TreeName) error {
 	if err != nil {
 		return v.orFatal(Problem{Tree: name, Err: fmt.Errorf("head: %w", err)})
 	}
+	v.serials[name] = head.Serial
 	index, err := v.index(ctx, head)
 	if err != nil {
 		return v.orFatal(Problem{Tree: name, Err: fmt.Errorf("index: %w", err)})

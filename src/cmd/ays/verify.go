@@ -99,6 +99,9 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 	fmt.Fprintf(c.stdout, "%d trees, %d files, %d directories; %d objects, %s; %.1f s\n",
 		res.Trees, res.Counts.Files, res.Counts.Dirs, res.Blobs, byteSize(res.Bytes), res.Elapsed.Seconds())
 	if res.Problems > 0 {
+		for _, t := range res.Replaced {
+			fmt.Fprintf(c.stdout, "%v: its head was replaced meanwhile, and a gc may have removed what only the old one needed: verify again\n", t)
+		}
 		fmt.Fprintf(c.stdout, "%d problems\n", res.Problems)
 		return exitWrong
 	}
