@@ -452,7 +452,7 @@ func (in *Intake) room(n int64) error {
 
 // diskUse is what the files below a directory take, in bytes.
 func diskUse(dir string) (n int64, err error) {
-	err = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir+"/", func(_ string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // went away just now
 		}

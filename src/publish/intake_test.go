@@ -109,3 +109,16 @@ func TestIntake(t *testing.T) {
 	}
 	mustBeClean(t, dir)
 }
+
+// What an intake's directory has counts, also where that is a symlink.
+func TestIntakeCounts(t *testing.T) {
+	dir, link := t.TempDir(), filepath.Join(t.TempDir(), "published")
+	run(t, dir, makeTree(t, map[string]string{"f": noise(1, 100_000)}))
+	must(t, os.Symlink(dir, link))
+	in, err := publish.OpenIntake(publish.IntakeOptions{Dir: link, MaxSize: 64 << 10, Limit: object.MaxBlob, Log: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	if _, err := in.Put(t.Context(), "default", digest.Of([]byte("x")), []byte("x")); !errors.Is(err, publish.ErrNoRoom) {
+		t.Errorf("more than max_size is there: %v", err)
+	}
+	must(t, in.Close())
+}
