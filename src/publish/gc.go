@@ -120,7 +120,14 @@ func (c *collection) open(ctx context.Context) error {
 		return err
 	}
 	for _, e := range entries {
-		if !e.IsDir() || object.ValidateDomain(e.Name()) != nil {
+		if object.ValidateDomain(e.Name()) != nil {
+			continue
+		}
+		if e.Type()&fs.ModeSymlink != 0 {
+			// It may be another domain, whose blobs are none of its own trees'.
+			c.Log.Warn("left alone: it is a symlink", "domain", e.Name())
+		}
+		if !e.IsDir() {
 			continue
 		}
 		blobs := filepath.Join(c.dir, e.Name())
@@ -164,7 +171,12 @@ func (c *collection) mark(ctx context.Context) error {
 		}
 		return fmt.Errorf("domain %s: %w", ref.Domain, tier.ErrAbsent)
 	})
-	return c.eachTree(func(tree object.TreeName, dir string) error {
+	trees, err := c.trees(ctx)
+	if err != nil {
+		return err
+	}
+	for _, tree := range trees {
+		dir := filepath.Join(c.dir, filepath.FromSlash(tree.Dir()))
 		kept, err := c.kept(ctx, tree, dir)
 		if err != nil {
 			return err
@@ -177,27 +189,21 @@ func (c *collection) mark(ctx context.Context) error {
 		c.dirs = append(c.dirs, dir)
 		c.res.Trees++
 		c.res.Heads += int64(len(kept))
-		return nil
-	})
+	}
+	return nil
 }
 
-// eachTree calls each for every directory of heads, those without a newest one
-// included.
-func (c *collection) eachTree(each func(tree object.TreeName, dir string) error) error {
-	return filepath.WalkDir(c.md, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return err
-		}
-		rel, err := filepath.Rel(c.dir, path)
-		if err != nil {
-			return err
-		}
-		tree, err := object.ParseTreeDir(filepath.ToSlash(rel))
-		if err != nil {
-			return nil // on the way to one
-		}
-		return each(tree, path)
-	})
+// trees are all that have a directory of heads, those without a newest one included.
+func (c *collection) trees(ctx context.Context) ([]object.TreeName, error) {
+	trees, err := store.OpenDir(c.dir, c.dir).TreeDirs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for trees: %w", err)
+	}
+	// A publish makes the directory of heads before that of blobs.
+	if _, err := os.Stat(filepath.Join(c.md, object.TreesFile)); len(trees) == 0 && len(c.domains) > 0 && err != nil {
+		return nil, fmt.Errorf("%s is empty: what belongs there may be on a disk that is not mounted", c.md)
+	}
+	return trees, nil
 }
 
 // kept returns a tree's heads that are to be kept, newest first, and notes the

@@ -248,3 +248,46 @@ func TestBlobsOfAnotherUser(t *testing.T) {
 		t.Errorf("once more: %+v", res)
 	}
 }
+
+// Heads that are reached through symlinks are as good as others, and where they may be
+// somewhere that is not mounted nothing is removed.
+func TestGCThroughSymlinks(t *testing.T) {
+	other := object.TreeName{ID: "jumpscale|other(1)", RepoID: "r"}
+	move := func(path string) (to string) {
+		to = filepath.Join(t.TempDir(), "moved")
+		must(t, os.Rename(path, to))
+		must(t, os.Symlink(to, path))
+		return to
+	}
+	for name, c := range map[string]struct {
+		do   func(store string)
+		want string // of the error; empty if there is none
+	}{
+		"md":     {func(store string) { move(store + "/md") }, ""},
+		"a repo": {func(store string) { move(store + "/md/r") }, ""},
+		"a tree": {func(store string) { move(filepath.Join(store, object.TreeName{ID: testID}.Dir())) }, ""},
+		"a tree that is not there": {func(store string) {
+			to := move(store + "/md/r")
+			must(t, os.Rename(to, to+".away"))
+		}, "leads nowhere"},
+		"an empty md": {func(store string) {
+			must(t, os.Rename(store+"/md", store+"/.md"))
+			must(t, os.Mkdir(store+"/md", 0o755))
+		}, "not mounted"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			run(t, dir, makeTree(t, map[string]string{"f": "one"}))
+			run(t, dir, makeTree(t, map[string]string{"f": "two"}), func(o *publish.Options) { o.Tree = other })
+			blobs := len(blobPaths(t, dir))
+			c.do(dir)
+			res, err := publish.GC(t.Context(), publish.GCOptions{Store: dir, Keep: 1})
+			if c.want == "" && (err != nil || res.Trees != 2) || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%+v, %v", res, err)
+			}
+			if n := len(blobPaths(t, dir)); n != blobs {
+				t.Errorf("%d blobs are left of %d", n, blobs)
+			}
+		})
+	}
+}

@@ -87,27 +87,67 @@ func (d *Dir) Profile(ctx context.Context, tree object.TreeName) ([]byte, error)
 // Trees looks for heads below md.
 func (d *Dir) Trees(ctx context.Context) ([]object.TreeName, error) {
 	return inTime(ctx, d, "md", func() ([]object.TreeName, error) {
-		var trees []object.TreeName
-		err := fs.WalkDir(os.DirFS(d.root), "md", func(path string, e fs.DirEntry, err error) error {
-			switch {
-			case err != nil && path == "md" && errors.Is(err, fs.ErrNotExist):
-				return nil // nothing was published yet
-			case err != nil:
-				return err
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case e.IsDir() || e.Name() != "head":
-				return nil
-			}
-			// What isn't the name of a tree was not published by us.
-			if tree, err := object.ParseTreeDir(filepath.Dir(path)); err == nil {
-				trees = append(trees, tree)
-			}
-			return nil
-		})
-		sortTrees(trees)
-		return trees, err
+		trees, err := d.treesBelow(ctx, "md", nil)
+		return slices.DeleteFunc(trees, func(t object.TreeName) bool {
+			info, err := os.Lstat(filepath.Join(d.root, t.Dir(), "head"))
+			return err != nil || info.IsDir()
+		}), err
 	})
+}
+
+// TreeDirs is Trees with those that have no head, or none any more, but a directory for
+// heads.
+func (d *Dir) TreeDirs(ctx context.Context) ([]object.TreeName, error) {
+	return inTime(ctx, d, "md", func() ([]object.TreeName, error) { return d.treesBelow(ctx, "md", nil) })
+}
+
+// deepestTree is how many directories lead to one of heads.
+const deepestTree = 3
+
+// treesBelow adds the trees whose heads are below a directory. As who publishes and who
+// serves the store do, it follows symlinks: those that lead nowhere are an error, for
+// what they are to lead to may be on a disk that is not mounted.
+func (d *Dir) treesBelow(ctx context.Context, dir string, trees []object.TreeName) ([]object.TreeName, error) {
+	entries, err := os.ReadDir(filepath.Join(d.root, dir))
+	if dir == "md" && errors.Is(err, fs.ErrNotExist) {
+		return trees, nil // nothing was published yet
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if e.Type().IsRegular() {
+			continue
+		}
+		path := dir + "/" + e.Name()
+		info, err := os.Stat(filepath.Join(d.root, path))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && e.Type()&fs.ModeSymlink != 0:
+			return nil, fmt.Errorf("the symlink %s leads nowhere", filepath.Join(d.root, path))
+		case errors.Is(err, fs.ErrNotExist):
+			continue // gone by now
+		case err != nil:
+			return nil, err
+		case !info.IsDir():
+			continue
+		}
+		// What isn't the name of a tree is on the way to one, or not ours.
+		if tree, err := object.ParseTreeDir(path); err == nil {
+			trees = append(trees, tree)
+		}
+		if strings.Count(path, "/") < deepestTree {
+			if trees, err = d.treesBelow(ctx, path, trees); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if dir == "md" {
+		sortTrees(trees)
+	}
+	return trees, nil
 }
 
 // Serials returns the serials of the older heads of a tree that are kept,

@@ -476,6 +476,15 @@ func TestTrees(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", name, got, err, want)
 		}
 	}
+	// Parts of it may be elsewhere.
+	for _, path := range []string{filepath.Join(root, "md/jumpscale|mongodb(10.1.888)"), filepath.Join(root, "md")} {
+		if err := errors.Join(os.Rename(path, path+" moved"), os.Symlink(path+" moved", path)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := dir.Trees(t.Context()); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s is a symlink: %v, %v", path, got, err)
+		}
+	}
 	d := store.OpenDir("d", root)
 	if got, err := d.Serials(t.Context(), mongodb); err != nil || !slices.Equal(got, []int64{1, 7, 12}) {
 		t.Errorf("serials %v, %v", got, err)
