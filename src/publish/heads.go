@@ -161,6 +161,14 @@ func signedBy(raw []byte, h *object.Head, signers []note.Signer, public object.K
 	return err == nil && n.Text == h.Text() && len(n.Sigs) == len(public) && len(n.UnverifiedSigs) == 0, nil
 }
 
+// isSigned tells whether a head's note has signatures, whoever's they are.
+func isSigned(raw []byte) bool { return bytes.Contains(raw, []byte("\n\n")) }
+
+// warnUnsigned tells of a tree whose head was signed that the next one won't be.
+func warnUnsigned(log *slog.Logger, tree object.TreeName) {
+	log.Warn("the tree's head is signed, the new one will not be: clients that have a key refuse it", "tree", tree.String())
+}
+
 // listTrees brings md/trees up to date: the directories of all trees that have
 // a head, one a line, sorted. It looks at all, so that the list is right again
 // after whatever was done to the store by hand.

@@ -49,7 +49,7 @@ func Republish(ctx context.Context, o RepublishOptions) (res Result, err error) 
 	if err != nil {
 		return res, err
 	}
-	head, err := o.read(ctx, dir)
+	head, raw, err := o.read(ctx, dir)
 	if err != nil {
 		return res, err
 	}
@@ -62,6 +62,13 @@ func Republish(ctx context.Context, o RepublishOptions) (res Result, err error) 
 		return res, err
 	}
 	defer treeLock.Close()
+	_, currentRaw, err := to.current()
+	if err != nil {
+		return res, err
+	}
+	if len(o.Signers) == 0 && (isSigned(raw) || isSigned(currentRaw)) {
+		warnUnsigned(o.Log, o.To)
+	}
 	codec, err := object.NewCodec(runtime.GOMAXPROCS(0))
 	if err != nil {
 		return res, err
@@ -95,30 +102,28 @@ func Republish(ctx context.Context, o RepublishOptions) (res Result, err error) 
 	}, nil
 }
 
-// read finds the head to publish again.
-func (o *RepublishOptions) read(ctx context.Context, dir string) (*object.Head, error) {
+// read finds the head to publish again, and the note it is in.
+func (o *RepublishOptions) read(ctx context.Context, dir string) (h *object.Head, raw []byte, err error) {
 	st := store.OpenDir(dir, dir)
-	var raw []byte
-	var err error
 	if o.Serial == 0 {
 		raw, err = st.Head(ctx, o.From, nil)
 	} else {
 		raw, err = st.HeadAt(ctx, o.From, o.Serial)
 	}
 	if errors.Is(err, tier.ErrAbsent) {
-		return nil, fmt.Errorf("%v has no head with serial %d here; \"ays log\" lists those there are: %w", o.From, o.Serial, err)
+		return nil, nil, fmt.Errorf("%v has no head with serial %d here; \"ays log\" lists those there are: %w", o.From, o.Serial, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("head of %v: %w", o.From, err)
+		return nil, nil, fmt.Errorf("head of %v: %w", o.From, err)
 	}
-	h, err := object.OpenHead(raw, o.Keys)
+	h, err = object.OpenHead(raw, o.Keys)
 	if err != nil {
-		return nil, fmt.Errorf("head of %v: %w", o.From, err)
+		return nil, nil, fmt.Errorf("head of %v: %w", o.From, err)
 	}
 	if h.Tree != o.From || o.Serial != 0 && h.Serial != o.Serial {
-		return nil, fmt.Errorf("head of %v, serial %d: %w: it is that of %v, serial %d", o.From, o.Serial, object.ErrHead, h.Tree, h.Serial)
+		return nil, nil, fmt.Errorf("head of %v, serial %d: %w: it is that of %v, serial %d", o.From, o.Serial, object.ErrHead, h.Tree, h.Serial)
 	}
-	return h, nil
+	return h, raw, nil
 }
 
 // keep makes sure that all a head needs is there and stays.

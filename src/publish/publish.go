@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -238,8 +237,8 @@ func runInto(ctx context.Context, o Options, m *meter, store target, treeHeads o
 	if err != nil {
 		return res, err
 	}
-	if len(o.Signers) == 0 && bytes.Contains(currentRaw, []byte("\n\n")) {
-		o.Log.Warn("the tree's current head is signed, the new one will not be: clients that have a key refuse it", "tree", o.Tree.String())
+	if len(o.Signers) == 0 && isSigned(currentRaw) {
+		warnUnsigned(o.Log, o.Tree)
 	}
 
 	scan := ""

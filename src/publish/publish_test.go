@@ -362,7 +362,7 @@ func TestSigning(t *testing.T) {
 	}
 	var warnings logged
 	run(t, store, root, warnings.to)
-	if !warnings.has("current head is signed") {
+	if !warnings.has("head is signed, the new one will not be") {
 		t.Errorf("no word about the lost signature in %q", warnings.all())
 	}
 }

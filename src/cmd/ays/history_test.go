@@ -116,6 +116,10 @@ func TestRollback(t *testing.T) {
 	if !strings.Contains(string(head), "serial 6\n") {
 		t.Errorf("the head is\n%s", head)
 	}
+	contains(t, back(0, "-serial", "3").stderr, "the new one will not be")
+	if out := back(0, "-serial", "7"); out.stderr != "" {
+		t.Errorf("it is not signed now, and yet: %s", out.stderr)
+	}
 
 	// What is not all there is not published again.
 	must(t, os.RemoveAll(store+"/default"))
