@@ -172,18 +172,23 @@ func warnUnsigned(log *slog.Logger, tree object.TreeName) {
 // listTrees brings md/trees up to date: the directories of all trees that have
 // a head, one a line, sorted. It looks at all, so that the list is right again
 // after whatever was done to the store by hand.
-func listTrees(ctx context.Context, store string) error {
+func listTrees(ctx context.Context, store string) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("the head is in place, but the list of trees, which the next publish mends, may be an old one: %w", err)
+		}
+	}()
 	md := filepath.Join(store, "md")
 	l, err := lock(ctx, filepath.Join(md, ".lock"), nil)
 	if err != nil {
-		return fmt.Errorf("list trees: %w", err)
+		return err
 	}
 	defer l.Close()
 	var dirs []string
 	for _, pattern := range []string{"*/*/head", "*/*/*/head"} {
 		found, err := fs.Glob(os.DirFS(md), pattern)
 		if err != nil {
-			return fmt.Errorf("list trees: %w", err)
+			return err
 		}
 		for _, head := range found {
 			dir := "md/" + strings.TrimSuffix(head, "/head")
@@ -200,10 +205,10 @@ func listTrees(ctx context.Context, store string) error {
 	case err == nil && bytes.Equal(old, list):
 		return nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("list trees: %w", err)
+		return err
 	}
 	if err := writeFile(path, filepath.Join(md, ".trees.tmp"), list); err != nil {
-		return fmt.Errorf("list trees: %w", err)
+		return err
 	}
 	return syncDir(md)
 }

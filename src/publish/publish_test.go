@@ -402,3 +402,14 @@ func TestRefusals(t *testing.T) {
 	run(t, "file://"+store, root)
 	mustBeClean(t, store)
 }
+
+// Who is told of an error is told, too, where the tree is published all the same.
+func TestListOfTreesCantBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(dir+"/md/"+object.TreesFile, 0o755))
+	_, err := tryRun(dir, makeTree(t, nil))
+	if err == nil || !strings.Contains(err.Error(), "the head is in place") {
+		t.Errorf("the list is a directory: %v", err)
+	}
+	mustBeClean(t, dir)
+}
