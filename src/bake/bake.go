@@ -83,6 +83,10 @@ type Mount struct {
 
 // Bake bakes. What is in the image already is not fetched again.
 func Bake(ctx context.Context, o Options) (Result, error) {
+	var err error
+	if o.Root, err = filepath.Abs(o.Root); err != nil { // of which stores' URLs are made
+		return Result{}, fmt.Errorf("the image's root: %w", err)
+	}
 	b := &baker{opt: o, needed: make(map[tier.Ref]bool), files: make(map[file]bool), heads: make(map[string][]byte)}
 	if b.opt.Log == nil {
 		b.opt.Log = slog.New(slog.DiscardHandler)

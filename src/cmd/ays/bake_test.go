@@ -239,3 +239,15 @@ func TestBakeFromTheImage(t *testing.T) {
 }
 
 func sha(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
+
+// The image's root may be named as seen from here, and the store may lie in it.
+func TestBakeRelative(t *testing.T) {
+	parent, tree := t.TempDir(), t.TempDir()
+	must(t, os.WriteFile(tree+"/f", []byte("f"), 0o644))
+	ays(t, 0, "publish", "-store", parent+"/image/store", "-id", "d|app(1)", tree)
+	cfg := bakeConfig(t, "file:///store", "", "d|app(1)")
+	t.Chdir(parent)
+	if b := bakeJSON(t, "-config", cfg, "-rootfs", "image", "-with-data"); len(b.Mounts) != 1 || b.Mounts[0].Files != 1 {
+		t.Errorf("%+v", b)
+	}
+}
