@@ -126,6 +126,9 @@ func clearDead(tmp string) error {
 		if errors.Is(err, errLocked) || errors.Is(err, fs.ErrNotExist) {
 			continue // alive, or just now done
 		}
+		if errors.Is(err, fs.ErrPermission) {
+			continue // another user's, for that user or root to clear
+		}
 		if err != nil {
 			return err
 		}

@@ -2,7 +2,9 @@ package publish_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -246,6 +248,35 @@ func TestBlobsOfAnotherUser(t *testing.T) {
 	mustBeClean(t, store)
 	if res := run(t, store, root); !res.Unchanged || res.NewBlobs != 0 {
 		t.Errorf("once more: %+v", res)
+	}
+}
+
+// What another user is publishing at the time, or left behind, is no hindrance either.
+func TestTempOfAnotherUser(t *testing.T) {
+	root, next, store := makeTree(t, map[string]string{"a": "1"}), makeTree(t, map[string]string{"a": "2"}), t.TempDir()
+	run(t, store, root)
+	if os.Getuid() != 0 {
+		t.Fatal("this test needs root, as the whole suite does")
+	}
+	const nobody = 65534
+	must(t, filepath.WalkDir(store, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chown(path, nobody, nobody))
+	}))
+	left := store + "/default/.tmp/publish-1"
+	must(t, os.Mkdir(left, 0o700))
+	must(t, os.WriteFile(left+"/lock", nil, 0o644))
+	for _, dir := range []string{filepath.Dir(store), filepath.Dir(next)} {
+		must(t, os.Chmod(dir, 0o755))
+	}
+	must(t, syscall.Setresuid(-1, nobody, -1))
+	t.Cleanup(func() { must(t, syscall.Setresuid(-1, 0, -1)) })
+	if res, err := tryRun(store, next); err != nil || res.Serial != 2 {
+		t.Errorf("beside it: %+v, %v", res, err)
+	}
+	must(t, syscall.Setresuid(-1, 0, -1))
+	run(t, store, root)
+	if _, err := os.Lstat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("root left it there: %v", err)
 	}
 }
 
