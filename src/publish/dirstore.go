@@ -93,6 +93,7 @@ func openDirStore(ctx context.Context, dir, domain string, codec *object.Codec) 
 	if err := clearDead(tmp); err != nil {
 		return nil, fmt.Errorf("clear what a dead publish left: %w", err)
 	}
+	spread(tmp)
 	if s.tmp, err = os.MkdirTemp(tmp, "publish-"); err != nil {
 		return nil, fmt.Errorf("prepare store: %w", err)
 	}
@@ -109,6 +110,25 @@ func openDirStore(ctx context.Context, dir, domain string, codec *object.Codec) 
 		return nil, fmt.Errorf("prepare store: %w", err)
 	}
 	return s, nil
+}
+
+// topDir is FS_TOPDIR_FL, chattr's T.
+const topDir = 0x20000
+
+// spread has ext4 look for another part of the disk for each directory that is made in
+// dir. Else files are made where others were removed, whose inodes it passes over, one
+// by one, for minutes: that takes three times as long as all the rest of a publish.
+// Where that can't be had, publishing is as good, if slower.
+func spread(dir string) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
+	if err == nil && flags&topDir == 0 {
+		_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags|topDir))
+	}
 }
 
 // clearDead removes the directories in tmp that nobody holds the lock of.
