@@ -118,6 +118,13 @@ func TestOrdinaryBehindOthers(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(50 * time.Millisecond)
+	here := s.refs[299]
+	here.Here = true // as who finds out whether a cache hangs
+	ctx, cancel := context.WithTimeout(tier.InBackground(t.Context()), 2*time.Second)
+	defer cancel()
+	if _, err := src.Get(ctx, here); err != nil {
+		t.Error(err)
+	}
 	wanted, came := make(chan struct{}), make(chan error)
 	for _, ctx := range []context.Context{t.Context(), tier.InBackgroundUntil(t.Context(), wanted)} {
 		for _, ref := range s.refs[200:250] {

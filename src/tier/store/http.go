@@ -154,7 +154,7 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 
 // Ask begins to get a blob that nobody waits for, by the pipeline.
 func (h *HTTP) Ask(ref tier.Ref, answered func(stored []byte, ok bool)) tier.Asked {
-	if h.pipeline == nil || h.batches != nil || ref.Here || ref.Via != "" || checkRef(h.name, ref) != nil {
+	if h.pipeline == nil || h.batches != nil || ref.Via != "" || checkRef(h.name, ref) != nil {
 		return nil
 	}
 	if a := h.pipeline.ask(ref, answered); a != nil {
@@ -172,10 +172,10 @@ func (h *HTTP) getBlob(ctx context.Context, ref tier.Ref) (*answer, error) {
 		query = "fetch=0"
 	}
 	get := func() (*answer, error) {
-		defer h.standBehind(ctx)()
+		defer h.standBehind(ctx, ref)()
 		return h.get(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max(), nil)
 	}
-	if h.pipeline == nil || ref.Here || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
+	if h.pipeline == nil || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
 		return get()
 	}
 	data, contentType, err := h.pipeline.get(ctx, ref)
@@ -199,10 +199,11 @@ func (h *HTTP) getBlob(ctx context.Context, ref tier.Ref) (*answer, error) {
 }
 
 // standBehind has what nobody waits for wait where it would take the last connections,
-// until somebody waits for it. What it returns is to be called after the request.
-func (h *HTTP) standBehind(ctx context.Context) (over func()) {
+// until somebody waits for it; not so where the server is to tell what it has, which takes
+// no time. What it returns is to be called after the request.
+func (h *HTTP) standBehind(ctx context.Context, ref tier.Ref) (over func()) {
 	over = func() {}
-	if !tier.Background(ctx) || h.multiplexed.Load() {
+	if !tier.Background(ctx) || ref.Here || h.multiplexed.Load() {
 		return over
 	}
 	wanted := tier.Wanted(ctx)
