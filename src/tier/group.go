@@ -48,6 +48,7 @@ type member struct {
 	mu     sync.Mutex
 	pause  time.Duration // the last one, 0 while all is well
 	resume time.Time
+	slow   bool      // it is left alone for being slow
 	probed bool      // it is being found out whether it is back
 	tried  bool      // somebody asks it for the first blob since it was left alone
 	outrun int       // how many blobs, one after the other, another had sooner that was asked later
@@ -75,20 +76,28 @@ func newGroup(g Group, last bool) *group {
 
 // order is who to ask for a blob, the best first: rendezvous hashing, so that
 // when a member comes or goes only its own share of the blobs moves. Those that
-// are left alone are not in it.
+// are left alone are not in it, but for slow ones, which come last: they may have what
+// others would have to fetch.
 func (g *group) order(ref Ref, now time.Time) []*member {
 	if !g.leaves {
 		return g.members
 	}
 	seed := binary.LittleEndian.Uint64(ref.Digest[:8])
 	able := make([]*member, 0, len(g.members))
+	var slow []*member
 	for _, m := range g.members {
-		if !m.aside(now, g.only) {
+		switch aside, isSlow := m.aside(now, g.only); {
+		case !aside:
 			able = append(able, m)
+		case isSlow:
+			slow = append(slow, m)
 		}
 	}
+	if len(able) == 0 {
+		return nil
+	}
 	sortFor(able, seed)
-	return able
+	return append(able, slow...)
 }
 
 // all is order without leaving anybody out.
@@ -130,11 +139,11 @@ const (
 )
 
 // aside tells whether m is left alone: for a while, and then but for one blob at a time
-// until it answers; an only one until it is known to be back.
-func (m *member) aside(now time.Time, only bool) bool {
+// until it answers; an only one until it is known to be back. slow is why.
+func (m *member) aside(now time.Time, only bool) (aside, slow bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return now.Before(m.resume) || m.tried || only && m.pause > 0
+	return now.Before(m.resume) || m.tried || only && m.pause > 0, m.slow
 }
 
 // try tells whether who asks m now is the first to do so since it was left alone, or
@@ -173,9 +182,11 @@ func (m *member) answered(err error, now time.Time) (pause time.Duration) {
 	defer m.mu.Unlock()
 	switch {
 	case err == nil, errors.Is(err, ErrAbsent), errors.Is(err, ErrBehind):
-		m.pause, m.resume, m.outrun = 0, time.Time{}, 0
+		m.pause, m.resume, m.outrun, m.slow = 0, time.Time{}, 0, false
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrCorrupt):
-		if !now.Before(m.resume) {
+		slow := errors.Is(err, errSlow)
+		if !now.Before(m.resume) || m.slow && !slow {
+			m.slow = slow
 			m.pause = min(max(2*m.pause, firstAside), m.longest)
 			m.resume = now.Add(m.pause)
 			return m.pause

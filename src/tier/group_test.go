@@ -464,6 +464,50 @@ func TestSlowAmongThoseThatHaveAll(t *testing.T) {
 	}
 }
 
+// partly is a cache that has some blobs, and takes a second to fetch others.
+type partly struct {
+	cacheDouble
+	has map[tier.Ref]bool
+}
+
+func (p *partly) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	if has := p.has[tier.Ref{Domain: ref.Domain, Digest: ref.Digest}]; !has && ref.Here {
+		return nil, fmt.Errorf("%s: %w", p.name, tier.ErrAbsent)
+	} else if !has {
+		time.Sleep(time.Second)
+	}
+	return p.cacheDouble.Get(ctx, ref)
+}
+
+// A cache that is left alone for being slow is still asked for what it has, where the others
+// would have to fetch it.
+func TestSlowOneHasWhatOthersLack(t *testing.T) {
+	simulated(t, func(t *testing.T, codec *object.Codec) {
+		blobs, refs := manyBlobs(400)
+		slow := &cacheDouble{name: "slow", blobs: blobs, delay: 2 * time.Millisecond}
+		quick := &partly{cacheDouble{name: "quick", blobs: blobs, delay: 2 * time.Millisecond}, make(map[tier.Ref]bool)}
+		for _, ref := range refs[:300] {
+			quick.has[tier.Ref{Domain: ref.Domain, Digest: ref.Digest}] = true
+		}
+		chain := chainOf(codec, tier.Group{Sources: []tier.Source{slow, quick}})
+		defer chain.Close()
+		getAll(t, chain, refs[:100])
+		slow.late.Store(int64(100 * time.Millisecond))
+		for before := slow.asked.Load(); ; before = slow.asked.Load() {
+			getAll(t, chain, refs[100:300])
+			if slow.asked.Load() == before {
+				break // it is left alone
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+		began := time.Now()
+		getAll(t, chain, refs[300:301])
+		if took := time.Since(began); took > 200*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 func TestNearerGroupsAreFilled(t *testing.T) {
 	simulated(t, func(t *testing.T, codec *object.Codec) {
 		near, far := tiertest.NewMemory("near"), tiertest.NewMemory("far")
