@@ -195,21 +195,21 @@ func (b *batches) read(domain string, text []byte, limit int64, n int, each func
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != object.FrameType {
 		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
-		if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		if isBusy(resp.StatusCode) || resp.StatusCode == http.StatusUnauthorized { // it may only have to be told of us anew
 			return fmt.Errorf("POST %s: %s", bare(u), resp.Status)
 		}
 		return fmt.Errorf("POST %s: %w: %s", bare(u), errNoBatches, resp.Status)
 	}
 	// The cache may have to fetch them: that may take as long as an answer's header.
-	timer := time.AfterFunc(b.h.limits.header, func() { cancel(ErrStalled) })
-	defer timer.Stop()
-	body := bufio.NewReaderSize(resp.Body, pipeBuffer)
+	watched := watch(resp.Body, b.h.limits.header, cancel)
+	defer watched.stop()
+	body := bufio.NewReaderSize(watched, pipeBuffer)
 	for range n {
 		f, err := object.ReadFrame(body, limit)
 		if err != nil {
 			return fmt.Errorf("POST %s: %w", bare(u), err)
 		}
-		timer.Reset(b.h.limits.header)
+		watched.goOn()
 		each(f)
 	}
 	return nil

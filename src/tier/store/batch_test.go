@@ -119,6 +119,60 @@ func TestBatchesThatGoWrong(t *testing.T) {
 	}
 }
 
+// A blob of a batch may take its time, as long as enough of it comes.
+func TestBatchOverASlowWay(t *testing.T) {
+	t.Parallel()
+	s := serveBatches(t, 3, 1)
+	plain := tiertest.Random(1, 8<<10)
+	s.refs[0] = tiertest.RefOf(plain)
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			s.gets.Add(1)
+			return
+		}
+		w.Header().Set("Content-Type", object.FrameType)
+		frame := append(object.AppendFrameHeader(nil, s.refs[0].Digest, object.FrameBlob, len(plain)), plain...)
+		for len(frame) > 0 {
+			n, err := w.Write(frame[:min(len(frame), 400)])
+			if err != nil {
+				return
+			}
+			_ = http.NewResponseController(w).Flush()
+			frame = frame[n:]
+			time.Sleep(100 * time.Millisecond)
+		}
+	}))
+	t.Cleanup(s.Close)
+	src := open(t, store.Config{URL: mustURL(t, s.URL), Timeout: 3 * time.Second, Batches: true})
+	b, err := src.Get(tier.InBackground(t.Context()), s.refs[0])
+	if err != nil || s.refs[0].Digest.Check(b) != nil || s.gets.Load() > 0 {
+		t.Errorf("%d bytes, %v, %d single requests", len(b), err, s.gets.Load())
+	}
+}
+
+// A cache that was started anew may have to be told of us first, which is done soon: from
+// then on there are batches again.
+func TestBatchesAfterUnauthorized(t *testing.T) {
+	s := serveBatches(t, 300, 3000)
+	inner := s.Config.Handler
+	var posts atomic.Int64
+	s.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && posts.Add(1) == 1 {
+			http.Error(w, "tell of the store anew", http.StatusUnauthorized)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	})
+	src := s.open(t)
+	if _, err := src.Get(tier.InBackground(t.Context()), s.refs[0]); err != nil {
+		t.Error(err)
+	}
+	s.getAll(t, src, 50)
+	if p, g := s.posts.Load(), s.gets.Load(); p == 0 || g > 1 {
+		t.Errorf("%d batches and %d single requests", p, g)
+	}
+}
+
 // Who leaves doesn't wait for the batch.
 func TestBatchLeft(t *testing.T) {
 	s := serveBatches(t, 10, 3000)

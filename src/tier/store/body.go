@@ -31,10 +31,15 @@ func watch(body io.Reader, every time.Duration, cancel context.CancelCauseFunc) 
 func (w *watched) Read(b []byte) (int, error) {
 	n, err := w.Reader.Read(b)
 	if w.have += int64(n); w.have >= w.quota {
-		w.have = 0
-		w.timer.Reset(w.every)
+		w.goOn()
 	}
 	return n, err
+}
+
+// goOn has the time begin anew.
+func (w *watched) goOn() {
+	w.have = 0
+	w.timer.Reset(w.every)
 }
 
 func (w *watched) stop() { w.timer.Stop() }
