@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -8,8 +9,11 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/BurntSushi/toml"
 )
 
 // Client is the config of aysfs.
@@ -54,10 +58,41 @@ func LoadClient(path string) (*Client, error) {
 // takes.
 func ReadFile(path string) ([]byte, error) { return readFile(path) }
 
+// ControlIn is the path of the control socket that a config's file names, also where
+// the file is no good any more: a daemon goes on with what it read when it was. Where
+// none can be found in it, that is usual.
+func ControlIn(file, usual string) string {
+	data, err := readFile(file)
+	if err != nil {
+		return usual
+	}
+	src := strings.TrimPrefix(string(data), "\ufeff")
+	at := scan(src).root.child("main", 0).child("control", 0)
+	if !at.set {
+		return usual
+	}
+	var v struct {
+		Control string
+		Main    struct{ Control string }
+	}
+	// That line alone: what is wrong is in others.
+	if _, err := toml.Decode(strings.TrimRight(strings.Split(src, "\n")[at.line-1], "\r"), &v); err != nil {
+		return usual
+	}
+	path, err := parseSocketPath(cmp.Or(v.Control, v.Main.Control))
+	if err != nil || path == "" {
+		return usual
+	}
+	return path
+}
+
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("config: %w: write one, or name another with -config", err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("config: %w: run this as root, or as who may read it", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)

@@ -277,3 +277,30 @@ func TestConfigOfAnImage(t *testing.T) {
 		t.Errorf("got %+v, %v", c, err)
 	}
 }
+
+// TestControlIn finds the socket of a daemon whose config has since been spoilt.
+func TestControlIn(t *testing.T) {
+	for text, want := range map[string]string{
+		"[main]\nid = \"x\"\ncontrol = \"/run/a.sock\"\n[[mount_files]]\nbad = [": "/run/a.sock", // no TOML
+		"\ufeff[main]\r\ncontrol = '/run/a.sock' # there\r\nmemry = 1\r\n":        "/run/a.sock", // an unknown key
+		"main.control = \"/run/a.sock\"\nbad":                                     "/run/a.sock",
+		"bad = \"\n[main]\ncontrol = \"/run/a.sock\"\n":                           "/run/a.sock",
+		"[main]\ncontrol = /run/a.sock\n":                                         "usual",
+		"[main]\ncontrol = 5\n":                                                   "usual",
+		"[main]\ncontrol = \"a.sock\"\n":                                          "usual",
+		"[main]\ncontrol = \"\"\n":                                                "usual",
+		"[main]\nid = \"x\"\n[[debug]]\ncontrol = \"/run/a.sock\"\n":              "usual",
+		"": "usual",
+	} {
+		file := filepath.Join(t.TempDir(), "a.toml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := ControlIn(file, "usual"); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+	if got := ControlIn(filepath.Join(t.TempDir(), "none"), "usual"); got != "usual" {
+		t.Errorf("without a file: %s", got)
+	}
+}

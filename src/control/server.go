@@ -189,7 +189,7 @@ func get(ctx context.Context, path, what string) ([]byte, error) {
 		return nil, fmt.Errorf("read the answer on %s: %w", path, err)
 	}
 	if resp.StatusCode == http.StatusNotFound && strings.HasPrefix(what, "/explain?") {
-		return nil, fmt.Errorf("%w: %.2000s", ErrNotShown, bytes.TrimSpace(b))
+		return nil, fmt.Errorf("%w: %.2000s", ErrNotShown, bytes.TrimPrefix(bytes.TrimSpace(b), []byte(ErrNotShown.Error()+": ")))
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("ask on %s for %s: %s: %.2000s", path, what, resp.Status, bytes.TrimSpace(b))

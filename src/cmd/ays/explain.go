@@ -23,10 +23,7 @@ func explainPath(ctx context.Context, c *call, args []string) int {
 	if !ok {
 		return code
 	}
-	socket, err := at.path()
-	if err != nil {
-		return c.fail(err)
-	}
+	socket, problem := at.path()
 	path, err := filepath.Abs(rest[0])
 	if err != nil {
 		return c.fail(err)
@@ -45,7 +42,7 @@ func explainPath(ctx context.Context, c *call, args []string) int {
 		return exitWrong
 	}
 	if err != nil {
-		return c.fail(err)
+		return c.fail(errors.Join(err, problem))
 	}
 	if *asJSON {
 		if err := c.printJSON(e); err != nil {

@@ -25,15 +25,8 @@ func showHealth(ctx context.Context, c *call, args []string) int {
 	if _, code, ok := c.parse(flags, args); !ok {
 		return code
 	}
-	// Who can't read a config looks where the socket would be without: a config that
-	// is no good any more says nothing of the daemon that runs.
-	sockets := []string{config.DefaultControl, config.DefaultServerControl}
-	if cfg, err := config.LoadClient(*client); err == nil {
-		sockets[0] = cfg.Main.Control
-	}
-	if cfg, err := config.LoadServer(*cache); err == nil {
-		sockets[1] = cfg.Main.Control
-	}
+	// A config that is no good any more says nothing of the daemon that runs.
+	sockets := []string{config.ControlIn(*client, config.DefaultControl), config.ControlIn(*cache, config.DefaultServerControl)}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	asked, wrong := 0, 0

@@ -28,8 +28,8 @@ func TestHealth(t *testing.T) {
 		must(t, err)
 		l.(*net.UnixListener).SetUnlinkOnClose(false)
 		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/healthz" {
-				t.Errorf("asked for %s", r.URL.Path)
+			if p := r.URL.Path; p != "/healthz" && p != "/status" && p != "/explain" {
+				t.Errorf("asked for %s", p)
 			}
 			http.Error(w, text, code)
 		})}
@@ -39,9 +39,27 @@ func TestHealth(t *testing.T) {
 	}
 	srv := serve(dir+"/cache", 200, "ok")
 	contains(t, health(0), "healthy")
+	add(t, cache, "bad = [\n") // the daemon goes on with what it read
+	contains(t, health(0), "healthy")
 	serve(dir+"/client", 503, "/opt/m: no such tree")
 	contains(t, health(1), "/opt/m: no such tree")
+	add(t, client, "bad = [\n")
+	contains(t, health(1), "/opt/m: no such tree")
+	for _, command := range [][]string{{"status"}, {"explain", "/opt/m"}} {
+		contains(t, ays(t, 2, append([]string{command[0], "-config", client}, command[1:]...)...).stderr,
+			"/opt/m: no such tree", client+":12: ") // it was asked; and what is wrong besides
+	}
 	must(t, os.Remove(dir+"/client"))
 	srv.Close() // as a process that was killed leaves its socket
 	contains(t, health(1), "connection refused")
+}
+
+// add writes more at the end of a file.
+func add(t *testing.T, file, text string) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteString(text)
+	must(t, err)
+	must(t, f.Close())
 }

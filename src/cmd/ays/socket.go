@@ -15,13 +15,16 @@ func (s *socketFlags) add(fs *flag.FlagSet) {
 	fs.StringVar(&s.config, "config", defaultConfig, "the client's config `file`, for where its socket is")
 }
 
-func (s *socketFlags) path() (string, error) {
+// path is where the client answers. The problem is what else there is to know if nobody
+// does: a config that is no good any more says nothing of the client that runs.
+func (s *socketFlags) path() (path string, problem error) {
 	if s.socket != "" {
 		return s.socket, nil
 	}
 	cfg, err := config.LoadClient(s.config)
 	if err != nil {
-		return "", errors.Join(err, errors.New("name the client's socket with -socket, or its config with -config"))
+		problem = errors.Join(err, errors.New("name the client's socket with -socket, or its config with -config"))
+		return config.ControlIn(s.config, config.DefaultControl), problem
 	}
 	return cfg.Main.Control, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -24,15 +25,12 @@ func showStatus(ctx context.Context, c *call, args []string) int {
 	if _, code, ok := c.parse(fs, args); !ok {
 		return code
 	}
-	socket, err := at.path()
-	if err != nil {
-		return c.fail(err)
-	}
+	socket, problem := at.path()
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 	s, err := control.Fetch(ctx, socket)
 	if err != nil {
-		return c.fail(err)
+		return c.fail(errors.Join(err, problem))
 	}
 	if *asJSON {
 		if err := c.printJSON(s); err != nil {

@@ -10,7 +10,7 @@ import (
 // command does what an init script asks for.
 func command(name, file string) int {
 	s := service.Service{Name: "ays_cache", Config: file, Stdout: os.Stdout, Stderr: os.Stderr}
-	control := config.DefaultServerControl
+	control := config.ControlIn(file, config.DefaultServerControl)
 	if cfg, err := config.LoadServer(file); err != nil {
 		s.Problem = err
 	} else {

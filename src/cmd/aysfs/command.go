@@ -13,7 +13,7 @@ import (
 // command does what an init script asks for.
 func command(name, file string) int {
 	s := service.Service{Name: "aysfs", Config: file, Worker: workerWord, Version: version, Stdout: os.Stdout, Stderr: os.Stderr}
-	control := config.DefaultControl
+	control := config.ControlIn(file, config.DefaultControl)
 	if cfg, err := config.LoadClient(file); err != nil {
 		s.Problem = err
 	} else {
