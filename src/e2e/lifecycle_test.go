@@ -381,3 +381,38 @@ func TestUnmountedByHand(t *testing.T) {
 	}
 	c.stop()
 }
+
+// TestStopIsForTheDead has the command stop nothing of an aysfs that it does not know
+// of, and takes away what one leaves that was killed, also where a symlink leads there.
+func TestStopIsForTheDead(t *testing.T) {
+	t.Parallel()
+	s, names := smallStore(t)
+	c := newClient(t, s.url())
+	if err := os.Mkdir(filepath.Join(c.dir, "real"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real", filepath.Join(c.dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	mount := filepath.Join(c.dir, "link", "mnt")
+	c.mountAt(mount, "e2e|app(1)")
+	c.start()
+	config := filepath.Join(c.dir, "aysfs.toml")
+	stop := func(code int, words string) {
+		t.Helper()
+		out, err := try(t, time.Minute, exec.Command(aysfs, "-config", config, "stop"))
+		if exitCode(err) != code || !strings.Contains(out, words) {
+			t.Errorf("stop: %v, %q; want exit code %d and %q", err, out, code, words)
+		}
+	}
+	stop(1, "serves "+mount)
+	wantContent(t, 5*time.Second, filepath.Join(mount, names[0]), content(100_000))
+	if out, _ := try(t, time.Minute, exec.Command(ays, "doctor", "-config", config)); !strings.Contains(out, "mount "+mount+": mounted, and it answers") {
+		t.Errorf("doctor of a mount behind a symlink: %s", out)
+	}
+	c.kill()
+	stop(0, "")
+	if left := mountsUnder(c.dir); len(left) > 0 {
+		t.Errorf("still mounted: %q", left)
+	}
+}

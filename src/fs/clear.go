@@ -14,7 +14,7 @@ import (
 // it has open. Nothing mounted there is no error.
 func Clear(path string) error {
 	for range maxStale {
-		device, err := mountedHere(path)
+		device, err := mountedHere(realPath(path))
 		if err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func StateOf(path string) (State, error) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return Stuck, nil
 	}
-	device, err := mountedHere(path)
+	device, err := mountedHere(realPath(path))
 	if err != nil || device == "" {
 		return Free, err
 	}

@@ -210,7 +210,7 @@ func clearStale(path string, log *slog.Logger) error {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return fmt.Errorf("%s: %w: it does not answer within %v; if a hung file system is mounted there, run: umount -l %s", path, ErrMountPoint, statTimeout, path)
 		}
-		device, err := mountedHere(path)
+		device, err := mountedHere(realPath(path))
 		if err != nil {
 			return err
 		}
@@ -239,8 +239,27 @@ func statWithin(path string, d time.Duration) error {
 	}
 }
 
-// mountedHere is the device, MAJOR:MINOR, of the topmost mount at path if that is of
-// this kind, by proc_pid_mountinfo(5); else it is empty.
+// realPath is path as the table of mounts has it: without symlinks on the way to it. It
+// is path itself where that can't be told within statTimeout.
+func realPath(path string) string {
+	answer := make(chan string, 1)
+	go func() {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			dir = filepath.Dir(path)
+		}
+		answer <- filepath.Join(dir, filepath.Base(path))
+	}()
+	select {
+	case real := <-answer:
+		return real
+	case <-time.After(statTimeout):
+		return path
+	}
+}
+
+// mountedHere is the device, MAJOR:MINOR, of the topmost mount at path, as realPath has
+// it, if that is of this kind, by proc_pid_mountinfo(5); else it is empty.
 func mountedHere(path string) (device string, err error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

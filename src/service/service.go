@@ -55,7 +55,8 @@ type Service struct {
 	PidFile string
 	Log     string // file that the daemon's standard error is appended to
 
-	// Clear takes away what a daemon leaves that had to be killed; may be nil.
+	// Clear takes away what a daemon leaves that had to be killed, and nothing of one
+	// that lives; may be nil.
 	Clear func() error
 
 	// Worker is the word that makes the program a worker with a keeper (package
@@ -167,7 +168,10 @@ func (s *Service) stop() (int, error) {
 			return exitFailed, err
 		}
 		defer mine.release()
-		return exitOK, s.clear()
+		if err := s.clear(); err != nil {
+			return exitFailed, err
+		}
+		return exitOK, nil
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return exitFailed, fmt.Errorf("stop process %d: %w", pid, err)

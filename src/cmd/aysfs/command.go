@@ -2,8 +2,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/fs"
@@ -28,7 +30,12 @@ func command(name, file string) int {
 	return code
 }
 
-// unmount takes away the mounts of a process that was killed, inner ones first.
+// dies is how long a process that was killed may take to let go of its mounts.
+const dies = 3 * time.Second
+
+// unmount takes away the mounts of a process that was killed, inner ones first. Those
+// that somebody serves are another's: of an aysfs in the foreground, or one that was
+// started when the config named another control socket.
 func unmount(mounts []config.Mount) error {
 	var paths []string
 	for _, m := range mounts {
@@ -36,8 +43,27 @@ func unmount(mounts []config.Mount) error {
 	}
 	slices.Sort(paths)
 	var errs []error
+	end := time.Now().Add(dies)
 	for _, p := range slices.Backward(paths) {
+		if alive(p, end) {
+			errs = append(errs, fmt.Errorf("an aysfs that was not started by this config as it is, or is in the foreground, serves %s: end its process", p))
+			continue
+		}
 		errs = append(errs, fs.Clear(p))
 	}
 	return errors.Join(errs...)
+}
+
+// alive tells whether a mount at path still answers at the end.
+func alive(path string, end time.Time) bool {
+	for {
+		state, err := fs.StateOf(path)
+		if err != nil || state != fs.Alive {
+			return false
+		}
+		if time.Now().After(end) {
+			return true
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
