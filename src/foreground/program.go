@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/aysfs/aysfs/src/service"
 )
@@ -47,6 +48,10 @@ func (p *Program[C]) Begin(args []string) (c Call[C], code int, ok bool) {
 	flags.StringVar(&c.File, "config", p.File, "the config `file`")
 	check := flags.Bool("check", false, "check the config, say what would be "+p.Purpose+", and exit with 0 or 2")
 	show := flags.Bool("version", false, "print the version")
+	flags.Usage = func() {
+		fmt.Fprintf(p.Stderr, "usage: %s [FLAGS] [%s]\nWithout a command it runs in the foreground.\n", p.Name, strings.Join(service.Commands, "|"))
+		flags.PrintDefaults()
+	}
 	if err := flags.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
 		return c, exitOK, false
 	} else if err != nil { // which was said
