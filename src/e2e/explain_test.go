@@ -85,7 +85,7 @@ func TestExplain(t *testing.T) {
 		filepath.Join(mount, "no"): "has no", "/etc/passwd": "in no mount", filepath.Join(file, "below"): "is a file",
 	} {
 		out, err := try(t, 10*time.Second, exec.Command(ays, "explain", "-socket", c.socket(), path))
-		if exitCode(err) != 1 || !strings.Contains(out, want) {
+		if exitCode(err) != 1 || !strings.Contains(out, want) || strings.Count(out, "nothing to explain") != 1 {
 			t.Errorf("%s: %v, %q, want exit 1 and %q", path, err, out, want)
 		}
 	}
