@@ -71,19 +71,39 @@ path = "/opt/app"
 ays.id = "d|app(1)"
 platform = "ubuntu64"
 stor.name = "s"
+debug = "lab"
+debug_filter = ['.*[.]py', 'etc/.*']
+[[debug]]
+name = "lab"
+redis.addr = "192.168.2.1"
+redis.port = 6379
+redis.passwd = "hush"
+[[cache.local]]
+port = 999
+passwd = "hush"
+[[cache.grid]]
+url = "http://192.168.2.1:8080"
+login = "me"
+passwd = "hush"
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
 	Describe(&b, cfg)
-	for _, want := range []string{"2 mounts", "/opt/app\n", "d|app(1)@ubuntu64 from https://files.example.org/files", "d|app!main directory cfg", "in the mount at /opt/app"} {
+	for _, want := range []string{"2 mounts", "/opt/app\n", "d|app(1)@ubuntu64 from https://files.example.org/files", "d|app!main directory cfg", "in the mount at /opt/app",
+		"debug lab: 2 patterns of paths can be changed, by redis at 192.168.2.1 port 6379", "/var/cache/aysfs, up to 10240 MiB", "local cache: port 999", "grid cache: http://192.168.2.1:8080\n"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
 	}
 	if strings.Contains(b.String(), "hush") {
 		t.Error("the secret is shown")
+	}
+	cfg.Mounts[0].DebugFilter, cfg.Mounts[1].DebugFilter = nil, nil
+	b.Reset()
+	if Describe(&b, cfg); !strings.Contains(b.String(), "debug lab: no paths") {
+		t.Errorf("without a debug_filter:\n%s", &b)
 	}
 	cfg.Disk = nil // as with max_size = "0"
 	b.Reset()

@@ -25,13 +25,26 @@ func Describe(w io.Writer, cfg *config.Client) {
 		if m.outer != nil {
 			fmt.Fprintf(w, "      in the mount at %s\n", m.outer.cfg.Path)
 		}
+		if r := m.cfg.Redis; r != nil {
+			paths := "no paths, as there is no debug_filter"
+			if n := len(m.cfg.DebugFilter); n > 0 {
+				paths = fmt.Sprintf("%d patterns of paths", n)
+			}
+			fmt.Fprintf(w, "      debug %s: %s can be changed, by redis at %s port %d\n", r.Name, paths, r.Addr, r.Port)
+		}
 	}
 	if cfg.Disk != nil {
-		fmt.Fprintf(w, "disk cache: %s, up to %d bytes\n", cfg.Disk.Path, cfg.Disk.MaxSize)
+		fmt.Fprintf(w, "disk cache: %s, up to %d MiB\n", cfg.Disk.Path, cfg.Disk.MaxSize>>20)
 	} else {
 		fmt.Fprintln(w, "disk cache: none, so there is no prefetch")
 	}
 	if cfg.Seed.Named && cfg.Seed.Path != "" {
 		fmt.Fprintf(w, "seed: %s\n", cfg.Seed.Path)
+	}
+	for _, l := range cfg.Local {
+		fmt.Fprintf(w, "local cache: port %d\n", l.Port)
+	}
+	for _, g := range cfg.Grid {
+		fmt.Fprintf(w, "grid cache: %s\n", g.URL.Redacted())
 	}
 }

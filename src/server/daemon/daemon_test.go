@@ -628,7 +628,7 @@ func TestDescribe(t *testing.T) {
 	must(t, err)
 	var b strings.Builder
 	Describe(&b, cfg)
-	if s := b.String(); strings.Contains(s, "hush") || !strings.Contains(s, "s: https://example.org/f, private") || !strings.Contains(s, ":8080, for 1 users") {
+	if s := b.String(); strings.Contains(s, "hush") || !strings.Contains(s, "s: https://example.org/f, private") || !strings.Contains(s, ":8080, for 1 users") || !strings.Contains(s, "/var/lib/ays_cache, up to 102400 MiB") {
 		t.Error(s)
 	}
 }

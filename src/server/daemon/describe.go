@@ -23,7 +23,7 @@ func Describe(w io.Writer, cfg *config.Server) {
 	if l := cfg.Ledis; len(l.Addr) > 0 {
 		fmt.Fprintf(w, "data: at %s\n", strings.Join(l.Addr, ", "))
 	} else {
-		fmt.Fprintf(w, "data: %s, up to %d bytes\n", cfg.Main.Data, l.MaxSize)
+		fmt.Fprintf(w, "data: %s, up to %d MiB\n", cfg.Main.Data, l.MaxSize>>20)
 		if l.Port != 0 {
 			fmt.Fprintf(w, "ledis: %s port %d\n", l.Bind, l.Port)
 		}
