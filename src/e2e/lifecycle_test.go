@@ -416,3 +416,24 @@ func TestStopIsForTheDead(t *testing.T) {
 		t.Errorf("still mounted: %q", left)
 	}
 }
+
+// TestCommandsOfAUser has somebody else than root stop and reload what is root's.
+func TestCommandsOfAUser(t *testing.T) {
+	t.Parallel()
+	s, _ := smallStore(t)
+	c := newClient(t, s.url())
+	c.word = "supervise"
+	c.mount("e2e|app(1)")
+	c.start()
+	if err := os.Chmod(c.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"stop", "reload", "upgrade"} {
+		cmd := exec.Command(aysfs, "-config", filepath.Join(c.dir, "aysfs.toml"), word)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, err := try(t, time.Minute, cmd); exitCode(err) != 1 || !strings.Contains(out, "run this as root") {
+			t.Errorf("%s: %v, %q; want exit code 1, and what helps", word, err, out)
+		}
+	}
+	c.stop()
+}

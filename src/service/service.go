@@ -109,6 +109,9 @@ func (s *Service) Run(command string) int {
 		code, err = exitUsage, fmt.Errorf("%q is not a command; there are %q", command, Commands)
 	}
 	if err != nil {
+		if errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
+			err = fmt.Errorf("%w: run this as root", err)
+		}
 		fmt.Fprintf(s.Stderr, "%s: %v\n", s.Name, err)
 	}
 	return code

@@ -229,6 +229,9 @@ func debugLog(ctx context.Context, c *call, args []string) int {
 	case missing > 0:
 		return exitWrong
 	}
+	if n, err := s.Count(ctx); err == nil && n.Entries == 0 { // it may be another name that was meant
+		fmt.Fprintf(c.stderr, "there is nothing of mount %s\n", d.mount)
+	}
 	return exitOK
 }
 

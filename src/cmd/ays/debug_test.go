@@ -232,7 +232,11 @@ func TestDebugClear(t *testing.T) {
 	contains(t, b.ays(2, "clear").stderr, "nothing was dropped") // with nobody to ask
 	contains(t, answer(2, "no\n"), "can't be undone", "nothing was dropped")
 	has(2)
+	if said := b.ays(0, "log").stderr; said != "" {
+		t.Errorf("log says %q", said)
+	}
 	contains(t, answer(0, "yes\n"), "dropped of mount apps")
+	contains(t, b.ays(0, "log").stderr, "there is nothing of mount apps")
 	has(0)
 	contains(t, answer(0, ""), "nothing of mount apps")
 	b.put("a", "one", 0)
