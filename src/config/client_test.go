@@ -304,3 +304,41 @@ func TestControlIn(t *testing.T) {
 		t.Errorf("without a file: %s", got)
 	}
 }
+
+// TestReadme looks for all keys in the README, which operators are told has them.
+func TestReadme(t *testing.T) {
+	raw, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(raw), "\n## Configuration\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	ofClient, ofServer, found := strings.Cut(text, "\n### Those of ays_cache\n")
+	if !found {
+		t.Fatal("no section of ays_cache's keys")
+	}
+	for _, s := range []struct {
+		of     string
+		schema schema
+		text   string
+	}{{"aysfs", clientSchema, ofClient}, {"ays_cache", serverSchema, ofServer}} {
+		for _, key := range s.schema {
+			if s.of == "ays_cache" && strings.HasPrefix(key.path, "ays.stor.") {
+				continue // as the client's
+			}
+			want := "[" + key.path + "]"
+			if key.kind != table && key.kind != tables {
+				in := 0 // how much of the path is that of the table it is in
+				for _, e := range s.schema {
+					if (e.kind == table || e.kind == tables) && strings.HasPrefix(key.path, e.path+".") {
+						in = max(in, len(e.path)+1)
+					}
+				}
+				want = "`" + key.path[in:] + "`"
+			}
+			if !strings.Contains(s.text, want) {
+				t.Errorf("the README does not tell of %s's %s", s.of, key.path)
+			}
+		}
+	}
+}
