@@ -46,7 +46,7 @@ func unmount(mounts []config.Mount) error {
 	end := time.Now().Add(dies)
 	for _, p := range slices.Backward(paths) {
 		if alive(p, end) {
-			errs = append(errs, fmt.Errorf("an aysfs that was not started by this config as it is, or is in the foreground, serves %s: end its process", p))
+			errs = append(errs, fmt.Errorf("an aysfs in the foreground, or one that was started with another [main] control, serves %s: end its process", p))
 			continue
 		}
 		errs = append(errs, fs.Clear(p))
