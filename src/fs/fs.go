@@ -54,7 +54,8 @@ type FS struct {
 	mover      mover
 	notifier   *fuse.Notifier
 	wire       wire
-	kept       *kept // nil: without a keeper
+	device     string // of the mount, MAJOR:MINOR; set when it is mounted or resumed
+	kept       *kept  // nil: without a keeper
 	walkers    walkers
 	streams    streams
 	walks      walks

@@ -530,6 +530,79 @@ func TestStaleMountIsCleared(t *testing.T) {
 	}
 }
 
+// What lies at a mount's path and is somebody else's, over it or below it, is not taken
+// away with it.
+func TestUnmountTakesNothingElse(t *testing.T) {
+	base := t.TempDir()
+	path, link := filepath.Join(base, "mnt"), filepath.Join(base, "link")
+	if err := os.Symlink(base, link); err != nil {
+		t.Fatal(err)
+	}
+	m := newMemory()
+	mount := func(path string) *FS {
+		t.Helper()
+		f, err := New(Config{Path: path, IOTimeout: time.Second, Log: m.log(t)}, m.view(t, sample), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Mount(); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	t.Cleanup(func() {
+		for unix.Unmount(path, unix.MNT_DETACH) == nil {
+		}
+	})
+	theirs := func() error { return unix.Mount("theirs", path, "tmpfs", 0, "") }
+	kind := func() int64 {
+		var st unix.Statfs_t
+		if err := unix.Statfs(path, &st); err != nil {
+			t.Error(err)
+		}
+		return int64(st.Type)
+	}
+
+	f := mount(path)
+	if err := theirs(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Unmount(); err == nil || !strings.Contains(err.Error(), "tmpfs") {
+		t.Errorf("unmounting below another mount: %v", err)
+	}
+	if kind() != unix.TMPFS_MAGIC {
+		t.Fatal("what was mounted over it was taken away")
+	}
+	if err := unix.Unmount(path, 0); err != nil {
+		t.Fatal(err)
+	}
+	if lazy, err := f.Unmount(); lazy || err != nil {
+		t.Errorf("once that is gone: %v, %v", lazy, err)
+	}
+	<-f.Done()
+
+	f = mount(path)
+	if err := errors.Join(unix.Unmount(path, 0), theirs()); err != nil {
+		t.Fatal(err)
+	}
+	if lazy, err := f.Unmount(); lazy || err != nil {
+		t.Errorf("unmounting what is gone: %v, %v", lazy, err)
+	}
+	if kind() != unix.TMPFS_MAGIC {
+		t.Fatal("what was mounted in its place was taken away")
+	}
+	<-f.Done()
+	if err := unix.Unmount(path, 0); err != nil {
+		t.Fatal(err)
+	}
+
+	f = mount(filepath.Join(link, "mnt"))
+	if lazy, err := f.Unmount(); lazy || err != nil {
+		t.Errorf("unmounting at a path through a symbolic link: %v, %v", lazy, err)
+	}
+	<-f.Done()
+}
+
 func TestUnusableMountPoints(t *testing.T) {
 	base := t.TempDir()
 	full, file, sym := filepath.Join(base, "full"), filepath.Join(base, "file"), filepath.Join(base, "sym")

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,9 @@ import (
 
 // fsType is how /proc/mounts names what is mounted here, after "fuse.".
 const fsType = "aysfs"
+
+// fuseType is fsType as the table of mounts has it.
+const fuseType = "fuse." + fsType
 
 // What the kernel is asked for, beyond what the library's protocol has.
 const (
@@ -43,7 +47,8 @@ func (f *FS) Mount() error {
 		unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		return fmt.Errorf("mount at %s: %w", path, err)
 	}
-	f.kept.give(f, f.tune())
+	f.device = f.tune()
+	f.kept.give(f, f.device)
 	if f.debug != nil {
 		f.debug.run()
 	}
@@ -63,7 +68,7 @@ func (f *FS) mount() (dev int, err error) {
 		flags |= unix.MS_RDONLY // what is read-only in a debug mount says so itself
 	}
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,allow_other", dev, os.Getuid(), os.Getgid())
-	if err := unix.Mount(name, f.cfg.Path, "fuse."+fsType, flags, options); err != nil {
+	if err := unix.Mount(name, f.cfg.Path, fuseType, flags, options); err != nil {
 		unix.Close(dev)
 		return 0, err
 	}
@@ -87,7 +92,8 @@ func mountHint() string {
 }
 
 // Unmount takes the file system away from its path, at once where nobody uses
-// it, else as soon as the last user has gone; lazy tells which.
+// it, else as soon as the last user has gone; lazy tells which. What somebody else
+// has mounted over it stays, and so does this then, which is an error.
 func (f *FS) Unmount() (lazy bool, err error) {
 	f.kept.detach(f)
 	defer func() {
@@ -95,20 +101,55 @@ func (f *FS) Unmount() (lazy bool, err error) {
 			f.kept.drop()
 		}
 	}()
-	err = unix.Unmount(f.cfg.Path, unix.UMOUNT_NOFOLLOW)
+	own, over, err := f.mounted()
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("unmount %s: %w", f.cfg.Path, err)
+	case own.path == "":
+		return !f.wire.over(), nil // somebody else was faster
+	case over.path != "":
+		return true, fmt.Errorf("unmount %s: something else (%s) is mounted over it, and stays; once that is gone, run: umount -l %[1]s", own.path, over.kind)
+	}
+	err = unix.Unmount(own.path, unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {
 		lazy = true
-		err = unix.Unmount(f.cfg.Path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		err = unix.Unmount(own.path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
 		return false, nil // somebody else was faster
 	case err != nil:
-		return lazy, fmt.Errorf("unmount %s: %w", f.cfg.Path, err)
+		return lazy, fmt.Errorf("unmount %s: %w", own.path, err)
 	case !lazy:
 		f.end() // what is still under way is read-ahead, which nobody waits for
 	}
 	return lazy, nil
+}
+
+// mounted is f's entry in the table of mounts, empty if there is none, and that of
+// another file system over it. The table's path is not that of the config where that
+// leads through a symbolic link. Where f is mounted at several, it is the config's, or
+// the first.
+func (f *FS) mounted() (own, over mountEntry, err error) {
+	all, err := mountTable()
+	if err != nil {
+		return own, over, err
+	}
+	for _, m := range all {
+		// The kernel gives a device's number away again: f's may be another's by now.
+		if m.kind != fuseType || m.device != f.device && (f.device != "" || m.path != f.cfg.Path) {
+			continue
+		}
+		if own.path == "" || m.path == f.cfg.Path {
+			own = m
+		}
+	}
+	for _, m := range all {
+		if m.parent == own.id && m.path == own.path && m.device != own.device {
+			over = m
+		}
+	}
+	return own, over, nil
 }
 
 // tune sets what the library can't: how far the kernel reads ahead, and how many
@@ -259,28 +300,51 @@ func realPath(path string) string {
 }
 
 // mountedHere is the device, MAJOR:MINOR, of the topmost mount at path, as realPath has
-// it, if that is of this kind, by proc_pid_mountinfo(5); else it is empty.
+// it, if that is of this kind; else it is empty.
 func mountedHere(path string) (device string, err error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	all, err := mountTable()
 	if err != nil {
-		return "", fmt.Errorf("read the table of mounts: %w", err)
+		return "", err
 	}
-	for line := range strings.Lines(string(b)) {
-		fields := strings.Fields(line)
-		if len(fields) < 7 || unescapeMount(fields[4]) != path {
+	for _, m := range all {
+		if m.path != path {
 			continue
 		}
-		device = ""
-		for i := 6; i+1 < len(fields); i++ {
-			if fields[i] == "-" {
-				if fields[i+1] == "fuse."+fsType {
-					device = fields[2]
-				}
-				break
-			}
+		if device = ""; m.kind == fuseType {
+			device = m.device
 		}
 	}
 	return device, nil
+}
+
+// mountEntry is one line of the table of mounts.
+type mountEntry struct {
+	id, parent string // parent is what it lies on
+	device     string // MAJOR:MINOR
+	path       string
+	kind       string // of file system
+}
+
+// mountTable is all that is mounted, by proc_pid_mountinfo(5): of two at one path the
+// later one is on top.
+func mountTable() ([]mountEntry, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("read the table of mounts: %w", err)
+	}
+	var all []mountEntry
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) < 7 {
+			continue
+		}
+		m := mountEntry{id: fields[0], parent: fields[1], device: fields[2], path: unescapeMount(fields[4])}
+		if i := slices.Index(fields[6:], "-"); i >= 0 && 6+i+1 < len(fields) {
+			m.kind = fields[6+i+1]
+		}
+		all = append(all, m)
+	}
+	return all, nil
 }
 
 // unescapeMount undoes the octal escapes of mountinfo.

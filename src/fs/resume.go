@@ -90,6 +90,7 @@ func resume(ctx context.Context, cfg Config, from Kept, open func(context.Contex
 	}
 	f = newFS(cfg, table, s, log)
 	table = nil // f's
+	f.device = st.Device
 	f.kept = &kept{by: cfg.Keeper, path: from.Path, log: log, given: true, state: st}
 	if err := f.wire.reconnect(dev, f); err != nil {
 		return f.fail(err)

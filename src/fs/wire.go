@@ -193,6 +193,13 @@ func (w *wire) close() (released bool) {
 	return w.released
 }
 
+// over tells whether the kernel has done with the connection.
+func (w *wire) over() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dev == 0 || ended(w.dev)
+}
+
 func (w *wire) cutOff() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
