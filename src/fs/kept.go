@@ -2,6 +2,7 @@ package fs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -98,13 +99,22 @@ func (k *kept) give(f *FS, device string) {
 	k.state = state{Layout: tableLayout, Device: device, Number: s.number, Shown: seen(s.view), Note: f.cfg.Note}
 	b, err := json.Marshal(k.state)
 	if err == nil {
-		f.wire.mu.Lock()
-		err = k.by.Keep(k.path, f.wire.dev, f.table.fd, b)
-		f.wire.mu.Unlock()
+		err = k.keep(f, k.path, b)
 	}
 	if k.given = err == nil; !k.given {
 		k.log.Warn("the mount will not outlive this process", "op", "mount", "err", err)
 	}
+}
+
+// keep hands over f's descriptors, which may have ended meanwhile: then these are
+// closed, or another's.
+func (k *kept) keep(f *FS, path string, state []byte) error {
+	f.wire.mu.Lock()
+	defer f.wire.mu.Unlock()
+	if f.wire.dev == 0 {
+		return ErrEnded
+	}
+	return k.by.Keep(path, f.wire.dev, f.table.fd, state)
 }
 
 // moves takes note that the mount is about to move from the tree of a number to v.
@@ -182,14 +192,14 @@ func (k *kept) detach(f *FS) {
 	path := fmt.Sprint(detachedPrefix, time.Now().UnixNano(), " ", k.path)
 	b, err := json.Marshal(k.state)
 	if err == nil {
-		f.wire.mu.Lock()
-		err = k.by.Keep(path, f.wire.dev, f.table.fd, b)
-		f.wire.mu.Unlock()
+		err = k.keep(f, path, b)
 	}
 	k.by.Drop(k.path)
 	if k.path = path; err != nil {
-		k.log.Warn("who is in the mount will not outlive this process", "op", "unmount", "err", err)
 		k.given = false
+		if !errors.Is(err, ErrEnded) {
+			k.log.Warn("who is in the mount will not outlive this process", "op", "unmount", "err", err)
+		}
 	}
 }
 

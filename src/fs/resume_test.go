@@ -155,6 +155,30 @@ func (m *memory) done(t *testing.T, f *FS, s *shelf) {
 	}
 }
 
+// What has ended has no descriptors, and 0 is somebody else's.
+func TestNothingIsKeptOfWhatHasEnded(t *testing.T) {
+	m := newMemory()
+	f, cfg, s := m.kept(t, sample)
+	device := f.device
+	if err := unix.Unmount(cfg.Path, 0); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-f.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the connection did not end")
+	}
+	f.kept.give(f, device) // as if it had ended between the mount and this
+	if len(s.held) != 0 {
+		t.Errorf("the keeper has %v", s.held)
+	}
+	f.kept.given = true // as if it ended just now
+	f.kept.detach(f)
+	if len(s.held) != 0 {
+		t.Errorf("the keeper has %v", s.held)
+	}
+}
+
 func TestResume(t *testing.T) {
 	m := newMemory()
 	f, cfg, s := m.kept(t, sample)
