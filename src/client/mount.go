@@ -275,12 +275,22 @@ func (c *Client) complete(ctx context.Context, t *tree.Tree, prefetch int) error
 // and enough of a large one to find out a store that is still being filled.
 const probes = 16
 
+// Bounds of what a probe compares, as a few listings can make a tree that is endless.
+const (
+	maxProbed    = 1 << 20 // changes
+	maxProbePath = 16 << 10
+)
+
 // probe brings near some of the files that a move would make appear, so that a tree
 // whose metadata came first is not shown.
 func probe(ctx context.Context, older, newer *tree.Tree, blobs *origin) error {
 	var sample []object.Entry
-	seen := 0
+	seen, changes := 0, 0
+	enough := errors.New("enough")
 	err := tree.Diff(ctx, older, newer, func(c tree.Change) error {
+		if changes++; changes > maxProbed || len(c.Path) > maxProbePath {
+			return enough
+		}
 		if c.New == nil || c.New.Kind != object.File || c.New.Size == 0 || c.Old != nil && c.Old.Digest == c.New.Digest {
 			return nil
 		}
@@ -292,7 +302,10 @@ func probe(ctx context.Context, older, newer *tree.Tree, blobs *origin) error {
 		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return err
+	case err != nil && err != enough:
 		return nil // what is shown now can't be read: that is no reason to keep it
 	}
 	g, ctx := errgroup.WithContext(ctx)
