@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/aysfs/aysfs/src/config"
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
@@ -379,6 +381,31 @@ func TestRetireWhileUsed(t *testing.T) {
 		all.Wait()
 		delete(c.origins, "s")
 		c.Stop()
+	}
+}
+
+// What somebody else unmounted is mounted anew, also where it goes on for who is in it.
+func TestRearrangeWhatIsGone(t *testing.T) {
+	path := t.TempDir()
+	c := newClient(t, strings.Replace(oneMount(t, t.TempDir()), "/opt/app", path, 1))
+	defer c.Stop()
+	if err := c.pend(c.mounts[0]); err != nil {
+		t.Fatal(err)
+	}
+	cfgs := c.config().Mounts
+	if p := rearrange(c.mounts, cfgs); len(p.kept) != 1 {
+		t.Errorf("a mount that is there: %+v", p)
+	}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	if p := rearrange(c.mounts, cfgs); len(p.added) != 1 || len(p.gone) != 1 {
+		t.Errorf("a mount that is gone: %+v", p)
 	}
 }
 

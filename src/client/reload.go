@@ -316,7 +316,7 @@ func rearrange(before []*mount, cfgs []config.Mount) plan {
 		outer := now[m.outer]
 		i := slices.IndexFunc(before, func(b *mount) bool {
 			f, _ := b.showing()
-			return sameMount(b.cfg, m.cfg) && b.outer == outer && !over(f)
+			return sameMount(b.cfg, m.cfg) && b.outer == outer && (f == nil || !over(f) && !f.Gone())
 		})
 		if i < 0 {
 			m.outer, now[m] = outer, m

@@ -126,6 +126,13 @@ func (f *FS) Unmount() (lazy bool, err error) {
 	return lazy, nil
 }
 
+// Gone tells whether somebody else has taken the mount away, also where it goes on for
+// who is in it, or in another mount namespace.
+func (f *FS) Gone() bool {
+	own, _, err := f.mounted()
+	return err == nil && own.path == ""
+}
+
 // mounted is f's entry in the table of mounts, empty if there is none, and that of
 // another file system over it. The table's path is not that of the config where that
 // leads through a symbolic link. Where f is mounted at several, it is the config's, or
