@@ -162,12 +162,18 @@ func parsePlain(b []byte) (*Profile, error) {
 		return nil, malformed("time: %d seconds since 1970", at)
 	}
 	p := &Profile{Time: time.Unix(at, 0).UTC()}
-	if p.Runs, b, err = msgp.ReadIntBytes(b); err != nil || p.Runs < 0 || p.Runs > maxRuns {
-		return nil, malformed("number of runs: %d, %v", p.Runs, err)
+	if p.Runs, b, err = msgp.ReadIntBytes(b); err != nil {
+		return nil, malformed("number of runs: %v", err)
+	}
+	if p.Runs < 0 || p.Runs > maxRuns {
+		return nil, malformed("%d runs, at most %d", p.Runs, maxRuns)
 	}
 	n, b, err := msgp.ReadArrayHeaderBytes(b)
-	if err != nil || n > MaxNeeds {
-		return nil, malformed("%d needs, at most %d: %v", n, MaxNeeds, err)
+	if err != nil {
+		return nil, malformed("needs: %v", err)
+	}
+	if n > MaxNeeds {
+		return nil, malformed("%d needs, at most %d", n, MaxNeeds)
 	}
 	seen := make(map[key]struct{})
 	for range n {
