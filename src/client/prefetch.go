@@ -59,7 +59,7 @@ func (c *Client) prefetchAll(m *mount, recorded bool) {
 			pause = prefetchFirst
 		} else if m.life.Err() == nil {
 			level := slog.LevelWarn
-			if pause > prefetchFirst {
+			if pause > prefetchFirst || errors.Is(err, errNotKept) { // of which the cache has warned
 				level = slog.LevelDebug
 			}
 			c.log.Log(m.life, level, "prefetch ended early, and goes on later", "op", "prefetch", "mount", m.path, "err", err, "again_in", pause)
@@ -69,13 +69,21 @@ func (c *Client) prefetchAll(m *mount, recorded bool) {
 	}
 }
 
-// prefetch brings near what the mount's config asks for. Without a disk cache
-// there is no place to keep it.
+// errNotKept says that what comes would not stay.
+var errNotKept = errors.New("the disk cache keeps nothing for now")
+
+// prefetch brings near what the mount's config asks for. Without a disk cache, or one
+// that keeps something, there is no place for it.
 func (c *Client) prefetch(m *mount) error {
 	f, _ := m.showing()
 	cfg, _ := m.config()
 	v := f.View()
 	near := c.cache != nil && cfg.Prefetch >= prefetchKnown
+	if near {
+		if err := c.keeps(); err != nil {
+			return err
+		}
+	}
 	var profiled errgroup.Group
 	if near {
 		profiled.Go(func() error { return c.bringProfile(m, v) })
@@ -94,6 +102,14 @@ func (c *Client) prefetch(m *mount) error {
 		return nil // which the status tells
 	}
 	return errors.Join(err, w.err)
+}
+
+// keeps is errNotKept while the disk cache keeps nothing.
+func (c *Client) keeps() error {
+	if why := c.cache.Trouble(); why != nil {
+		return fmt.Errorf("%w: %w", errNotKept, why)
+	}
+	return nil
 }
 
 // prefetchMetadata finds out what metadata there is, and brings it near.

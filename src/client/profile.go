@@ -203,7 +203,7 @@ func (c *Client) bringProfile(m *mount, v *tree.View) error {
 		return nil
 	}
 	// What is needed last is not to drive out what is needed first.
-	most := c.config().Disk.MaxSize / 2
+	most := c.cache.Capacity() / 2
 	return m.bring(stageProfile, profile.Resolve(tier.InBackground(m.life), p, v.Tree, most), 0, 0)
 }
 

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/bench/link"
 	"github.com/aysfs/aysfs/src/control"
@@ -543,6 +546,31 @@ func TestPrefetchOfATooLargeTree(t *testing.T) {
 		b := s.Mounts[0].PrefetchTree
 		return b != nil && !b.Running && b.Error == "" && b.Bytes == s.Mounts[0].Bytes
 	})
+	c.stop()
+}
+
+// TestPrefetchOfWhatIsNotKept: nothing comes ahead of need that the disk cache would not
+// keep.
+func TestPrefetchOfWhatIsNotKept(t *testing.T) {
+	t.Parallel()
+	p, store := servedProgram(t)
+	c, mount := programClient(t, store.url(), "prefetch = 2")
+	dir := c.cacheDir()
+	if err := errors.Join(os.MkdirAll(dir, 0o700), unix.Mount("none", dir, "tmpfs", unix.MS_RDONLY, "mode=700")); err != nil {
+		t.Fatal(err)
+	}
+	gone := func() { unix.Unmount(dir, unix.MNT_DETACH) }
+	t.Cleanup(gone)
+	c.start()
+	wantContent(t, time.Minute, filepath.Join(mount, p.reads[0]), p.files[p.reads[0]].data)
+	time.Sleep(2 * time.Second)
+	if n := c.status().Stores[0].Tier.Sources[0].Hits; n > 10 {
+		t.Errorf("%d objects came for one file", n)
+	}
+	if w := c.warnings(); len(w) != 1 || !strings.Contains(w[0], "disk cache") {
+		t.Errorf("warnings: %q, want one about the cache", w)
+	}
+	gone()
 	c.stop()
 }
 

@@ -53,8 +53,11 @@ func (c *Cache) fileSystem() (free, total int64) {
 }
 
 // Room is how many bytes the cache can still take before it has to drop something;
-// 0 or less: none.
+// 0 or less: none, or it takes nothing for now, which Trouble tells.
 func (c *Cache) Room() int64 {
+	if c.paused() {
+		return 0
+	}
 	b := c.bounds.Load()
 	c.pendMu.RLock()
 	queued := c.queued
@@ -65,6 +68,14 @@ func (c *Cache) Room() int64 {
 	}
 	// Room is made for a batch at a time.
 	return room - queued - min(batchBytes, b.segment/4) - (16+256)*pageSize
+}
+
+// Capacity is how many bytes the cache can have in all: less than MaxSize where the file
+// system hasn't got that.
+func (c *Cache) Capacity() int64 {
+	b := c.bounds.Load()
+	spare, _, _ := c.spare()
+	return max(min(b.MaxSize, c.used()+spare)-b.headroom, 0)
 }
 
 // makeRoom evicts until need more bytes may be written, with something left to

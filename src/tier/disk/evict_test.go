@@ -677,6 +677,9 @@ func TestMinFree(t *testing.T) {
 	if s := c.Stats(); s.EvictedSegments == 0 || s.Dropped != 0 || s.Bypassed != "" || !has(t, c, 199, 150_000) {
 		t.Errorf("%+v", s)
 	}
+	if n := c.Capacity(); n < 10<<20 || n > 20<<20 || c.Trouble() != nil {
+		t.Errorf("a capacity of %d bytes, %v", n, c.Trouble())
+	}
 	// Somebody else takes the space: the cache gives way, and then does without.
 	hog := strings.Repeat("x", 1<<20)
 	for i := range 18 {
@@ -827,6 +830,9 @@ func TestReadOnlyDisk(t *testing.T) {
 		}
 		if s := c.Stats(); s.Dropped != 1 || s.Bypassed == "" || log.count("level=WARN") != 1 {
 			t.Errorf("%+v\n%s", s, &log)
+		}
+		if c.Room() > 0 || !errors.Is(c.Trouble(), unix.EROFS) {
+			t.Errorf("room for %d bytes on a read-only disk, %v", c.Room(), c.Trouble())
 		}
 		shut(t, c)
 		remount(0)

@@ -36,6 +36,16 @@ func (c *Cache) paused() bool {
 	return c.opt.Now().Before(c.trouble.until)
 }
 
+// Trouble is why the cache keeps nothing for now; nil where it does, or may again.
+func (c *Cache) Trouble() error {
+	if !c.paused() {
+		return nil
+	}
+	c.troubleMu.Lock()
+	defer c.troubleMu.Unlock()
+	return c.trouble.why
+}
+
 // troubled notes that writing failed.
 func (c *Cache) troubled(why error) {
 	c.troubleMu.Lock()
