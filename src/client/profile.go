@@ -27,8 +27,10 @@ const (
 
 const (
 	// ownLife is for how long a profile that this machine made is all that it asks
-	// for.
+	// for, unless another version of the tree was published since.
 	ownLife = 24 * time.Hour
+	// askAgain is how long those who know of no newer profile are left in peace.
+	askAgain = time.Minute
 	// profileWait bounds the search for a profile, and each grid cache's part of
 	// it; partingWait how long one that is told of a run may take when the mount goes.
 	profileWait     = 10 * time.Second
@@ -44,6 +46,16 @@ type needs struct {
 	mu    sync.Mutex
 	known control.Profile    // GUARDED_BY(mu); zero: there is none
 	run   *profile.Recording // GUARDED_BY(mu); nil: not recorded
+	asked time.Time          // GUARDED_BY(mu); when others were last asked for the profile
+}
+
+// mayBeOld tells whether others may know more of what was published at that time than
+// the profile that is kept, and were not asked just now. A publisher who tells of needs
+// does so for each new version.
+func (n *needs) mayBeOld(p *profile.Profile, published time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return (p == nil || p.Time.Before(published)) && time.Since(n.asked) > askAgain
 }
 
 // status is what is told of them; nil if there is nothing.
@@ -89,13 +101,21 @@ func (c *Client) findProfile(m *mount) {
 	if !c.learns(m) {
 		return
 	}
-	own := c.profile(m)
-	if own != nil {
+	if own := c.profile(m); own != nil {
 		m.needs.learned(own, "this machine")
 		if time.Since(own.Time) < ownLife {
 			return
 		}
 	}
+	c.findElsewhere(m)
+}
+
+// findElsewhere has what the grid's caches, or the store, know of a mount's needs kept with
+// what is known here.
+func (c *Client) findElsewhere(m *mount) {
+	m.needs.mu.Lock()
+	m.needs.asked = time.Now()
+	m.needs.mu.Unlock()
 	ctx, cancel := context.WithTimeout(m.life, profileWait)
 	defer cancel()
 	other, from, err := c.askForProfile(ctx, m)
@@ -199,6 +219,10 @@ func (c *Client) bringProfile(m *mount, v *tree.View) error {
 		return nil
 	}
 	p := c.profile(m)
+	if m.needs.mayBeOld(p, v.Head().Time) {
+		c.findElsewhere(m)
+		p = c.profile(m)
+	}
 	if p == nil {
 		return nil
 	}

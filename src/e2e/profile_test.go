@@ -191,13 +191,10 @@ func TestProfileGoesThroughTheGrid(t *testing.T) {
 	third.stop()
 }
 
-func TestProfileOfThisMachine(t *testing.T) {
-	t.Parallel()
-	p, store := servedProgram(t)
-	c, mount := programClient(t, store.url())
-	p.recorded(t, c, mount)
-	asked := store.profiles.Load()
-	// All blobs are gone, for want of room say.
+// loseBlobs takes all blobs from a client that has stopped, as for want of room, and
+// leaves its profiles.
+func loseBlobs(t *testing.T, c *client) {
+	t.Helper()
 	for _, pattern := range []string{"seg-*", "clean"} {
 		files, err := filepath.Glob(filepath.Join(c.cacheDir(), pattern))
 		if err != nil || len(files) == 0 {
@@ -209,6 +206,15 @@ func TestProfileOfThisMachine(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestProfileOfThisMachine(t *testing.T) {
+	t.Parallel()
+	p, store := servedProgram(t)
+	c, mount := programClient(t, store.url())
+	p.recorded(t, c, mount)
+	asked := store.profiles.Load()
+	loseBlobs(t, c)
 	c.start()
 	p.wantNoMisses(t, c, mount)
 	if m := c.status().Mounts[0].Profile; m == nil || m.From != "this machine" {
@@ -223,6 +229,37 @@ func TestProfileOfThisMachine(t *testing.T) {
 	if m := c.status().Mounts[0].Profile; m == nil || m.Runs != 2 || m.Needs < len(p.reads) {
 		t.Errorf("after two runs: %+v", m)
 	}
+	c.stop()
+}
+
+// TestProfileOfANewVersion: what the publisher knows of a new version is asked for, though
+// this machine has run the old one just now.
+func TestProfileOfANewVersion(t *testing.T) {
+	t.Parallel()
+	p, store := servedProgram(t)
+	c, mount := programClient(t, store.url())
+	p.recorded(t, c, mount)
+	loseBlobs(t, c)
+	time.Sleep(1100 * time.Millisecond) // times of profiles and heads are in seconds
+	if err := os.Rename(filepath.Join(p.tree, "lib"), filepath.Join(p.tree, "lib2")); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]node{"large": p.files["large"]}
+	for i, name := range p.reads {
+		p.reads[i] = strings.Replace(name, "lib", "lib2", 1)
+	}
+	for name, n := range p.files {
+		if name != "large" {
+			n.data = append([]byte("2"), n.data...)
+			files[strings.Replace(name, "lib", "lib2", 1)] = n
+		}
+	}
+	p.files = files
+	write(t, p.tree, p.files)
+	publish(t, store.dir, profileID, p.tree)
+	run(t, time.Minute, ays, "profile", "record", "-store", store.dir, "-id", profileID, "--", p.script(t), "{}")
+	c.start()
+	p.wantNoMisses(t, c, mount)
 	c.stop()
 }
 
