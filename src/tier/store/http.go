@@ -154,7 +154,7 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 
 // Ask begins to get a blob that nobody waits for, by the pipeline.
 func (h *HTTP) Ask(ref tier.Ref, answered func(stored []byte, ok bool)) tier.Asked {
-	if h.pipeline == nil || h.batches != nil || ref.Via != "" || checkRef(h.name, ref) != nil {
+	if h.pipeline == nil || h.batches != nil || ref.Here || ref.Via != "" || checkRef(h.name, ref) != nil {
 		return nil
 	}
 	if a := h.pipeline.ask(ref, answered); a != nil {
@@ -175,7 +175,7 @@ func (h *HTTP) getBlob(ctx context.Context, ref tier.Ref) (*answer, error) {
 		defer h.standBehind(ctx, ref)()
 		return h.get(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max(), nil)
 	}
-	if h.pipeline == nil || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
+	if h.pipeline == nil || ref.Here || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
 		return get()
 	}
 	data, contentType, err := h.pipeline.get(ctx, ref)

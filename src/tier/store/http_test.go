@@ -120,6 +120,25 @@ func TestAskedForWhatIsHere(t *testing.T) {
 	}
 }
 
+// It is told so as well where blobs come by the pipeline, in whose requests there is no
+// room for that.
+func TestAskedForWhatIsHereBesideThePipeline(t *testing.T) {
+	var asked atomic.Value
+	s := serveBlobs(t, 20, 1000, func(_ int64, _ http.ResponseWriter, r *http.Request) { asked.Store(r.URL.RawQuery) })
+	src := s.open(t)
+	s.getAll(t, src, 4)
+	here := s.refs[0]
+	here.Here = true
+	if src.Ask(here, func([]byte, bool) {}) != nil {
+		t.Error("it goes by the pipeline")
+	}
+	for _, ctx := range []context.Context{t.Context(), tier.InBackground(t.Context())} {
+		if _, err := src.Get(ctx, here); err != nil || asked.Load() != "fetch=0" {
+			t.Errorf("asked with %q: %v", asked.Load(), err)
+		}
+	}
+}
+
 func TestStatuses(t *testing.T) {
 	tests := []struct {
 		status  int
