@@ -325,6 +325,7 @@ func TestCallerLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	comes(t, l, ref, b)
+	comes(t, l, ref, b) // by now the write has been answered, too: nothing is on its way
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
