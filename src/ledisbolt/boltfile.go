@@ -80,6 +80,7 @@ type handle struct {
 	snap   *snapshot
 	snaps  int // that have not ended
 	broken bool
+	held   int64 // bytes on disk that filePool.held has for it
 }
 
 // snapshot is a read transaction that readers share. bolt's read transactions
@@ -139,6 +140,7 @@ func (s *snapshot) drop() {
 		return
 	}
 	_ = h.db.Close() // only of consequence to writes, which were synced
+	s.f.pool.held.Add(-h.held)
 }
 
 // open is called with f.mu held.
@@ -307,6 +309,10 @@ func (f *boltFile) retire(gone bool) {
 	if f.h != nil {
 		h := f.h
 		f.h = nil
+		if gone {
+			h.held = f.size.Load()
+			f.pool.held.Add(h.held)
+		}
 		h.snap.drop()
 	}
 }
@@ -363,6 +369,7 @@ type filePool struct {
 	maxOpen   int
 	maxMapped int64
 	clock     atomic.Int64
+	held      atomic.Int64 // bytes on disk of files that are unlinked, but not closed: somebody looks at them
 
 	mu     sync.Mutex
 	open   map[*handle]*boltFile // GUARDED_BY(mu)

@@ -13,7 +13,8 @@
 // the newest; a full one is sealed, and what must make room is unlinked whole,
 // after what is still wanted has been copied forward (Evict). Dropping a domain
 // unlinks all of it (DropDomain). Either way the disk is free again at once,
-// but for what a View that has not been released still holds.
+// but for what a View that has not been released still holds, which counts as taken
+// until then.
 //
 // In each file is one bolt bucket. A value under 4 KiB lies in it plainly,
 // followed by a checksum; a larger one has a nested bucket of its own, whose

@@ -2,8 +2,13 @@ package ledisbolt
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -142,5 +147,78 @@ func TestFileGrowsUnderReaders(t *testing.T) {
 	}
 	if !bytes.Equal(held.Data, value(0)) {
 		t.Error("what a reader holds has changed")
+	}
+}
+
+// unlinked is what files take on disk that are gone from a directory, but not closed.
+func unlinked(t *testing.T, dir string) (n int64) {
+	t.Helper()
+	const own = "/proc/self/fd"
+	all, err := os.ReadDir(own)
+	must(t, err)
+	seen := make(map[string]bool)
+	for _, e := range all {
+		link, err := os.Readlink(filepath.Join(own, e.Name()))
+		if err != nil || !strings.HasPrefix(link, dir) || !strings.HasSuffix(link, " (deleted)") || seen[link] {
+			continue // of another test, perhaps, and closed by now
+		}
+		seen[link] = true
+		st, err := os.Stat(filepath.Join(own, e.Name()))
+		must(t, err)
+		n += onDisk(st)
+	}
+	return n
+}
+
+// TestMaxSizeUnderReaders has readers hold a blob of each segment, as slow clients
+// do, while segments go to make room: their disk is not free again until then, so
+// there is none for others.
+func TestMaxSizeUnderReaders(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	opt := small()
+	opt.MaxSize = 6 << 20
+	s := openStore(t, dir, opt)
+	value := func(i int) []byte { return bytes.Repeat([]byte{byte(i), byte(i >> 8)}, 16<<10) }
+	var held []View
+	gone, full := int64(0), 0
+	for i := range 600 { // 19 MB
+		must(t, db{s}.Put(fmt.Appendf(blobPrefix("d"), "%d", i), value(i)))
+		if i%10 != 0 {
+			continue
+		}
+		switch err := s.Sync(); {
+		case errors.Is(err, ErrFull):
+			full++
+			_, err := s.Evict(context.Background(), "", 2<<20, time.Time{})
+			must(t, err)
+		case err != nil:
+			t.Fatal(err)
+		default:
+			v, ok, err := s.Blob("d", strconv.Itoa(i))
+			if err != nil || !ok || v.snap == nil {
+				t.Fatalf("blob %d is not held: %v, %v", i, ok, err)
+			}
+			held = append(held, v)
+		}
+		gone = max(gone, unlinked(t, dir))
+		if on := du(t, dir) + unlinked(t, dir); on > opt.MaxSize {
+			t.Fatalf("%d bytes on disk after %d blobs, %d of them of files that are gone: want at most %d", on, i, unlinked(t, dir), opt.MaxSize)
+		}
+	}
+	if gone == 0 || full == 0 {
+		t.Fatalf("%d bytes were held, and it was full %d times: nothing was tried", gone, full)
+	}
+	for i := range held {
+		held[i].Release()
+	}
+	if n := unlinked(t, dir); n > 0 {
+		t.Errorf("%d bytes are held by nobody", n)
+	}
+	_, err := s.Evict(context.Background(), "", 2<<20, time.Time{})
+	must(t, err)
+	must(t, db{s}.SyncPut(fmt.Appendf(blobPrefix("d"), "new"), value(0)))
+	if got, on := s.Stats().Bytes, du(t, dir); got > on+1<<20 {
+		t.Errorf("it counts %d bytes, and has %d", got, on)
 	}
 }

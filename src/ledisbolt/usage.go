@@ -41,7 +41,7 @@ func (s *Store) Usage() []Usage {
 type Stats struct {
 	Domains    int
 	Blobs      int
-	Bytes      int64 // on disk, of all files
+	Bytes      int64 // on disk, of all files, and of those that are gone but for a View
 	MainBytes  int64 // of these, main.bolt's
 	IndexBytes int64 // memory that the indexes take
 	Pending    int64 // bytes of memory that wait for the disk
@@ -61,7 +61,7 @@ func (s *Store) Stats() Stats {
 	if s.frozen != nil {
 		st.Pending += s.frozen.bytes
 	}
-	st.Bytes = st.MainBytes
+	st.Bytes = st.MainBytes + s.pool.held.Load()
 	for _, d := range s.domains {
 		st.Blobs += s.count(d)
 		st.Bytes += d.bytes()
@@ -81,11 +81,12 @@ func (d *domain) bytes() int64 {
 	return n
 }
 
-// total is what all files take on disk.
+// total is what all files take on disk. One that was unlinked takes it until nobody
+// looks at it any more, which a slow reader may make long.
 func (s *Store) total() int64 {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	n := s.main.size.Load()
+	n := s.main.size.Load() + s.pool.held.Load()
 	for _, d := range s.domains {
 		n += d.bytes()
 	}
