@@ -24,7 +24,7 @@ type options struct {
 	when    []string
 	quick   bool
 	publish bool
-	h2      bool
+	tls     bool
 	perf    bool
 	limit   time.Duration
 	within  time.Duration
@@ -66,7 +66,7 @@ func readFlags(args []string) (*options, error) {
 	fs.IntVar(&o.runs, "runs", 3, "how often everything is measured; medians are shown")
 	fs.BoolVar(&o.quick, "quick", false, "small trees, one run, no slow peers: two minutes")
 	fs.BoolVar(&o.publish, "publish", true, "measure publishing too")
-	fs.BoolVar(&o.h2, "h2", false, "HTTP/2 over TLS between client and store, not HTTP/1.1")
+	fs.BoolVar(&o.tls, "tls", false, "TLS between client and store")
 	fs.BoolVar(&o.perf, "perf", false, "record the clients with perf while they are measured, into the output directory")
 	fs.DurationVar(&o.limit, "limit", 20*time.Second, "longest time of a work, then it is given up; build has ten times that")
 	fs.DurationVar(&o.within, "within", 14*time.Minute, "when nothing is repeated any more that would take longer; all is done once")

@@ -94,7 +94,7 @@ func newBench(ctx context.Context, o *options, dir string) (b *bencher, err erro
 			return b, fmt.Errorf("mount tmpfs for the server: %w", err)
 		}
 	}
-	if b.site.server, err = startServer(ctx, filepath.Join(dir, "nginx"), root, b.link.Far(), o.h2); err != nil {
+	if b.site.server, err = startServer(ctx, filepath.Join(dir, "nginx"), root, b.link.Far(), o.tls); err != nil {
 		return b, err
 	}
 	if err := b.site.server.makeZeros(); err != nil {

@@ -60,8 +60,8 @@ func newResults(ctx context.Context, o *options, s *site) *results {
 		Link:    linkInfo{float64(o.link.RoundTrip) / 1e6, o.link.Mbits, "HTTP/1.1"},
 		Machine: machine{CPUs: runtime.NumCPU(), Arch: runtime.GOARCH, Memory: memory("MemTotal"), LoadBefore: loadAverage()},
 	}
-	if o.h2 {
-		r.Link.Protocol = "HTTP/2"
+	if o.tls {
+		r.Link.Protocol = "HTTPS"
 	}
 	var uts unix.Utsname
 	unix.Uname(&uts)

@@ -67,7 +67,7 @@ http {
 }
 `
 
-func startServer(ctx context.Context, dir, root string, far *link.Thread, h2 bool) (*server, error) {
+func startServer(ctx context.Context, dir, root string, far *link.Thread, secure bool) (*server, error) {
 	nginx, err := findNginx()
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func startServer(ctx context.Context, dir, root string, far *link.Thread, h2 boo
 	if err := makeCertificate(cert, filepath.Join(dir, "key.pem")); err != nil {
 		return nil, err
 	}
-	if h2 {
+	if secure {
 		s.url, s.ca = "https://"+link.FarIP, cert
 	}
 	conf := filepath.Join(dir, "nginx.conf")

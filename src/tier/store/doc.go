@@ -11,7 +11,7 @@
 //	profile beside each head                   what programs need of the tree first, if that was recorded
 //	md/trees                                   the trees there are, one a line, for servers that can't list
 //
-// Over plain HTTP many blobs are asked for over few connections, each request sent
+// Many blobs are asked for over few connections of HTTP/1.1, each request sent
 // before the earlier ones are answered (pipeline.go); caches are asked for what nobody
 // waits for in batches (batch.go). Both leave what isn't a plain answer to the
 // ordinary way (http.go).

@@ -91,8 +91,8 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 		return nil, err
 	}
 	h.client = &http.Client{Transport: tr, CheckRedirect: h.checkRedirect}
-	if cfg.Pipeline && h.base.Scheme == "http" && isPlain(h.base.Host) {
-		h.pipeline = newPipeline(h.ctx, newDialer(h.ctx, h.limits), h)
+	if cfg.Pipeline && isPlain(h.base.Host) {
+		h.pipeline = newPipeline(h.ctx, h, tr)
 	}
 	if cfg.Batches {
 		h.batches = &batches{h: h, domains: make(map[string]*gathering)}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"context"
 	"net"
 	"testing"
@@ -32,6 +33,42 @@ func TestFullWayIsNoSlowServer(t *testing.T) {
 	}
 }
 
+// A gap between two answers says that a server is slow, unless other connections fill the
+// way meanwhile.
+func TestGapsOnFullWay(t *testing.T) {
+	for _, full := range []bool{true, false} {
+		p := &pipeline{manner: deep, most: usualMost, ctx: t.Context(), limits: limitsFor(time.Minute)}
+		here, there := net.Pipe()
+		c := &pipe{p: p, conn: here, wake: make(chan struct{}, 1)}
+		ref := tier.Ref{Limit: lightly}
+		for range gapSamples + 1 {
+			c.asks = append(c.asks, &ask{p: p, ref: ref, background: true, answered: func([]byte, bool) {}})
+		}
+		go func() {
+			for range gapSamples + 1 {
+				time.Sleep(2 * longGap)
+				if full {
+					p.came.Add(1 << 30)
+				}
+				if _, err := there.Write([]byte("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")); err != nil {
+					return
+				}
+			}
+		}()
+		br := bufio.NewReader(c)
+		for range gapSamples + 1 {
+			if err := c.answer(br); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want := map[bool]manner{true: deep, false: shallow}[full]; p.manner != want {
+			t.Errorf("a full way %v: manner %d, want %d", full, p.manner, want)
+		}
+		here.Close()
+		there.Close()
+	}
+}
+
 // Of what is on its way only what is on other connections counts.
 func TestBusyBeside(t *testing.T) {
 	p := &pipeline{}
@@ -46,9 +83,9 @@ func TestBusyBeside(t *testing.T) {
 // comes to wait while it is being made waits for it, but not for long.
 func TestConnectionsAreKeptFree(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	p := &pipeline{manner: deep, trip: time.Second, most: usualMost, ctx: ctx, dial: func(ctx context.Context) (net.Conn, error) {
+	p := &pipeline{manner: deep, trip: time.Second, making: time.Second, most: usualMost, ctx: ctx, dial: func(ctx context.Context) (net.Conn, time.Duration, error) {
 		<-ctx.Done()
-		return nil, ctx.Err()
+		return nil, 0, ctx.Err()
 	}}
 	defer p.tasks.Wait()
 	defer cancel()
@@ -69,7 +106,7 @@ func TestConnectionsAreKeptFree(t *testing.T) {
 	if p.take(c, 1); len(c.asks) != 1 {
 		t.Error("it was put behind what nobody waits for, though a connection is being made")
 	}
-	p.dialed = time.Now().Add(-3 * p.trip)
+	p.dialed = time.Now().Add(-3 * p.making)
 	if p.take(c, 1); len(c.asks) != 2 {
 		t.Error("it waits for a connection that takes too long to be made")
 	}

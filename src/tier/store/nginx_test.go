@@ -1,12 +1,16 @@
 package store_test
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -40,18 +44,31 @@ func TestPipelineNginx(t *testing.T) {
 	for name, test := range map[string]struct {
 		directives string
 		reloads    bool
+		secure     bool
 	}{
-		"as it comes":      {"", false},
-		"reloaded":         {"", true},
-		"few on each":      {"keepalive_requests 20;", false},
-		"one on each":      {"keepalive_timeout 0;", false},
-		"few connections":  {"limit_conn one 3;", false},
-		"few at a time":    {"limit_req zone=two burst=500;", false},
-		"slow connections": {"limit_rate 200k;", false},
+		"as it comes":           {},
+		"reloaded":              {reloads: true},
+		"few on each":           {directives: "keepalive_requests 20;"},
+		"one on each":           {directives: "keepalive_timeout 0;"},
+		"few connections":       {directives: "limit_conn one 3;"},
+		"few at a time":         {directives: "limit_req zone=two burst=500;"},
+		"slow connections":      {directives: "limit_rate 200k;"},
+		"TLS":                   {secure: true},
+		"TLS, reloaded":         {secure: true, reloads: true},
+		"TLS, few on each":      {secure: true, directives: "keepalive_requests 20;"},
+		"TLS, few connections":  {secure: true, directives: "limit_conn one 3;"},
+		"TLS, slow connections": {secure: true, directives: "limit_rate 200k;"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr, reload := startNginx(t, dir, test.directives)
-			src := open(t, store.Config{URL: mustURL(t, "http://"+addr), Timeout: 20 * time.Second, Pipeline: true})
+			cfg := store.Config{Timeout: 20 * time.Second, Pipeline: true}
+			var directives string
+			if test.secure {
+				cfg.CA = certificate(t)
+				directives = fmt.Sprintf("ssl_certificate %s; ssl_certificate_key %[1]s; ", cfg.CA)
+			}
+			url, reload := startNginx(t, dir, directives+test.directives)
+			cfg.URL = mustURL(t, url)
+			src := open(t, cfg)
 			chain := tier.NewChain(tier.ChainConfig{Groups: []tier.Group{groupOf(src)}, Codec: codec, Cache: tiertest.NewCache()})
 			defer chain.Close()
 			began, n := time.Now(), 0
@@ -79,15 +96,38 @@ func TestPipelineNginx(t *testing.T) {
 	}
 }
 
-// startNginx has an nginx serve a directory.
-func startNginx(t *testing.T, root, directives string) (addr string, reload func()) {
+// certificate writes a certificate for 127.0.0.1 and its key to a file.
+func certificate(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewTLSServer(nil) // which has one
+	defer s.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(s.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	b = append(b, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+	file := filepath.Join(t.TempDir(), "both.pem")
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// startNginx has an nginx serve a directory: where the directives name a certificate, over TLS,
+// and by HTTP/2 to who wants it.
+func startNginx(t *testing.T, root, directives string) (url string, reload func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr = l.Addr().String()
+	addr := l.Addr().String()
 	l.Close()
+	scheme, secure := "http", ""
+	if strings.Contains(directives, "ssl_certificate") {
+		scheme, secure = "https", "ssl http2"
+	}
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(conf, fmt.Appendf(nil, `
@@ -101,8 +141,8 @@ func startNginx(t *testing.T, root, directives string) (addr string, reload func
 			client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
 			limit_conn_zone $binary_remote_addr zone=one:1m;
 			limit_req_zone $binary_remote_addr zone=two:1m rate=3000r/s;
-			server { listen %s; root %s; %s }
-		}`, addr, root, directives), 0o644); err != nil {
+			server { listen %s %s; root %s; %s }
+		}`, addr, secure, root, directives), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	nginx := exec.Command("/usr/sbin/nginx", "-p", dir, "-e", "stderr", "-c", conf)
@@ -126,7 +166,7 @@ func startNginx(t *testing.T, root, directives string) (addr string, reload func
 			t.Fatal(err)
 		}
 	}
-	return addr, func() {
+	return scheme + "://" + addr, func() {
 		if err := nginx.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Error(err)
 		}

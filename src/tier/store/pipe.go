@@ -43,6 +43,7 @@ type pipe struct {
 
 	heard atomic.Int64 // when anything last came, or was asked for where nothing was on its way; in nanoseconds since 1970
 
+	came    int64     // bytes that came on it; the reader's
 	until   time.Time // the deadline of reading, as it was last set; the reader's
 	scratch []byte    // for bodies that are handed on; the reader's
 }
@@ -163,6 +164,8 @@ func (c *pipe) Read(b []byte) (int, error) {
 	n, err := c.conn.Read(b)
 	if n > 0 {
 		c.heard.Store(time.Now().UnixNano())
+		c.came += int64(n)
+		c.p.came.Add(int64(n))
 	}
 	return n, err
 }
@@ -191,11 +194,14 @@ func (b between) Unwrap() error { return b.error }
 func (c *pipe) answer(br *bufio.Reader) error {
 	var gap time.Duration
 	if br.Buffered() == 0 {
-		since := time.Now()
+		since, others := time.Now(), c.p.came.Load()-c.came
 		if _, err := br.Peek(1); err != nil {
 			return between{err}
 		}
-		gap = time.Since(since)
+		others = c.p.came.Load() - c.came - others
+		if gap = time.Since(since); float64(others) > gap.Seconds()*fullWay {
+			gap = 0 // it stood behind theirs on the way
+		}
 	}
 	h, err := readHead(br)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aysfs/aysfs/src/digest"
@@ -23,12 +24,16 @@ import (
 // server, this machine and the way between them most of what a small blob costs,
 // and connections that never rest carry a large one at once.
 //
+// Over TLS it has HTTP/1.1, too, though most servers have HTTP/2 there: that takes twice the
+// processor for a small blob, and where a server ends its one connection, as they do after
+// some requests, all that is asked for waits for the next.
+//
 // It understands blobs as static servers give them, and nothing else. Whatever
 // it meets besides, it leaves to the ordinary way, which knows what to make of
 // it: see errOrdinary. A server that answers slowly, one request after the
 // other, gets more connections instead, each with one request.
 type pipeline struct {
-	dial   func(ctx context.Context) (net.Conn, error)
+	dial   func(ctx context.Context) (conn net.Conn, trip time.Duration, err error)
 	limits limits
 	base   string            // path of the store, escaped, without a slash at the end
 	query  string            // of every request, after a question mark; or empty
@@ -46,7 +51,8 @@ type pipeline struct {
 	urgent   int           // GUARDED_BY(mu); how many of queue are demand
 	gaps     float64       // GUARDED_BY(mu); part of the answers that a server began to think of after the one before
 	measured int           // GUARDED_BY(mu); answers since gaps began
-	trip     time.Duration // GUARDED_BY(mu); the shortest that making a connection took: one round trip
+	trip     time.Duration // GUARDED_BY(mu); the shortest that TCP took to connect: one round trip
+	making   time.Duration // GUARDED_BY(mu); how long that took with TLS, if there is any
 	manner   manner        // GUARDED_BY(mu); how the server is asked
 	quick    int           // GUARDED_BY(mu); answers that came within a round trip and a little, since manner was last looked at
 	slow     int           // GUARDED_BY(mu); and those that did not
@@ -58,6 +64,8 @@ type pipeline struct {
 	doubted  time.Time     // GUARDED_BY(mu)
 	most     int           // GUARDED_BY(mu); answers that the server gives on one connection
 	endedAt  int           // GUARDED_BY(mu); how many it gave on the last one that it ended
+
+	came atomic.Int64 // bytes that came on all connections
 
 	wrong map[digest.Digest]struct{} // GUARDED_BY(mu); blobs that came wrong this way, and are asked for in the ordinary one
 }
@@ -128,13 +136,15 @@ const (
 	soon      = 32
 
 	// A server is slow if of gapSamples answers this part came only some time after
-	// the one before, or if answers to requests with none before them take that much
+	// the one before, in which other connections did not bring fullWay, in bytes a second;
+	// or if answers to requests with none before them take that much
 	// longer than a round trip: slowFirst of the first ones, slowLater of later ones;
 	// and it is not, if of sampled ones half came sooner.
 	gapSamples = 32
 	gapPart    = 0.75
 	longGap    = 1500 * time.Microsecond
 	longThink  = 5 * time.Millisecond
+	fullWay    = 32 << 20
 	slowFirst  = 3
 	slowLater  = 8
 	sampled    = 16
@@ -158,8 +168,8 @@ const (
 // errOrdinary says that a request is to be made in the ordinary way.
 var errOrdinary = errors.New("not a plain answer")
 
-// newPipeline returns the pipeline for a store's URL.
-func newPipeline(ctx context.Context, dialer dialFunc, h *HTTP) *pipeline {
+// newPipeline returns the pipeline for a store's URL, with connections as tr has them.
+func newPipeline(ctx context.Context, h *HTTP, tr *http.Transport) *pipeline {
 	header := http.Header{"User-Agent": {h.agent}, "Accept-Encoding": {"zstd"}}
 	if h.login != "" {
 		r := http.Request{Header: header}
@@ -172,12 +182,8 @@ func newPipeline(ctx context.Context, dialer dialFunc, h *HTTP) *pipeline {
 	if h.base.RawQuery != "" {
 		query = "?" + strings.Trim(h.base.RawQuery, "&")
 	}
-	addr := h.base.Host
-	if h.base.Port() == "" {
-		addr = net.JoinHostPort(h.base.Hostname(), "80")
-	}
 	return &pipeline{
-		dial:   func(ctx context.Context) (net.Conn, error) { return dialer(ctx, "tcp", addr) },
+		dial:   dialerFor(&h.base, tr),
 		limits: h.limits, base: h.base.EscapedPath(), query: query, fixed: fixed.String(), asking: h.asking, ctx: ctx, most: usualMost,
 		wrong: make(map[digest.Digest]struct{}),
 	}
@@ -360,7 +366,7 @@ func (p *pipeline) mayCarry(c *pipe) bool {
 // that now, as long as another connection may be there any moment. p.mu is held.
 func (p *pipeline) take(c *pipe, n int) {
 	depth, _, _ := p.depth()
-	soonFree := p.dialing > 0 && time.Since(p.dialed) < 2*p.trip
+	soonFree := p.dialing > 0 && time.Since(p.dialed) < 2*p.making
 	for n = min(n, len(p.queue), depth-len(c.asks), p.room(c)); n > 0; n-- {
 		a := p.queue[0]
 		if a.background && !p.mayCarry(c) || !a.background && c.behind > 0 && c.load > lightly && soonFree {
@@ -446,12 +452,12 @@ func (p *pipeline) makeOne() {
 // connect makes a connection. Those that are being made share what waits.
 func (p *pipeline) connect() {
 	began := time.Now()
-	conn, err := p.dial(p.ctx)
-	took := time.Since(began)
+	conn, trip, err := p.dial(p.ctx)
+	made := time.Since(began)
 	p.mu.Lock()
 	p.dialing--
-	if err == nil && (p.trip == 0 || took < p.trip) {
-		p.trip = took
+	if err == nil && (p.trip == 0 || trip < p.trip) {
+		p.trip, p.making = trip, made
 	}
 	if err != nil || p.ctx.Err() != nil {
 		var c *pipe

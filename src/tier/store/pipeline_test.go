@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -36,6 +37,22 @@ type blobServer struct {
 
 func serveBlobs(t *testing.T, n, size int, before func(n int64, w http.ResponseWriter, r *http.Request)) *blobServer {
 	t.Helper()
+	s := newBlobServer(t, n, size, before)
+	s.Start()
+	return s
+}
+
+// serveBlobsTLS is serveBlobs over TLS, with HTTP/2 and HTTP/1.1.
+func serveBlobsTLS(t *testing.T, n, size int, before func(n int64, w http.ResponseWriter, r *http.Request)) *blobServer {
+	t.Helper()
+	s := newBlobServer(t, n, size, before)
+	s.EnableHTTP2 = true
+	s.Config.ErrorLog = log.New(t.Output(), "", 0)
+	s.StartTLS()
+	return s
+}
+
+func newBlobServer(t *testing.T, n, size int, before func(n int64, w http.ResponseWriter, r *http.Request)) *blobServer {
 	s := &blobServer{blobs: make(map[string][]byte), before: before}
 	for i := range n {
 		b := tiertest.Random(uint64(i), 1+i*7919%size)
@@ -60,13 +77,16 @@ func serveBlobs(t *testing.T, n, size int, before func(n int64, w http.ResponseW
 			s.conns.Add(1)
 		}
 	}
-	s.Start()
 	t.Cleanup(s.Close)
 	return s
 }
 
 func (s *blobServer) open(t *testing.T) store.Store {
-	return open(t, store.Config{URL: mustURL(t, s.URL), Login: "me", Secret: "secret", Timeout: 20 * time.Second, Pipeline: true})
+	cfg := store.Config{URL: mustURL(t, s.URL), Login: "me", Secret: "secret", Timeout: 20 * time.Second, Pipeline: true}
+	if s.Certificate() != nil {
+		cfg.CA = caFile(t, s)
+	}
+	return open(t, cfg)
 }
 
 // getAll gets all blobs, many at a time, and checks them.
@@ -95,9 +115,17 @@ func (s *blobServer) getAll(t *testing.T, src tier.Source, atOnce int) {
 }
 
 func TestPipelineManyOverFewConnections(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { manyOverFew(t, serveBlobs) })
+	t.Run("TLS", func(t *testing.T) { manyOverFew(t, serveBlobsTLS) })
+}
+
+func manyOverFew(t *testing.T, serve func(*testing.T, int, int, func(int64, http.ResponseWriter, *http.Request)) *blobServer) {
 	tiertest.NoLeaks(t)
 	var unauthorised atomic.Int64
 	check := func(_ int64, _ http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 1 {
+			t.Errorf("asked by %s", r.Proto)
+		}
 		if login, secret, _ := r.BasicAuth(); login != "me" || secret != "secret" || r.UserAgent() == "" || r.Header.Get("Accept-Encoding") != "zstd" {
 			unauthorised.Add(1)
 		}
@@ -105,7 +133,7 @@ func TestPipelineManyOverFewConnections(t *testing.T) {
 	// A server that gets no processor for a while is a slow one, which has more.
 	few := false
 	for try := 0; try < 10 && !few; try++ {
-		s := serveBlobs(t, 3000, 5_000, check)
+		s := serve(t, 3000, 5_000, check)
 		s.getAll(t, s.open(t), 300)
 		r, c := s.requests.Load(), s.conns.Load()
 		if r != 3000 {

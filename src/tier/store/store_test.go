@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"crypto/x509"
 	"encoding/pem"
 	"io"
 	"log"
@@ -49,7 +50,7 @@ func open(t *testing.T, cfg store.Config) store.Store {
 }
 
 // caFile writes the certificate of a test server to a file.
-func caFile(t *testing.T, o *tiertest.Origin) string {
+func caFile(t *testing.T, o interface{ Certificate() *x509.Certificate }) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: o.Certificate().Raw})
@@ -76,9 +77,10 @@ func overHTTP(h2, pipeline bool) func(*testing.T) tiertest.Harness {
 	}
 }
 
-func TestConformsHTTP1(t *testing.T)    { tiertest.Run(t, overHTTP(false, false)) }
-func TestConformsHTTP2(t *testing.T)    { tiertest.Run(t, overHTTP(true, false)) }
-func TestConformsPipeline(t *testing.T) { tiertest.Run(t, overHTTP(false, true)) }
+func TestConformsHTTP1(t *testing.T)       { tiertest.Run(t, overHTTP(false, false)) }
+func TestConformsHTTP2(t *testing.T)       { tiertest.Run(t, overHTTP(true, false)) }
+func TestConformsPipeline(t *testing.T)    { tiertest.Run(t, overHTTP(false, true)) }
+func TestConformsPipelineTLS(t *testing.T) { tiertest.Run(t, overHTTP(true, true)) }
 
 func TestConformsDir(t *testing.T) {
 	tiertest.Run(t, func(t *testing.T) tiertest.Harness {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"syscall"
@@ -66,6 +67,40 @@ func newTransport(ctx context.Context, cfg Config, lim limits) (*http.Transport,
 		// nothing comes back.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: lim.stall, PingTimeout: lim.stall},
 	}, nil
+}
+
+// dialerFor returns what connects to the store at base as tr does, but always for HTTP/1.1,
+// and tells how long TCP took for it. With trust and time limits it is as tr is.
+func dialerFor(base *url.URL, tr *http.Transport) func(context.Context) (conn net.Conn, trip time.Duration, err error) {
+	port := "80"
+	if base.Scheme == "https" {
+		port = "443"
+	}
+	addr := net.JoinHostPort(base.Hostname(), cmp.Or(base.Port(), port))
+	connect := func(ctx context.Context) (net.Conn, time.Duration, error) {
+		began := time.Now()
+		conn, err := tr.DialContext(ctx, "tcp", addr)
+		return conn, time.Since(began), err
+	}
+	if base.Scheme != "https" {
+		return connect
+	}
+	cfg := tr.TLSClientConfig.Clone()
+	cfg.ServerName, cfg.NextProtos = base.Hostname(), []string{"http/1.1"}
+	return func(ctx context.Context) (net.Conn, time.Duration, error) {
+		conn, trip, err := connect(ctx)
+		if err != nil {
+			return nil, 0, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, tr.TLSHandshakeTimeout)
+		defer cancel()
+		secure := tls.Client(conn, cfg)
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, 0, err
+		}
+		return secure, trip, nil
+	}
 }
 
 // rootsWith returns the system's roots and those in a PEM file; nil for what
