@@ -89,7 +89,7 @@ func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 
 // UnpackTo is Unpack to what room returns for a number of bytes, which is a little more
 // than there will be, and is called once at most. Where it is not known how many there
-// will be, the result may lie elsewhere.
+// will be, the result lies elsewhere.
 func (c *Codec) UnpackTo(d digest.Digest, stored []byte, limit int64, room func(n int) []byte) ([]byte, error) {
 	if !Compressed(stored) {
 		if int64(len(stored)) <= limit && d.Check(stored) == nil {
@@ -107,17 +107,42 @@ func (c *Codec) UnpackTo(d digest.Digest, stored []byte, limit int64, room func(
 
 // unpack is Unpack for what has been compressed.
 func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64, room func(n int) []byte) ([]byte, error) {
-	size := limit
 	var h zstd.Header
 	if err := h.Decode(stored); err != nil {
 		return nil, fmt.Errorf("zstd header: %w (%w)", digest.ErrMismatch, err)
 	}
+	var plain []byte
+	var err error
 	if h.HasFCS {
 		if h.FrameContentSize > uint64(limit) {
 			return nil, fmt.Errorf("unpacks to %d bytes, limit is %d: %w: %w", h.FrameContentSize, limit, digest.ErrMismatch, ErrTooLarge)
 		}
-		size = int64(h.FrameContentSize)
+		plain, err = c.decode(stored, int64(h.FrameContentSize), room)
+	} else {
+		plain, err = c.decodeUnsized(stored, limit)
 	}
+	if err != nil {
+		return nil, fmt.Errorf("zstd: %w (%w)", digest.ErrMismatch, err)
+	}
+	if err := d.Check(plain); err != nil {
+		return nil, fmt.Errorf("%d bytes, unpacked from %d: %w", len(plain), len(stored), err)
+	}
+	return plain, nil
+}
+
+// decodeUnsized decodes a frame that does not say its size, as none of less than 256
+// bytes does. Most are that small, so there is not room for limit bytes at once.
+func (c *Codec) decodeUnsized(stored []byte, limit int64) ([]byte, error) {
+	for size := min(16*int64(len(stored)), limit); ; size = min(16*size, limit) {
+		plain, err := c.decode(stored, size, func(n int) []byte { return make([]byte, 0, n) })
+		if err == nil || size == limit { // the decoder has several errors for too little room
+			return bytes.Clone(plain), err // rather than hold on to what there was room for
+		}
+	}
+}
+
+// decode decodes up to size bytes.
+func (c *Codec) decode(stored []byte, size int64, room func(n int) []byte) ([]byte, error) {
 	dec := c.dec
 	if size > sizeLarge {
 		c.large.Lock()
@@ -134,14 +159,5 @@ func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64, room func(n 
 	if err == nil && int64(len(plain)) > size {
 		err = ErrTooLarge
 	}
-	if err != nil {
-		return nil, fmt.Errorf("zstd: %w (%w)", digest.ErrMismatch, err)
-	}
-	if err := d.Check(plain); err != nil {
-		return nil, fmt.Errorf("%d bytes, unpacked from %d: %w", len(plain), len(stored), err)
-	}
-	if !h.HasFCS {
-		plain = bytes.Clone(plain) // rather than hold on to room for all that it might have had
-	}
-	return plain, nil
+	return plain, err
 }

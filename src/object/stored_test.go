@@ -171,6 +171,30 @@ func TestUnpackedMemoryIsLetGo(t *testing.T) {
 	runtime.KeepAlive(c)
 }
 
+// What does not say how large it is costs no more memory than such things have, whatever
+// the limit.
+func TestUnpackOfUnknownSizeIsCheap(t *testing.T) {
+	c := newCodec(t)
+	plain := bytes.Repeat([]byte("text "), 50)
+	d, stored := digest.Of(plain), c.Pack(plain, nil)
+	var h zstd.Header
+	if err := h.Decode(stored); err != nil || h.HasFCS {
+		t.Fatalf("not what is to be tested: %v, size said: %v", err, h.HasFCS)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const times = 100
+	for range times {
+		if got, err := c.Unpack(d, stored, object.MaxMetadata); err != nil || !bytes.Equal(got, plain) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / times; each > 64<<10 {
+		t.Errorf("%d bytes of memory for each, which is one of %d", each, len(plain))
+	}
+}
+
 // What does not say how large it is holds on to no more memory than it has bytes.
 func TestUnpackedOfUnknownSizeIsSmall(t *testing.T) {
 	plain := bytes.Repeat([]byte("text "), 100)
