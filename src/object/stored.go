@@ -19,6 +19,8 @@ const MaxMetadata = 256 << 20
 // than it was asked for with: asked for with a higher limit it may be right.
 var ErrTooLarge = errors.New("larger than its limit")
 
+var errNoRoom = errors.New("there is no room for it")
+
 var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd} // RFC 8878, 3.1.1
 
 // Codec turns blobs into their stored form and back. It may be used by many
@@ -88,8 +90,8 @@ func (c *Codec) Unpack(d digest.Digest, stored []byte, limit int64) ([]byte, err
 }
 
 // UnpackTo is Unpack to what room returns for a number of bytes, which is a little more
-// than there will be, and is called once at most. Where it is not known how many there
-// will be, the result lies elsewhere.
+// than there will be, and is called once at most; where that is nil, there is no result. Where it
+// is not known how many there will be, the result lies elsewhere.
 func (c *Codec) UnpackTo(d digest.Digest, stored []byte, limit int64, room func(n int) []byte) ([]byte, error) {
 	if !Compressed(stored) {
 		if int64(len(stored)) <= limit && d.Check(stored) == nil {
@@ -119,7 +121,7 @@ func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64, room func(n 
 		}
 		plain, err = c.decode(stored, int64(h.FrameContentSize), room)
 	} else {
-		plain, err = c.decodeUnsized(stored, limit)
+		plain, err = c.decodeUnsized(stored, limit, room)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w (%w)", digest.ErrMismatch, err)
@@ -130,15 +132,19 @@ func (c *Codec) unpack(d digest.Digest, stored []byte, limit int64, room func(n 
 	return plain, nil
 }
 
+// unsized is how many bytes are tried with first where it is not known how many there
+// will be.
+const unsized = 32 << 10
+
 // decodeUnsized decodes a frame that does not say its size, as none of less than 256
 // bytes does. Most are that small, so there is not room for limit bytes at once.
-func (c *Codec) decodeUnsized(stored []byte, limit int64) ([]byte, error) {
-	for size := min(16*int64(len(stored)), limit); ; size = min(16*size, limit) {
-		plain, err := c.decode(stored, size, func(n int) []byte { return make([]byte, 0, n) })
-		if err == nil || size == limit { // the decoder has several errors for too little room
-			return bytes.Clone(plain), err // rather than hold on to what there was room for
-		}
+func (c *Codec) decodeUnsized(stored []byte, limit int64, room func(n int) []byte) ([]byte, error) {
+	size := min(16*int64(len(stored)), unsized, limit)
+	plain, err := c.decode(stored, size, func(n int) []byte { return make([]byte, 0, n) })
+	if err != nil && size < limit { // the decoder has several errors for too little room
+		plain, err = c.decode(stored, limit, room)
 	}
+	return bytes.Clone(plain), err // rather than hold on to what there was room for
 }
 
 // decode decodes up to size bytes.
@@ -155,7 +161,11 @@ func (c *Codec) decode(stored []byte, size int64, room func(n int) []byte) ([]by
 		defer dec.Close()
 	}
 	want := int(size) + decodeSpare
-	plain, err := dec.DecodeAll(stored, room(want)[:0:want])
+	into := room(want)
+	if into == nil {
+		return nil, errNoRoom
+	}
+	plain, err := dec.DecodeAll(stored, into[:0:want])
 	if err == nil && int64(len(plain)) > size {
 		err = ErrTooLarge
 	}

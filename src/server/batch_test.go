@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -166,5 +168,52 @@ func TestBatchLeft(t *testing.T) {
 	case <-left:
 	case <-time.After(2 * time.Second):
 		t.Error("the store is still being asked")
+	}
+}
+
+// What two batches lack is fetched many at a time, though nobody has said how small it is.
+func TestBatchesFetchManyAtATime(t *testing.T) {
+	t.Parallel()
+	const batches, wanted = 2, 48
+	st, c := newStore(t), newCache(t)
+	c.tell(st, "stor")
+	var texts [batches][]byte
+	for i := range 2 * wanted {
+		d := st.put("default", fmt.Appendf(nil, "small blob %d", i))
+		texts[i%batches] = object.AppendWant(texts[i%batches], d)
+	}
+	var at atomic.Int64
+	all := make(chan struct{})
+	reached := sync.OnceFunc(func() { close(all) })
+	st.setFault(func(_ http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasPrefix(r.URL.Path, "/default/") {
+			return false
+		}
+		defer at.Add(-1)
+		if at.Add(1) == wanted {
+			reached()
+		}
+		select {
+		case <-all:
+		case <-r.Context().Done():
+		}
+		return false
+	})
+	var asked sync.WaitGroup
+	for _, text := range texts {
+		asked.Go(func() {
+			r := c.do("POST", "/default?fetch=1", bytes.NewReader(text))
+			for _, f := range readFrames(t, r.body) {
+				if f.Status != object.FrameBlob {
+					t.Errorf("%s: %v", f.Digest.Short(), f.Status)
+				}
+			}
+		})
+	}
+	asked.Wait()
+	select {
+	case <-all:
+	default:
+		t.Errorf("never %d at a time", wanted)
 	}
 }

@@ -184,19 +184,23 @@ func (k *kept) describe(d digest.Digest, stored []byte) (card, error) {
 
 // fresh is what came from a store just now, verified there.
 func (k *kept) fresh(d digest.Digest, b tier.Blob, public bool) (held, error) {
-	h := held{Blob: b, plain: int64(len(b.Data)), public: public}
-	if !object.Compressed(b.Data) || d.Check(b.Data) == nil {
-		return h, nil
+	c, err := k.verified(d, b.Data)
+	return held{Blob: b, plain: c.plain, zstd: c.zstd, public: public}, err
+}
+
+// verified is describe, but for its checksum, of what was unpacked and checked before: most of it
+// is said by what is stored.
+func (k *kept) verified(d digest.Digest, stored []byte) (card, error) {
+	c := card{checked: true, size: len(stored), plain: int64(len(stored))}
+	if !object.Compressed(stored) || d.Check(stored) == nil {
+		return c, nil
 	}
-	h.zstd = true
 	var z zstd.Header
-	if err := z.Decode(b.Data); err == nil && z.HasFCS {
-		h.plain = int64(z.FrameContentSize)
-		return h, nil
+	if err := z.Decode(stored); err != nil || !z.HasFCS {
+		return k.describe(d, stored)
 	}
-	c, err := k.describe(d, b.Data)
-	h.plain = c.plain
-	return h, err
+	c.plain, c.zstd = int64(z.FrameContentSize), true
+	return c, nil
 }
 
 // put keeps a verified blob that the store from has.
@@ -214,9 +218,10 @@ func (k *kept) put(ctx context.Context, domain string, d digest.Digest, stored [
 	}
 	c := old
 	if !old.checked {
-		if c, err = k.describe(d, stored); err != nil {
+		if c, err = k.verified(d, stored); err != nil {
 			return fmt.Errorf("keep %s/%v: %w", domain, d, err)
 		}
+		c.crc = crc32.Checksum(stored, castagnoli)
 		if err := k.data.PutBlob(ctx, domain, d, stored); err != nil {
 			return fmt.Errorf("keep %s/%v: %w", domain, d, err)
 		}

@@ -76,7 +76,8 @@ type current struct {
 
 // Shares of [main] memory, in percent.
 const (
-	fetchShare    = 30 // fetches under way from the config's stores, and as much from others
+	fetchShare    = 20 // fetches under way from the config's stores, and as much from others
+	askingShare   = 10 // of these, what is asked for; as much
 	takenShare    = 10 // blobs that are being put
 	metadataShare = 10 // decoded metadata of each of the config's stores
 	indexShare    = 5  // indexes of trees
@@ -97,13 +98,19 @@ type pools struct {
 type pool struct {
 	bytes  int64
 	memory *semaphore.Weighted
+	asking *semaphore.Weighted // until it is known how large a blob is; may be nil
 }
 
 func newPools(memory, largest int64) pools {
-	of := func(bytes int64) pool { return pool{bytes, semaphore.NewWeighted(bytes)} }
+	of := func(bytes int64) pool { return pool{bytes: bytes, memory: semaphore.NewWeighted(bytes)} }
 	share := func(percent int64) pool { return of(max(memory*percent/100, 4*object.MaxBlob)) }
+	fetches := func() pool {
+		p := share(fetchShare)
+		p.asking = share(askingShare).memory
+		return p
+	}
 	return pools{
-		configured: share(fetchShare), told: share(fetchShare), large: of(2*largest + object.MaxBlob),
+		configured: fetches(), told: fetches(), large: of(2*largest + object.MaxBlob),
 		taken: share(takenShare), metadata: memory * metadataShare / 100,
 	}
 }

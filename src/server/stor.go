@@ -176,7 +176,7 @@ func (s *Server) newStor(name string, u *url.URL, ca string, keys []string, conf
 	chain := func(p pool, timeout time.Duration) *tier.Chain {
 		return tier.NewChain(tier.ChainConfig{
 			Cache: shelf{s.kept, st.id}, Groups: []tier.Group{{Sources: []tier.Source{source}}}, Codec: s.codec, Timeout: timeout,
-			Log: s.log.With("store", name), Stored: true, Budget: p.bytes, Memory: p.memory,
+			Log: s.log.With("store", name), Stored: true, Budget: p.bytes, Memory: p.memory, Asking: p.asking,
 		})
 	}
 	pool, metadata := s.pools.told, s.pools.metadata/toldPart

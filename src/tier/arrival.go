@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"fmt"
 	"sync"
 )
 
@@ -17,6 +18,7 @@ type Arrival struct {
 	known bool          // GUARDED_BY(mu); begun is closed
 
 	begun chan struct{} // closed when so much has come that it may be passed on
+	room  *room         // nil: it has all that it may take
 }
 
 // A blob is worth to be passed on while it arrives if it has as many bytes, and
@@ -51,6 +53,18 @@ func (a *Arrival) Begin(size int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.size, a.data = size, nil
+}
+
+// Room waits until there is memory for size bytes, or, of -1, for as many as the blob
+// may have. It is to be called before there is so much of it in memory.
+func (a *Arrival) Room(ctx context.Context, size int64) error {
+	if a == nil || a.room == nil {
+		return nil
+	}
+	if err := a.room.take(ctx, size); err != nil {
+		return fmt.Errorf("wait for memory: %w: %w", ErrUnavailable, err)
+	}
+	return nil
 }
 
 // Add says what has come since Begin, all of it. The bytes must not be changed

@@ -48,6 +48,10 @@ type ChainConfig struct {
 	Stored bool
 	// Memory, of Budget bytes, is shared with other chains; nil for one's own.
 	Memory *semaphore.Weighted
+	// Asking is memory, too, shared in the same way: where blobs of most sizes are asked for with
+	// the same limit, a fetch of a Stored chain with one source takes little out of it, and the rest
+	// out of Memory once the source says that the blob is large. nil: all at once, out of Memory.
+	Asking *semaphore.Weighted
 }
 
 // Chain answers for blobs: from the cache, from those fetched last, or from the
@@ -73,7 +77,8 @@ type Chain struct {
 
 	budget, prefetchBudget int64
 	memory                 *semaphore.Weighted
-	inFlight               atomic.Int64 // bytes taken of memory
+	asking                 *semaphore.Weighted // may be nil
+	inFlight               atomic.Int64        // bytes taken of memory
 
 	ctx     context.Context // of everything that runs behind Get and Prefetch
 	cancel  context.CancelFunc
@@ -120,7 +125,7 @@ func NewChain(cfg ChainConfig) *Chain {
 	}
 	c := &Chain{
 		cache: cfg.Cache, codec: cfg.Codec, recent: newRecent(cfg.Recent), timeout: cfg.Timeout, log: cfg.Log,
-		budget: cfg.Budget, prefetchBudget: cfg.Budget / 2, memory: cfg.Memory, stored: cfg.Stored,
+		budget: cfg.Budget, prefetchBudget: cfg.Budget / 2, memory: cfg.Memory, asking: cfg.Asking, stored: cfg.Stored,
 		flights: make(map[Ref]*flight), window: newWindow(), guesses: newNarrowWindow(), room: cfg.Room,
 		paces: [priorities]*pace{Profile: {size: firstBurst}, Whole: {size: firstBurst}},
 	}
@@ -506,8 +511,15 @@ func (c *Chain) ask(ctx context.Context, s *Meter, ref Ref) (a answer) {
 		default:
 			return answer{err: err}
 		}
-		plain, err := c.unpack(s, ref, stored, func(n int) []byte { return make([]byte, 0, n) })
+		plain, err := c.unpack(s, ref, stored, func(n int) []byte {
+			if ArrivalOf(ctx).Room(ctx, int64(n)) != nil {
+				return nil
+			}
+			return make([]byte, 0, n)
+		})
 		switch {
+		case err != nil && ctx.Err() != nil:
+			return answer{err: Unavailable(ended(ctx, "unpack", ref))}
 		case err == nil && c.stored:
 			return answer{plain: stored, stored: stored, from: s.Name()}
 		case err == nil:

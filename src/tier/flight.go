@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // flight is one fetch under way, and those who wait for it.
@@ -156,6 +158,10 @@ func (c *Chain) begin(f *flight) {
 	}
 	if c.stored && len(c.groups) == 1 && len(c.groups[0].members) == 1 {
 		f.arrival = &Arrival{begun: make(chan struct{})}
+		if all := f.cost; c.asking != nil {
+			f.cost = min(2*small+flightOverhead, all)
+			f.arrival.room = &room{memory: c.memory, rest: all - f.cost, taken: &c.inFlight}
+		}
 		ctx = withArrival(ctx, f.arrival)
 	}
 	c.running.Go(func() { c.fly(ctx, f) })
@@ -275,16 +281,25 @@ func (c *Chain) kept(f *flight) bool {
 
 // admit waits until the budget has room for a demand flight.
 func (c *Chain) admit(ctx context.Context, f *flight) error {
-	if !c.memory.TryAcquire(f.cost) {
+	memory := c.memoryOf(f)
+	if !memory.TryAcquire(f.cost) {
 		if f.cost > c.budget-c.prefetchBudget {
 			defer c.clearPrefetches()()
 		}
-		if err := c.memory.Acquire(ctx, f.cost); err != nil {
+		if err := memory.Acquire(ctx, f.cost); err != nil {
 			return Unavailable(ended(ctx, "wait for memory to fetch", f.ref))
 		}
 	}
 	c.inFlight.Add(f.cost)
 	return nil
+}
+
+// memoryOf is what a flight's cost is taken from.
+func (c *Chain) memoryOf(f *flight) *semaphore.Weighted {
+	if f.arrival != nil && f.arrival.room != nil {
+		return c.asking
+	}
+	return c.memory
 }
 
 // clearPrefetches makes room for a blob that does not fit into what is kept
@@ -338,7 +353,10 @@ func (c *Chain) admitPrefetch(p Priority, ref Ref) bool {
 // release gives back what a flight was admitted with, to who waits for it.
 func (c *Chain) release(f *flight) {
 	c.inFlight.Add(-f.cost)
-	c.memory.Release(f.cost)
+	c.memoryOf(f).Release(f.cost)
+	if f.arrival != nil && f.arrival.room != nil {
+		f.arrival.room.giveBack()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.over = true; f.waiters == 0 {

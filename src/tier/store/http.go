@@ -455,9 +455,16 @@ func (h *HTTP) try(ctx context.Context, u *url.URL, limit int64, header http.Hea
 	if h.answered != nil {
 		h.answered(resp.Header)
 	}
+	began := h.begin(resp, from, limit, a)
+	if began == nil && !a.notModified {
+		// Before the body is watched: it may take a while.
+		if began = a.arrival.Room(ctx, wholeSize(from, resp)); began != nil {
+			return began
+		}
+	}
 	body := watch(resp.Body, h.limits.stall, cancel)
 	defer body.stop()
-	if err := h.begin(resp, from, limit, a); err != nil || a.notModified {
+	if err := began; err != nil || a.notModified {
 		if resp.ContentLength >= 0 && resp.ContentLength <= maxDrain {
 			_, _ = io.Copy(io.Discard, body) // so that the connection can be used again
 		}
@@ -470,6 +477,18 @@ func (h *HTTP) try(ctx context.Context, u *url.URL, limit int64, header http.Hea
 		return err
 	}
 	return nil
+}
+
+// wholeSize is how many bytes an object has of which an answer brings those after the first
+// from, where that is what it brings; -1 if it does not say.
+func wholeSize(from int64, resp *http.Response) int64 {
+	switch {
+	case resp.ContentLength < 0:
+		return -1
+	case resp.StatusCode == http.StatusPartialContent:
+		return from + resp.ContentLength
+	}
+	return resp.ContentLength
 }
 
 // say sets what every request says.
