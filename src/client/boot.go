@@ -29,7 +29,7 @@ func (c *Client) begin(m *mount) {
 		defer beside.Wait()
 		beside.Go(func() { c.findProfile(m) })
 		if !c.keep(m) {
-			m.repin(&c.pins, nil)
+			c.unpin(m)
 			m.tried(fmt.Errorf("mount %s: given up: the config no longer has it", m.cfg.Path))
 			return
 		}

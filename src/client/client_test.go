@@ -299,7 +299,8 @@ func newClient(t *testing.T, text string) *Client {
 	return c
 }
 
-// What a mount needs to start without network is pinned before it has started.
+// What a mount needs to start without network is pinned before it has started, and until
+// the client has ended: others are read meanwhile, and what comes of that is written.
 func TestPinnedFromTheStart(t *testing.T) {
 	root, store := t.TempDir(), t.TempDir()
 	if err := os.WriteFile(root+"/file", []byte("text"), 0o644); err != nil {
@@ -334,6 +335,33 @@ func TestPinnedFromTheStart(t *testing.T) {
 	for _, ref := range refs {
 		if !c.cache.Has(ref) || !c.pins.has(ref) {
 			t.Errorf("%v: kept %v, pinned %v", ref, c.cache.Has(ref), c.pins.has(ref))
+		}
+	}
+	m := c.mounts[0]
+	c.end()
+	c.begin(m) // which gives up
+	c.work.Wait()
+	c.prefetchAll(m, true)
+	for _, ref := range refs {
+		if !c.pins.has(ref) {
+			t.Errorf("%v: not pinned when the client ends", ref)
+		}
+	}
+}
+
+// What only a mount needs that the config has no longer is not pinned.
+func TestUnpinned(t *testing.T) {
+	c := newClient(t, oneMount(t, t.TempDir()))
+	defer c.Stop()
+	for _, leave := range []func(*mount){c.begin, func(m *mount) { c.prefetchAll(m, true) }} {
+		m, ref := newMount(c.mounts[0].cfg), tier.Ref{Domain: "d"}
+		c.prepare(m)
+		m.repin(&c.pins, []tier.Ref{ref}[:c.pins.add([]tier.Ref{ref})])
+		m.end()
+		leave(m)
+		c.work.Wait()
+		if c.pins.has(ref) {
+			t.Error("pinned for a mount that is gone")
 		}
 	}
 }

@@ -36,7 +36,7 @@ const (
 // moves to, until the mount is to go. Unless that was done, it has recorded what
 // programs need, as soon as the config wants that.
 func (c *Client) prefetchAll(m *mount, recorded bool) {
-	defer m.repin(&c.pins, nil)
+	defer c.unpin(m)
 	var recording sync.WaitGroup
 	defer recording.Wait()
 	pause := prefetchFirst
@@ -189,6 +189,15 @@ func (m *mount) repin(p *pins, pinned []tier.Ref) {
 	m.pinned = pinned
 	m.mu.Unlock()
 	p.drop(was)
+}
+
+// unpin has the disk cache keep no longer what a mount needed that the config does not
+// have any more. Where the client ends it keeps that to its last write: the next one
+// may have to start with it.
+func (c *Client) unpin(m *mount) {
+	if c.life.Err() == nil {
+		m.repin(&c.pins, nil)
+	}
 }
 
 func (m *mount) say(note string) {
