@@ -48,8 +48,10 @@ const (
 	// about as many as a window holds.
 	readyAhead = 512
 	// givingUp is how many blobs of a job must fail, one after the other, for
-	// it to end early.
+	// it to end early, and missing how many if the sources answer, and have none of
+	// them: that says less of those behind.
 	givingUp = 16
+	missing  = 256
 	// calm is how long nobody must have read for Whole to go on.
 	calm = 100 * time.Millisecond
 	// roomOnce is for how many bytes the cache's room is looked at in one go, and
@@ -67,6 +69,7 @@ type job struct {
 	ready  []Ref // GUARDED_BY(Chain.mu); the next ones, in order
 	flying int   // GUARDED_BY(Chain.mu); how many are on their way
 	failed int   // GUARDED_BY(Chain.mu); how many of the last failed, one after the other
+	absent int   // GUARDED_BY(Chain.mu); how many of these the sources do not have
 	err    error // GUARDED_BY(Chain.mu); of the last of these
 }
 
@@ -153,12 +156,12 @@ func (c *Chain) offer(ctx context.Context, j *job, ref Ref) error {
 func (c *Chain) awaitJob(ctx context.Context, j *job, ok func() bool) error {
 	for {
 		c.mu.Lock()
-		done, closed, failed, err := ok(), c.closed, j.failed, j.err
+		done, closed, failed, absent, err := ok(), c.closed, j.failed, j.absent, j.err
 		c.mu.Unlock()
 		switch {
 		case closed:
 			return ErrClosed
-		case failed >= givingUp:
+		case failed-absent >= givingUp || absent >= missing:
 			return fmt.Errorf("%d blobs one after the other: %w", failed, err)
 		case done:
 			return nil
@@ -291,9 +294,12 @@ func (c *Chain) landedFor(f *flight) {
 	f.jobs = nil
 	for _, j := range jobs {
 		if j.flying--; f.err == nil {
-			j.failed = 0
+			j.failed, j.absent = 0, 0
 		} else {
 			j.failed, j.err = j.failed+1, f.err
+			if errors.Is(f.err, ErrAbsent) {
+				j.absent++
+			}
 		}
 		j.tell()
 	}

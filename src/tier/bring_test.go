@@ -415,7 +415,11 @@ func TestBringEnds(t *testing.T) {
 		if err := chain.Bring(ctx, tier.Profile, slices.Values(all), nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled: %v", err)
 		}
-		_, absent := filled(100, 5000) // of another one
+		_, absent := filled(400, 5000) // of another one
+		came := cache.Len()
+		if err := chain.Bring(t.Context(), tier.Profile, slices.Values(slices.Concat(absent[:100], all)), nil); err != nil || cache.Len() == came {
+			t.Errorf("behind many that there aren't: %v, %d blobs came", err, cache.Len()-came)
+		}
 		if err := chain.Bring(t.Context(), tier.Profile, slices.Values(absent), nil); !errors.Is(err, tier.ErrAbsent) {
 			t.Errorf("of what there isn't: %v", err)
 		}
