@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/profile"
@@ -31,11 +33,15 @@ const (
 	publishedEvery = 10 * time.Minute
 	publishedAgain = 10 * time.Second
 	publishedWait  = 3 * time.Second
+	// maxReading is how many profiles are unpacked for clients at a time: each may
+	// take 15 MB meanwhile, and all machines of a grid may start at once.
+	maxReading = 2
 )
 
 // profiles is what programs need of the stores' trees.
 type profiles struct {
-	server *Server
+	server  *Server
+	reading *semaphore.Weighted // maxReading, taken before any lock of a profile
 
 	mu    sync.Mutex
 	known map[string]*profileState // GUARDED_BY(mu); at most maxProfiles, by heads.keptKey
@@ -168,6 +174,14 @@ func (p *profiles) here(ctx context.Context, key string) (*profile.Profile, []by
 	return prof, b, nil
 }
 
+// inTurn waits until a profile may be unpacked. Who is told so calls over.
+func (p *profiles) inTurn(ctx context.Context) (over func(), err error) {
+	if err := p.reading.Acquire(ctx, 1); err != nil {
+		return nil, fmt.Errorf("wait to read a profile: %w", err)
+	}
+	return func() { p.reading.Release(1) }, nil
+}
+
 // put keeps a profile. The state's turn is held.
 func (p *profiles) put(ctx context.Context, key string, st *profileState, prof *profile.Profile) ([]byte, error) {
 	b, err := prof.Encode()
@@ -189,7 +203,12 @@ func (p *profiles) put(ctx context.Context, key string, st *profileState, prof *
 func (p *profiles) get(ctx context.Context, from *stor, tree object.TreeName, mode fetchMode, via string) ([]byte, error) {
 	key := from.heads.keptKey(tree)
 	st := p.state(ctx, key)
+	over, err := p.inTurn(ctx)
+	if err != nil {
+		return nil, err
+	}
 	prof, b, err := p.here(ctx, key)
+	over()
 	if err != nil && !errors.Is(err, tier.ErrAbsent) || mode == fetchNever {
 		return b, err
 	}
@@ -361,6 +380,12 @@ func (s *Server) postProfile(c *call) {
 		c.nothing(err)
 		return
 	}
+	over, err := s.profiles.inTurn(c.r.Context())
+	if err != nil {
+		c.nothing(err)
+		return
+	}
+	defer over()
 	run, err := profile.Parse(b)
 	if err != nil {
 		c.wrong(http.StatusBadRequest, err.Error())

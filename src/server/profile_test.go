@@ -363,3 +363,28 @@ func TestManyPostAtOnce(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 }
+
+// However many machines start at once, few profiles are in memory.
+func TestFewProfilesAreReadAtOnce(t *testing.T) {
+	st, c := newStore(t), newCache(t)
+	c.tell(st, "stor1")
+	c.postRun(runOf(t, "all"))
+	if err := c.server.profiles.reading.Acquire(t.Context(), maxReading); err != nil {
+		t.Fatal(err)
+	}
+	run, replies := runOf(t, "one"), make(chan reply, 2)
+	go func() { replies <- c.do(http.MethodPost, profilePath, bytes.NewReader(run)) }()
+	go func() { replies <- c.get(profilePath) }()
+	select {
+	case r := <-replies:
+		t.Errorf("answered while as many are read as may be: %d %s", r.status, r.body)
+		replies <- r
+	case <-time.After(50 * time.Millisecond):
+	}
+	c.server.profiles.reading.Release(maxReading)
+	for range 2 {
+		if r := <-replies; r.status != http.StatusOK {
+			t.Errorf("%d %s", r.status, r.body)
+		}
+	}
+}

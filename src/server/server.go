@@ -145,7 +145,7 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 	if err := s.announced.load(ctx); err != nil {
 		return nil, err
 	}
-	s.profiles.server = s
+	s.profiles.server, s.profiles.reading = s, semaphore.NewWeighted(maxReading)
 	if err := s.profiles.load(ctx); err != nil {
 		return nil, err
 	}
