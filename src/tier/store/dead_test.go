@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tier/store"
 	"github.com/aysfs/aysfs/src/tier/tiertest"
 )
@@ -116,5 +117,50 @@ func TestDeadConnections(t *testing.T) {
 	}
 	if _, err := s.Get(t.Context(), ref); err != nil {
 		t.Errorf("after the first that failed: %v", err)
+	}
+}
+
+// TestDeadConnectionsOfAPipeline: where they died while they idled, a read finds out soon
+// that nothing comes on the first, and tries no other.
+func TestDeadConnectionsOfAPipeline(t *testing.T) {
+	for name, cache := range map[string]bool{"store": false, "cache": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serveBlobs(t, 120, 20_000, nil)
+			u, err := url.Parse(s.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// A server that gets no processor for a while is a slow one, whose answers are
+			// waited for.
+			soon := false
+			for try := 0; try < 3 && !soon; try++ {
+				r := newDeadRelay(t, u.Host)
+				src := open(t, store.Config{URL: mustURL(t, "http://"+r.Addr().String()), Timeout: time.Minute, Pipeline: true, Batches: cache})
+				get := func(ref tier.Ref) {
+					if _, err := src.Get(t.Context(), ref); err != nil {
+						t.Error(err)
+					}
+				}
+				var all sync.WaitGroup
+				for _, ref := range s.refs[:100] { // over several connections, in both ways
+					ref.Here = ref.Digest[0]%4 == 0
+					all.Go(func() { get(ref) })
+				}
+				all.Wait()
+				for _, ref := range s.refs[100:110] {
+					get(ref)
+				}
+				r.fallSilent()
+				began := time.Now()
+				for _, ref := range s.refs[110:] {
+					get(ref)
+				}
+				soon = time.Since(began) < 9*time.Second // less than the header of an answer may take
+			}
+			if !soon {
+				t.Error("connections that seem to be dead are waited for")
+			}
+		})
 	}
 }

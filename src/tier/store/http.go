@@ -92,7 +92,7 @@ func NewHTTP(cfg Config) (*HTTP, error) {
 	}
 	h.client = &http.Client{Transport: tr, CheckRedirect: h.checkRedirect}
 	if cfg.Pipeline && isPlain(h.base.Host) {
-		h.pipeline = newPipeline(h.ctx, h, tr)
+		h.pipeline = newPipeline(h.ctx, h, tr, cfg.Batches)
 	}
 	if cfg.Batches {
 		h.batches = &batches{h: h, domains: make(map[string]*gathering)}

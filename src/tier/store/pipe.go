@@ -410,6 +410,9 @@ func (c *pipe) end(why error) {
 	fair = fair || c.gaveUp
 	if !fair && p.ctx.Err() == nil {
 		p.troubled()
+		if errors.Is(why, os.ErrDeadlineExceeded) {
+			p.dropIdle()
+		}
 	}
 	if fair && !c.gaveUp && (len(c.asks) > 0 || errors.Is(why, errEnds)) {
 		p.lasted(c.answered)

@@ -39,6 +39,8 @@ type pipeline struct {
 	query  string            // of every request, after a question mark; or empty
 	fixed  string            // header lines of every request
 	asking func(http.Header) // adds more; may be nil
+	cache  bool              // the server is one that may have to fetch what it is asked for
+	others *http.Transport   // asks in the ordinary way
 
 	ctx   context.Context // done once closed
 	tasks sync.WaitGroup
@@ -120,9 +122,12 @@ const (
 
 	// standstill is for how long nothing must have come on a connection for it to be
 	// given no more requests. Those that somebody waits for, behind others, go another way
-	// after halt, or haltTrips round trips if that is longer; this is looked at every
-	// lookEvery.
+	// after halt, or haltTrips round trips if that is longer; the first one, where the
+	// server is a quick one, when nothing has come for standstill or as many round trips,
+	// and where it is a cache, which may be fetching the blob, for fetchTimes that. This is
+	// looked at every lookEvery.
 	standstill = time.Second
+	fetchTimes = 3
 	halt       = 250 * time.Millisecond
 	haltTrips  = 4
 	lookEvery  = 100 * time.Millisecond
@@ -168,8 +173,9 @@ const (
 // errOrdinary says that a request is to be made in the ordinary way.
 var errOrdinary = errors.New("not a plain answer")
 
-// newPipeline returns the pipeline for a store's URL, with connections as tr has them.
-func newPipeline(ctx context.Context, h *HTTP, tr *http.Transport) *pipeline {
+// newPipeline returns the pipeline for a store's URL, with connections as tr has them, by
+// which it is asked in the ordinary way; cache tells that the store is one.
+func newPipeline(ctx context.Context, h *HTTP, tr *http.Transport, cache bool) *pipeline {
 	header := http.Header{"User-Agent": {h.agent}, "Accept-Encoding": {"zstd"}}
 	if h.login != "" {
 		r := http.Request{Header: header}
@@ -184,7 +190,8 @@ func newPipeline(ctx context.Context, h *HTTP, tr *http.Transport) *pipeline {
 	}
 	return &pipeline{
 		dial:   dialerFor(&h.base, tr),
-		limits: h.limits, base: h.base.EscapedPath(), query: query, fixed: fixed.String(), asking: h.asking, ctx: ctx, most: usualMost,
+		limits: h.limits, base: h.base.EscapedPath(), query: query, fixed: fixed.String(), asking: h.asking, cache: cache, others: tr,
+		ctx: ctx, most: usualMost,
 		wrong: make(map[digest.Digest]struct{}),
 	}
 }
@@ -243,7 +250,8 @@ func (p *pipeline) get(ctx context.Context, ref tier.Ref) (data []byte, contentT
 }
 
 // stuck tells whether a request that was made so long ago stands behind others for too
-// long: what comes before it comes to a halt, or drips.
+// long: what comes before it comes to a halt, or drips; or whether it is on a connection
+// that seems to be dead.
 func (p *pipeline) stuck(a *ask, waited time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -254,12 +262,41 @@ func (p *pipeline) stuck(a *ask, waited time.Duration) bool {
 func (p *pipeline) isStuck(a *ask, waited time.Duration) bool {
 	late := waited >= p.limits.header
 	for _, c := range p.pipes {
-		if i := slices.Index(c.asks, a); i >= 0 {
-			return i > 0 && (late || c.still(min(max(halt, haltTrips*p.trip), standstill)))
+		switch i := slices.Index(c.asks, a); {
+		case i > 0:
+			return late || c.still(min(max(halt, haltTrips*p.trip), standstill))
+		case i == 0 && p.manner == deep && c.still(p.silence()):
+			p.dropIdle()
+			return true
+		case i == 0:
+			return false
 		}
 	}
 	moves := slices.ContainsFunc(p.pipes, func(c *pipe) bool { return !c.still(standstill) })
 	return slices.Contains(p.queue, a) && (late || len(p.pipes) > 0 && !moves)
+}
+
+// silence is how long nothing must have come on a connection for a quick server's answer
+// to be asked for elsewhere. p.mu is held.
+func (p *pipeline) silence() time.Duration {
+	long := max(standstill, haltTrips*p.trip)
+	if p.cache {
+		long *= fetchTimes
+	}
+	return long
+}
+
+// dropIdle ends the connections that idle, where one has fallen silent: what silenced
+// that, a machine that slept, a network that changed, may have silenced them, too. p.mu
+// is held.
+func (p *pipeline) dropIdle() {
+	for _, c := range p.pipes {
+		if len(c.asks) == 0 && !c.ends {
+			c.ends = true
+			c.conn.Close()
+		}
+	}
+	p.others.CloseIdleConnections()
 }
 
 // submit puts a request on a connection, or has it wait for one. It is false
