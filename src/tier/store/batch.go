@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -81,8 +82,12 @@ func (b *batches) get(ctx context.Context, ref tier.Ref) (data []byte, err error
 		case <-w.done:
 			return w.data, w.err
 		case <-wanted:
-			wanted, late = nil, time.After(standstill)
-			continue
+			wanted = nil
+			if !b.waits(g, w) {
+				late = time.After(b.h.halts())
+				continue
+			}
+			err = errOrdinary // others are before it
 		case <-late:
 			err = errOrdinary // the batch may have come to a halt
 		case <-ctx.Done():
@@ -93,6 +98,13 @@ func (b *batches) get(ctx context.Context, ref tier.Ref) (data []byte, err error
 		b.mu.Unlock()
 		return nil, err
 	}
+}
+
+// waits tells whether a blob has not been asked for yet.
+func (b *batches) waits(g *gathering, w *want) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Contains(g.next, w)
 }
 
 // gather waits a moment and asks for what has come together, again and again while

@@ -152,6 +152,16 @@ func (h *HTTP) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
 	return a.data, nil
 }
 
+// halts is how long what somebody waits for stays behind what nobody does.
+func (h *HTTP) halts() time.Duration {
+	if h.pipeline == nil {
+		return standstill // how far away the server is isn't known
+	}
+	h.pipeline.mu.Lock()
+	defer h.pipeline.mu.Unlock()
+	return h.pipeline.halts()
+}
+
 // Ask begins to get a blob that nobody waits for, by the pipeline.
 func (h *HTTP) Ask(ref tier.Ref, answered func(stored []byte, ok bool)) tier.Asked {
 	if h.pipeline == nil || h.batches != nil || ref.Here || ref.Via != "" || checkRef(h.name, ref) != nil {

@@ -264,7 +264,7 @@ func (p *pipeline) isStuck(a *ask, waited time.Duration) bool {
 	for _, c := range p.pipes {
 		switch i := slices.Index(c.asks, a); {
 		case i > 0:
-			return late || c.still(min(max(halt, haltTrips*p.trip), standstill))
+			return late || c.still(p.halts())
 		case i == 0 && p.manner == deep && c.still(p.silence()):
 			p.dropIdle()
 			return true
@@ -275,6 +275,9 @@ func (p *pipeline) isStuck(a *ask, waited time.Duration) bool {
 	moves := slices.ContainsFunc(p.pipes, func(c *pipe) bool { return !c.still(standstill) })
 	return slices.Contains(p.queue, a) && (late || len(p.pipes) > 0 && !moves)
 }
+
+// halts is how long nothing must have come for it to have come to a halt. p.mu is held.
+func (p *pipeline) halts() time.Duration { return min(max(halt, haltTrips*p.trip), standstill) }
 
 // silence is how long nothing must have come on a connection for a quick server's answer
 // to be asked for elsewhere. p.mu is held.
