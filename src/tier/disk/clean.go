@@ -246,7 +246,7 @@ func (c *Cache) addUnchanged(m *clean, segs map[uint32]*segment) []*segment {
 // loadEntries puts the marker's entries of unchanged segments into the index.
 func (c *Cache) loadEntries(m *clean, same []*segment) error {
 	c.index.expect(m.count)
-	asleep := max(c.opened.Sub(m.when), 0)
+	asleep := c.ago(m.when)
 	var b [entryOnDisk]byte
 	for range m.count {
 		if _, err := io.ReadFull(m.in, b[:]); err != nil {
@@ -263,6 +263,15 @@ func (c *Cache) loadEntries(m *clean, same []*segment) error {
 	return nil
 }
 
+// ago is how long before the cache was opened that was: nothing where a clock says that
+// which had not been set yet, as on a machine whose clock stands still while it is off.
+func (c *Cache) ago(t time.Time) time.Duration {
+	if t.Year() < 2020 {
+		return 0
+	}
+	return max(c.opened.Sub(t), 0)
+}
+
 // loadSuspect adds a segment of which nothing is known but what is in it. Each
 // of its blobs will be verified before it is served.
 func (c *Cache) loadSuspect(s *segment) {
@@ -277,7 +286,7 @@ func (c *Cache) loadSuspect(s *segment) {
 	}
 	h, err := c.acquire(s)
 	if err == nil {
-		used := c.stampAt(fi.ModTime())
+		used := c.stampAt(c.opened.Add(-c.ago(fi.ModTime())))
 		err = h.eachRef(func(ref tier.Ref) { c.index.put(fingerprint(&ref)|entry(s.slot), used) })
 		if err == nil {
 			var n int64

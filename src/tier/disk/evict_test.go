@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -452,6 +453,43 @@ func TestExpiration(t *testing.T) {
 	c.call(c.sweep) // it counts as used now, and is not copied each time
 	if s := c.Stats(); s.Segments != 1 || s.Survived != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Nothing has expired for a clock that had not been set when the cache was written, or
+// is not now.
+func TestClockThatWasNotSet(t *testing.T) {
+	t.Parallel()
+	var clock atomic.Int64
+	opt := Options{
+		Path: t.TempDir(), Expiration: time.Hour,
+		Now: func() time.Time { return time.Unix(0, clock.Load()) },
+	}
+	unset, set := int64(time.Minute), time.Now().UnixNano()
+	for i, when := range []int64{unset, set, unset, set} {
+		clock.Store(when)
+		c := open(t, opt)
+		clock.Add(int64(sweepRest))
+		c.call(c.sweepInTime)
+		for n := range uint64(i) {
+			if ref, _ := blob(n, 1000); !c.Has(ref) {
+				t.Fatalf("start %d: blob %d has expired", i, n)
+			}
+		}
+		put(c, uint64(i), 1000)
+		flush(t, c)
+		shut(t, c)
+	}
+	// The same where the cache was not closed in order.
+	file := segmentFiles(t, opt.Path)[0]
+	if err := errors.Join(os.Remove(filepath.Join(opt.Path, cleanFile)), os.Chtimes(file, time.Time{}, time.Unix(60, 0))); err != nil {
+		t.Fatal(err)
+	}
+	c := open(t, opt)
+	clock.Add(int64(sweepRest))
+	c.call(c.sweepInTime)
+	if !has(t, c, 0, 1000) {
+		t.Error("a blob of a segment of 1970 has expired")
 	}
 }
 
