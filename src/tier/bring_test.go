@@ -316,6 +316,42 @@ func TestBringProfileBesideOthers(t *testing.T) {
 	}
 }
 
+// That holds as well where the way is so slow that each of these reads takes long beside
+// a profile.
+func TestBringProfileBesideOthersOnASlowWay(t *testing.T) {
+	read := func(beside bool) (took time.Duration) {
+		simulated(t, func(t *testing.T, c *object.Codec) {
+			src, all := filled(2000, 20_000)
+			src.each = 80 * time.Millisecond
+			chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: groups(src), Codec: c})
+			defer chain.Close()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if beside {
+				go chain.Bring(ctx, tier.Profile, slices.Values(all[50:]), nil)
+			}
+			for i, ref := range all[:50] {
+				time.Sleep(time.Second + time.Duration(i*170%400)*time.Millisecond)
+				began := time.Now()
+				b, err := chain.Get(t.Context(), ref)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.Release()
+				if i >= 5 {
+					took += time.Since(began)
+				}
+			}
+		})
+		return took
+	}
+	alone, beside := read(false), read(true)
+	t.Logf("alone %v, beside it %v", alone, beside)
+	if beside > alone*11/10 {
+		t.Errorf("demand took %v, alone %v", beside, alone)
+	}
+}
+
 // Who waits for what a profile brings has it come as fast as it can, whatever others read.
 func TestBringProfileFastForWhoFollows(t *testing.T) {
 	simulated(t, func(t *testing.T, c *object.Codec) {

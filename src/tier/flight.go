@@ -378,6 +378,7 @@ func (c *Chain) demandEnded() {
 	defer c.mu.Unlock()
 	c.demands--
 	c.demanded = time.Now()
+	c.others.ended()
 	c.dispatch()
 }
 

@@ -65,7 +65,7 @@ func (p *pace) ended(latency time.Duration) {
 // something else, too, and wait for what it brings right afterwards.
 type others struct {
 	count int       // of their reads, each closely after the one before
-	last  time.Time // when the last of them began
+	last  time.Time // when the last of them began, or ended
 }
 
 const (
@@ -82,6 +82,9 @@ func (o *others) read() {
 	}
 	o.count, o.last = o.count+1, time.Now()
 }
+
+// ended takes note that one has ended: it may have taken long for what came beside it.
+func (o *others) ended() { o.last = time.Now() }
 
 // followed takes note that somebody waits for what a profile brings.
 func (o *others) followed() { o.count = 0 }
