@@ -115,7 +115,7 @@ func New(opts Options) (*Client, error) {
 	for _, m := range c.mounts {
 		c.prepare(m)
 	}
-	c.pinKnown()
+	c.pinKnown(c.mounts)
 	return c, nil
 }
 

@@ -310,7 +310,7 @@ func TestPinnedFromTheStart(t *testing.T) {
 	if _, err := publish.Run(t.Context(), publish.Options{Store: store, Tree: name, Root: root, Workers: 1}); err != nil {
 		t.Fatal(err)
 	}
-	text := oneMount(t, store)
+	text := strings.Replace(oneMount(t, store), "/opt/app", root+"/file/a", 1) // which can't be made
 	c := newClient(t, text)
 	o := c.origins["s"]
 	found := o.look(t.Context(), name)
@@ -337,10 +337,23 @@ func TestPinnedFromTheStart(t *testing.T) {
 			t.Errorf("%v: kept %v, pinned %v", ref, c.cache.Has(ref), c.pins.has(ref))
 		}
 	}
+	// It stays so while another mount takes that one's place.
+	cfg, err := config.ParseClient("test", []byte(strings.Replace(text, "/file/a", "/file/b", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.begin(c.mounts[0])
+	if err := c.apply(c.config(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range refs {
+		if !c.pins.has(ref) {
+			t.Errorf("%v: not pinned for what is mounted anew", ref)
+		}
+	}
 	m := c.mounts[0]
 	c.end()
-	c.begin(m) // which gives up
-	c.work.Wait()
+	c.work.Wait() // it was given up
 	c.prefetchAll(m, true)
 	for _, ref := range refs {
 		if !c.pins.has(ref) {
@@ -351,7 +364,7 @@ func TestPinnedFromTheStart(t *testing.T) {
 
 // What only a mount needs that the config has no longer is not pinned.
 func TestUnpinned(t *testing.T) {
-	c := newClient(t, oneMount(t, t.TempDir()))
+	c := newClient(t, strings.Replace(oneMount(t, t.TempDir()), "/opt/app", "/dev/null/app", 1)) // which can't be made
 	defer c.Stop()
 	for _, leave := range []func(*mount){c.begin, func(m *mount) { c.prefetchAll(m, true) }} {
 		m, ref := newMount(c.mounts[0].cfg), tier.Ref{Domain: "d"}

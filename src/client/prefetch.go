@@ -157,14 +157,16 @@ func (m *mount) pin(p *pins, t *tree.Tree) error {
 	return nil
 }
 
-// pinKnown pins what the mounts would need at the heads that are known from before, so
+// pinKnown pins what mounts would need at the heads that are known from before, so
 // that nothing of it goes until they show a tree.
-func (c *Client) pinKnown() {
+func (c *Client) pinKnown(mounts []*mount) {
 	if c.cache == nil {
 		return
 	}
-	for _, m := range c.mounts {
-		head := m.origin.now.heads.Known(treeName(m.cfg))
+	for _, m := range mounts {
+		ch := m.origin.use()
+		head := ch.heads.Known(treeName(m.cfg))
+		ch.users.Done()
 		if head == nil {
 			continue
 		}

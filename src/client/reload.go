@@ -177,6 +177,7 @@ func (c *Client) apply(was, cfg *config.Client) error {
 	}
 	c.mu.Unlock()
 
+	c.pinKnown(p.added) // which may be what goes, mounted in another way
 	c.remove(p.gone)
 	for _, u := range p.kept {
 		c.update(u, cfg)
