@@ -264,6 +264,25 @@ func TestBringWholeLeavesTheWayFree(t *testing.T) {
 	}
 }
 
+// A whole tree takes about a tenth of a slow way as well, though each blob takes that for long.
+func TestBringWholeOnASlowWay(t *testing.T) {
+	simulated(t, func(t *testing.T, c *object.Codec) {
+		const long = time.Hour
+		src, all := filled(1000, 1000)
+		src.each = 4 * time.Second
+		chain := tier.NewChain(tier.ChainConfig{Cache: tiertest.NewCache(), Groups: groups(src), Codec: c})
+		defer chain.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), long)
+		defer cancel()
+		if err := chain.Bring(ctx, tier.Whole, slices.Values(all), nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if took := time.Duration(len(src.asked())) * src.each; took > long/6 || took < long/16 {
+			t.Errorf("it took the way for %v of %v", took, long)
+		}
+	})
+}
+
 // Where somebody needs something else again and again, a profile comes so slowly that they
 // hardly wait longer, on average; and where nobody does any more, or it was once only, as
 // fast as it can.

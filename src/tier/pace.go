@@ -19,7 +19,7 @@ const (
 	// restTimes is how much longer than a burst takes the way it is left free, and
 	// mostRest how long at the most.
 	restTimes = 9
-	mostRest  = 10 * time.Second
+	mostRest  = time.Minute
 )
 
 // fits tells whether more bytes may be begun beside those that are on their way.
