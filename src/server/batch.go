@@ -12,7 +12,7 @@ import (
 )
 
 // batchAtOnce is how many blobs of one request are fetched at a time.
-const batchAtOnce = 32
+const batchAtOnce = 128
 
 // postBatch answers POST /<domain>: frames in order of arrival, those that are
 // here first.

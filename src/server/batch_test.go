@@ -217,3 +217,46 @@ func TestBatchesFetchManyAtATime(t *testing.T) {
 		t.Errorf("never %d at a time", wanted)
 	}
 }
+
+// A plain web server is asked for many blobs over few connections, and not told who asks.
+func TestBatchesOverFewConnections(t *testing.T) {
+	t.Parallel()
+	few := false
+	for try := 0; try < 10 && !few; try++ { // one that gets no processor for a while seems slow, and has more
+		st, c := newStore(t), newCache(t)
+		c.tell(st, "stor")
+		first := st.put("default", []byte("the first blob"))
+		c.blob("default", first, 1) // by its answer it is known as one
+		var text []byte
+		for i := range 500 {
+			text = object.AppendWant(text, st.put("default", fmt.Appendf(nil, "small blob %d", i)))
+		}
+		var mu sync.Mutex
+		from := make(map[string]bool)
+		st.setFault(func(_ http.ResponseWriter, r *http.Request) bool {
+			if strings.HasPrefix(r.URL.Path, "/default/") {
+				if via := r.Header.Get("Aysfs-Via"); via != "" {
+					t.Errorf("asked by way of %s", via)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				from[r.RemoteAddr] = true
+			}
+			return false
+		})
+		list := readFrames(t, c.do("POST", "/default?fetch=1", bytes.NewReader(text)).body)
+		for _, f := range list {
+			if f.Status != object.FrameBlob {
+				t.Errorf("%s: %v", f.Digest.Short(), f.Status)
+			}
+		}
+		if len(list) != 500 {
+			t.Errorf("%d of 500 blobs", len(list))
+		}
+		few = len(from) <= 8
+		t.Logf("%d connections", len(from))
+	}
+	if !few {
+		t.Error("never over 8 connections at most")
+	}
+}

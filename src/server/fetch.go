@@ -64,7 +64,7 @@ func (s *Server) fetch(ctx context.Context, who asker, domain string, d digest.D
 // arrive.
 func (s *Server) fetchFrom(ctx context.Context, st *stor, via string, ref tier.Ref, keep bool, arriving func(*tier.Arrival)) (tier.Blob, error) {
 	st.used.Store(time.Now().Unix())
-	if !st.static.Load() {
+	if !st.source.static.Load() {
 		// It may be a cache that asks us. Requests that came different ways
 		// don't share: they might wait for each other.
 		ref.Via = via
@@ -79,6 +79,9 @@ func (s *Server) fetchFrom(ctx context.Context, st *stor, via string, ref tier.R
 		ref.Limit = s.limit
 	}
 	ref.Limit = min(ref.Limit, s.limit)
+	if arriving == nil {
+		arriving = func(*tier.Arrival) {} // so that nothing small stands behind it on its connection
+	}
 	return st.large.Follow(ctx, ref, keep, arriving)
 }
 

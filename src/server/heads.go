@@ -182,7 +182,7 @@ func (h *heads) exact(ctx context.Context, n object.TreeName, mode fetchMode, vi
 func (h *heads) join(s *headState, keep bool, via string) *headFlight {
 	f, since := s.flight, s.now
 	// As for blobs, but those that came through a cache share with nobody.
-	alone := via != "" && !h.stor.static.Load()
+	alone := via != "" && !h.stor.source.static.Load()
 	if f == nil || alone {
 		f = &headFlight{done: make(chan struct{})}
 		if !alone {

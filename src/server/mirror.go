@@ -101,7 +101,7 @@ func (l *treeList) get(ctx context.Context, st *stor, age time.Duration, via str
 	if trees, asked := l.now(); time.Since(asked) < age {
 		return trees, nil
 	}
-	if via != "" && !st.static.Load() {
+	if via != "" && !st.source.static.Load() {
 		// Whoever has the turn may be waiting for this answer.
 		if !l.turn.TryAcquire(1) {
 			trees, _ := l.now()

@@ -50,7 +50,6 @@ type stor struct {
 	trees    treeList
 
 	private atomic.Bool
-	static  atomic.Bool  // it answered, and not as a cache does
 	used    atomic.Int64 // Unix seconds
 	down    atomic.Bool  // the last answer was none
 
@@ -79,9 +78,11 @@ type grant struct {
 }
 
 // credentialed is a store with the credentials in use, which may change. Requests
-// to it say which way they came, this cache included.
+// to it say which way they came, this cache included, but those for blobs of a plain web
+// server, which sends them nowhere.
 type credentialed struct {
 	server *Server
+	static atomic.Bool // it answered, and not as a cache does
 	now    atomic.Pointer[dialled]
 }
 
@@ -96,11 +97,16 @@ func (c *credentialed) Name() string { return c.now.Load().Name() }
 
 // Get asks the store for a blob.
 func (c *credentialed) Get(ctx context.Context, ref tier.Ref) ([]byte, error) {
-	return c.now.Load().Get(store.WithVia(ctx, c.server.viaWith(ref.Via)), ref)
+	if !c.static.Load() {
+		ctx = store.WithVia(ctx, c.server.viaWith(ref.Via))
+	}
+	return c.now.Load().Get(ctx, ref)
 }
 
-// Purge does nothing: the store is its publisher's.
-func (c *credentialed) Purge(context.Context, tier.Ref) error { return nil }
+// Purge tells that a blob was wrong. The store stays as it is.
+func (c *credentialed) Purge(ctx context.Context, ref tier.Ref) error {
+	return c.now.Load().Purge(ctx, ref)
+}
 
 // head asks the store for a head.
 func (c *credentialed) head(ctx context.Context, n object.TreeName, since []byte, via string) ([]byte, error) {
@@ -141,7 +147,8 @@ func (s *Server) dial(st *stor, login, secret string) (store.Store, error) {
 		Name: st.name, URL: st.url, Login: login, Secret: secret, CA: st.ca,
 		Timeout: s.opts.Config.Stor.Timeout, Version: s.opts.Version,
 		MaxTrees: st.maxTrees(),
-		Answered: func(h http.Header) { st.static.Store(h.Get(cacheHeader) == "") },
+		Pipeline: true,
+		Answered: func(h http.Header) { st.source.static.Store(h.Get(cacheHeader) == "") },
 	})
 }
 

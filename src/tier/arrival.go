@@ -17,6 +17,8 @@ type Arrival struct {
 	more  chan struct{} // GUARDED_BY(mu); closed when that changes; nil: nobody waits
 	known bool          // GUARDED_BY(mu); begun is closed
 
+	passed bool // somebody waits for it to be passed on
+
 	begun chan struct{} // closed when so much has come that it may be passed on
 	room  *room         // nil: it has all that it may take
 }
@@ -40,6 +42,9 @@ func ArrivalOf(ctx context.Context) *Arrival {
 	a, _ := ctx.Value(arrivalKey{}).(*Arrival)
 	return a
 }
+
+// Passed tells whether somebody is interested in what comes before the blob is complete.
+func (a *Arrival) Passed() bool { return a != nil && a.passed }
 
 // Begin says that a blob of size bytes is going to arrive, or that it isn't known
 // how many: -1. Said again, what came before does not count.

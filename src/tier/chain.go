@@ -182,7 +182,7 @@ func (c *Chain) get(ctx context.Context, ref Ref, keep bool, arriving func(*Arri
 // fetched waits for the flight of a blob, and tells whether that began as a
 // prefetch.
 func (c *Chain) fetched(ctx context.Context, ref Ref, keep bool, arriving func(*Arrival)) (b Blob, prefetched bool, err error) {
-	f, err := c.join(ref, keep, !Background(ctx))
+	f, err := c.join(ref, keep, !Background(ctx), arriving != nil)
 	if err != nil {
 		return Blob{}, false, err
 	}

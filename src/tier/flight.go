@@ -16,6 +16,7 @@ type flight struct {
 	prefetch bool     // goes on with nobody waiting
 	priority Priority // of a prefetch
 	demand   bool     // somebody waits, and no job would have made it
+	passed   bool     // somebody wants it while it arrives
 	alone    bool     // hardly any others were under way when it began
 	cost     int64
 	estimate int64 // bytes that a prefetch will have on its way
@@ -49,8 +50,9 @@ const flightOverhead = 16 << 10
 func (c *Chain) cost(ref Ref) int64 { return min(2*ref.Max()+flightOverhead, c.budget) }
 
 // join returns the flight for ref with one more waiter, and begins it where
-// there is none. demand tells whether who waits is not to be held up by jobs.
-func (c *Chain) join(ref Ref, keep, demand bool) (*flight, error) {
+// there is none. demand tells whether who waits is not to be held up by jobs, and passed
+// whether it wants the blob to be passed on.
+func (c *Chain) join(ref Ref, keep, demand, passed bool) (*flight, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -59,7 +61,7 @@ func (c *Chain) join(ref Ref, keep, demand bool) (*flight, error) {
 	f, ok := c.flights[ref]
 	profiled := ok && f.prefetch && f.priority == Profile
 	if !ok {
-		f = &flight{ref: ref}
+		f = &flight{ref: ref, passed: passed}
 		if j := c.expected(ref); j != nil {
 			f.jobs = []*job{j}
 			profiled = j.priority == Profile
@@ -157,7 +159,7 @@ func (c *Chain) begin(f *flight) {
 		ctx = f.standingBehind(ctx)
 	}
 	if c.stored && len(c.groups) == 1 && len(c.groups[0].members) == 1 {
-		f.arrival = &Arrival{begun: make(chan struct{})}
+		f.arrival = &Arrival{passed: f.passed, begun: make(chan struct{})}
 		if all := f.cost; c.asking != nil {
 			f.cost = min(2*small+flightOverhead, all)
 			f.arrival.room = &room{memory: c.memory, rest: all - f.cost, taken: &c.inFlight}

@@ -185,7 +185,7 @@ func (h *HTTP) getBlob(ctx context.Context, ref tier.Ref) (*answer, error) {
 		defer h.standBehind(ctx, ref)()
 		return h.get(ctx, ref.Domain+"/"+ref.Digest.String(), query, ref.Max(), nil)
 	}
-	if h.pipeline == nil || ref.Here || tier.ArrivalOf(ctx) != nil || viaOf(ctx) != "" {
+	if h.pipeline == nil || ref.Here || tier.ArrivalOf(ctx).Passed() || viaOf(ctx) != "" {
 		return get()
 	}
 	data, contentType, err := h.pipeline.get(ctx, ref)

@@ -239,7 +239,7 @@ func (c *pipe) answer(br *bufio.Reader) error {
 		if err := c.handOn(br, a, &h); err != nil {
 			return err
 		}
-	case h.status == http.StatusOK && h.plain && h.length <= a.ref.Max() && !left:
+	case h.status == http.StatusOK && h.plain && h.length <= a.ref.Max() && !left && c.makeRoom(a, h.length):
 		data = make([]byte, h.length)
 		if err := c.body(br, data); err != nil {
 			return err
@@ -261,6 +261,18 @@ func (c *pipe) answer(br *bufio.Reader) error {
 		return errEnds
 	}
 	return nil
+}
+
+// makeRoom waits until there is memory for an answer. It is false where nobody waits for
+// that any more.
+func (c *pipe) makeRoom(a *ask, size int64) bool {
+	if a.room == nil {
+		return true
+	}
+	err := a.room(size)
+	c.until = time.Time{}
+	c.expect(c.p.limits.header, false) // from now on
+	return err == nil
 }
 
 // finish takes the first request off, with its answer, and has what waits take

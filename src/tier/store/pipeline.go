@@ -98,7 +98,8 @@ type ask struct {
 	handed   bool // GUARDED_BY(pipeline.mu); it is, or was, called
 	watched  bool // GUARDED_BY(pipeline.mu); see watch
 
-	done        chan struct{} // else closed once what follows is set
+	room        func(size int64) error // waits for memory; nil: there is enough
+	done        chan struct{}          // else closed once what follows is set
 	data        []byte
 	contentType string
 	err         error // nil, tier.ErrAbsent or errOrdinary
@@ -222,6 +223,9 @@ func (p *pipeline) get(ctx context.Context, ref tier.Ref) (data []byte, contentT
 	}
 	a := p.newAsk(ref, !waits)
 	a.done = make(chan struct{})
+	if arrival := tier.ArrivalOf(ctx); arrival != nil {
+		a.room = func(size int64) error { return arrival.Room(ctx, size) }
+	}
 	if !p.submit(a) {
 		return nil, "", errOrdinary
 	}

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -624,5 +626,37 @@ func TestPipelineSilence(t *testing.T) {
 	defer cancel()
 	if _, err := src.Get(ctx, s.refs[10]); err != nil {
 		t.Error(err)
+	}
+}
+
+// Where there is memory for few large blobs at a time, they wait for it on their connections, and
+// those behind them come all the same.
+func TestPipelineWaitsForRoom(t *testing.T) {
+	codec, err := object.NewCodec(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serveBlobs(t, 300, 400_000, nil)
+	src := s.open(t)
+	const budget, asking = 2*2*object.MaxBlob + 1<<20, 100 << 17
+	memory, first := semaphore.NewWeighted(budget), semaphore.NewWeighted(asking)
+	chain := tier.NewChain(tier.ChainConfig{
+		Groups: []tier.Group{groupOf(src)}, Codec: codec, Stored: true, Timeout: time.Minute,
+		Budget: budget, Memory: memory, Asking: first,
+	})
+	var all sync.WaitGroup
+	for _, ref := range s.refs {
+		all.Go(func() {
+			b, err := chain.Get(t.Context(), ref)
+			if err != nil || !bytes.Equal(b.Data, s.blobs[ref.Digest.String()]) {
+				t.Errorf("%v: %d bytes, error %v", ref, len(b.Data), err)
+			}
+			b.Release()
+		})
+	}
+	all.Wait()
+	chain.Close()
+	if !memory.TryAcquire(budget) || !first.TryAcquire(asking) {
+		t.Error("not all memory was given back")
 	}
 }
