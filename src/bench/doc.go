@@ -45,6 +45,10 @@
 // while the same client fetches ahead for another mount: a profile of 500 MB, a whole
 // tree, or by guess what a program may need that begins there. The five take turns.
 //
+// The work site reads every file from cold on machines of one site: from the store itself,
+// through an ays_cache at their end of the link that has nothing yet, and through one that has
+// it.
+//
 // The work many is a walk of two million files, which have names and sizes but
 // share their contents: it is about the client's memory, and no other program is asked
 // to do it.

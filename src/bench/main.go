@@ -163,6 +163,9 @@ func (b *bencher) runAll(ctx context.Context, run int) {
 	b.repeat(demandWork, run, func() {
 		b.attempt(ctx, demandWork, func() error { return b.measureDemand(ctx, run) })
 	})
+	b.repeat(siteWork, run, func() {
+		b.attempt(ctx, siteWork, func() error { return b.measureSite(ctx, run) })
+	})
 	if run == 0 {
 		b.attempt(ctx, manyWork, func() error { return b.measureMany(ctx) })
 	}

@@ -31,6 +31,7 @@ type results struct {
 	Served   []served          `json:"served"`
 	Many     []walked          `json:"many"`
 	Demand   []waited          `json:"demand"`
+	Sites    []reached         `json:"sites"`
 	Skipped  []string          `json:"skipped"`
 	Seconds  float64           `json:"seconds"` // that the whole run took
 }
@@ -130,7 +131,7 @@ func moduleVersion(b []byte) string {
 }
 
 func (r *results) empty() bool {
-	return len(r.Samples) == 0 && len(r.Publish) == 0 && len(r.Many) == 0 && len(r.Demand) == 0 && len(r.Served) == 0
+	return len(r.Samples) == 0 && len(r.Publish) == 0 && len(r.Many) == 0 && len(r.Demand) == 0 && len(r.Sites) == 0 && len(r.Served) == 0
 }
 
 // keep prints the results, and writes them to a directory in all forms.

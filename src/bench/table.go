@@ -28,6 +28,7 @@ func (r *results) sections() (all []section) {
 		{title: "Over the link, cold, from the mount to the end of the work; curl is one download of as many bytes as the tree has", rows: r.network(), long: true},
 		{title: "Resident memory of what serves the mount, MiB, cold: after the work, and at its peak; processor seconds since it started", rows: r.clients(), long: true},
 		{title: "Cold reads of small files, now and then, beside what is fetched ahead for another mount; times those without", rows: r.demand()},
+		{title: "Every file read, cold, on machines of one site, whose ays_cache is at their end of the link; times that without", rows: r.sites()},
 		{title: "A walk of very many files, cold: what the client has in memory", rows: r.many()},
 		{title: "Hot blobs from a server on this machine, over connections that stay; times nginx, which has them on disk", rows: r.serving()},
 		{title: "Publishing the Go tree, and times a copy of it", rows: r.publishing()},

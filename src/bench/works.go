@@ -62,7 +62,7 @@ func workNames() (names []string) {
 	for _, w := range works {
 		names = append(names, w.name)
 	}
-	return append(append(names, demandWork, manyWork), serveNames()...)
+	return append(append(names, demandWork, siteWork, manyWork), serveNames()...)
 }
 
 // command runs a program in the tree and reads all that it prints.
