@@ -83,7 +83,12 @@ quiet dpkg --force-confold -i "$new"
 cmp "$dir/aysfs.toml" /etc/aysfs/aysfs.toml || fail "installing it again changes the config"
 quiet ays bake -rootfs / -with-data
 quiet /etc/init.d/aysfs start
+published=/var/lib/ays_cache/published
+mkdir -p $published/md /var/lib/ays_cache/ledis
 quiet dpkg -P aysfs
+[ -d $published/md ] || fail "purging takes what was published along"
+[ ! -e /var/lib/ays_cache/ledis ] || fail "purging leaves what is cached"
+rm -rf /var/lib/ays_cache
 ! runs || fail "purging leaves a process"
 ! grep -q " $mount " /proc/mounts || fail "purging leaves a mount"
 left=$(cd "$dir/over/upper" && find . ! -type c -path '*ays*')
