@@ -52,12 +52,12 @@ const sweepBatch = 256
 
 // GC removes the blobs that no kept head reaches, and the heads that are not
 // kept. It may run beside publishes and may be killed at any moment: what is
-// left then is garbage to the next. Where something that a kept head needs can't
-// be read, nothing is removed.
+// left then is garbage to the next. Where something that a kept head needs is missing,
+// or can't be read and leads to more, nothing is removed.
 //
 // First it notes since when the oldest publish has been alive, then it finds all
-// that kept heads reach, then it removes the heads that are not kept, and at last
-// the blobs that were not found and are older than that publish. Memory is bounded:
+// that kept heads reach, then it looks whether that is there and removes the heads
+// that are not kept, and at last the blobs that were not found and are older than that publish. Memory is bounded:
 // digests are sorted in files, below <domain>/.tmp.
 func GC(ctx context.Context, o GCOptions) (res GCResult, err error) {
 	start := time.Now()
@@ -90,6 +90,11 @@ func GC(ctx context.Context, o GCOptions) (res GCResult, err error) {
 	}
 	if err := c.mark(ctx); err != nil {
 		return res, fmt.Errorf("nothing was removed: %w", err)
+	}
+	for name, s := range c.domains {
+		if err := s.whole(ctx); err != nil {
+			return res, fmt.Errorf("nothing was removed: domain %s: %w", name, err)
+		}
 	}
 	if err := c.prune(); err != nil {
 		return res, err
@@ -391,11 +396,56 @@ func (s *sweeper) close() error {
 	return err
 }
 
-// sweep removes the blobs that are not marked.
-func (s *sweeper) sweep(ctx context.Context, dryRun bool, res *GCResult) error {
-	if err := s.list(); err != nil {
+// whole lists the blobs that there are, and fails if one that is marked is missing.
+// It was there before its head, so that the list has it.
+func (s *sweeper) whole(ctx context.Context) error {
+	if err := eachBlob(s.blobs, s.names.add); err != nil {
 		return err
 	}
+	var first digest.Digest
+	missing := 0
+	err := s.compare(func(d digest.Digest, named, marked bool) error {
+		if named {
+			return context.Cause(ctx)
+		}
+		if missing++; missing == 1 {
+			first = d
+		}
+		return nil
+	})
+	if err == nil && missing > 0 {
+		err = fmt.Errorf("%d blobs that kept heads need are missing, %v the first: \"ays verify\" tells of which files, and with -repair may mend it", missing, first)
+	}
+	return err
+}
+
+// compare calls each for every blob that is there, is marked, or both.
+func (s *sweeper) compare(each func(d digest.Digest, named, marked bool) error) error {
+	names, marks := s.names.sorted(), s.marks.sorted()
+	name, named, err := names.next()
+	mark, marked, markErr := marks.next()
+	for err == nil && markErr == nil && (named || marked) {
+		c := compareDigests(name, mark)
+		hasName, hasMark := named && (!marked || c <= 0), marked && (!named || c >= 0)
+		d := mark
+		if hasName {
+			d = name
+		}
+		if err := each(d, hasName, hasMark); err != nil {
+			return err
+		}
+		if hasName {
+			name, named, err = names.next()
+		}
+		if hasMark {
+			mark, marked, markErr = marks.next()
+		}
+	}
+	return errors.Join(err, markErr)
+}
+
+// sweep removes the blobs that are not marked.
+func (s *sweeper) sweep(ctx context.Context, dryRun bool, res *GCResult) error {
 	defer s.names.close()
 	defer s.marks.close()
 	var batch []digest.Digest
@@ -407,33 +457,22 @@ func (s *sweeper) sweep(ctx context.Context, dryRun bool, res *GCResult) error {
 		batch = batch[:0]
 		return err
 	}
-	names, marks := s.names.sorted(), s.marks.sorted()
-	name, more, err := names.next()
-	mark, marked, markErr := marks.next()
-	for more && err == nil && markErr == nil {
-		c := -1
-		if marked {
-			c = compareDigests(name, mark)
-		}
+	err := s.compare(func(d digest.Digest, named, marked bool) error {
 		switch {
-		case c > 0:
-			mark, marked, markErr = marks.next()
-			continue
-		case c == 0:
+		case !named:
+		case marked:
 			res.Blobs++
-			if st, err := os.Lstat(filepath.Join(s.blobs, name.String())); err == nil {
+			if st, err := os.Lstat(filepath.Join(s.blobs, d.String())); err == nil {
 				res.Bytes += st.Size()
 			}
 		default:
-			if batch = append(batch, name); len(batch) == sweepBatch {
-				if err := flush(); err != nil {
-					return err
-				}
+			if batch = append(batch, d); len(batch) == sweepBatch {
+				return flush()
 			}
 		}
-		name, more, err = names.next()
-	}
-	if err := errors.Join(err, markErr); err != nil {
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	return flush()
@@ -466,9 +505,6 @@ func (s *sweeper) remove(blobs []digest.Digest, dryRun bool, res *GCResult) erro
 	}
 	return nil
 }
-
-// list reads what blobs there are.
-func (s *sweeper) list() error { return eachBlob(s.blobs, s.names.add) }
 
 // eachBlob calls each for every blob in a directory, in no order.
 func eachBlob(dir string, each func(digest.Digest) error) error {

@@ -206,14 +206,24 @@ func TestGCOfADamagedStore(t *testing.T) {
 	must(t, os.WriteFile(root+"/a", []byte("2"), 0o644))
 	run(t, store, root)
 	p := readBack(t, store)
-	must(t, os.Remove(filepath.Join(store, "default", p.head.Catalog.String())))
-	before := len(storeFiles(t, store))
-	_, err := publish.GC(t.Context(), publish.GCOptions{Store: store, Keep: 1})
-	if err == nil || !strings.Contains(err.Error(), "nothing was removed") || !strings.Contains(err.Error(), p.head.Catalog.String()) {
-		t.Errorf("error %v", err)
+	_, err := publish.GC(t.Context(), publish.GCOptions{Store: store, DryRun: true}) // makes md/.gc
+	must(t, err)
+	for what, d := range map[string]digest.Digest{"metadata": p.head.Catalog, "content": p.entries["a"].Digest} {
+		missing := filepath.Join(store, "default", d.String())
+		content := readFile(t, missing)
+		must(t, os.Remove(missing))
+		before := len(storeFiles(t, store))
+		_, err := publish.GC(t.Context(), publish.GCOptions{Store: store, Keep: 1})
+		if err == nil || !strings.Contains(err.Error(), "nothing was removed") || !strings.Contains(err.Error(), d.String()) {
+			t.Errorf("%s is missing: error %v", what, err)
+		}
+		if after := len(storeFiles(t, store)); after != before {
+			t.Errorf("%s is missing: %d files, %d before", what, after, before)
+		}
+		must(t, os.WriteFile(missing, []byte(content), 0o644))
 	}
-	if after := len(storeFiles(t, store)); after != before+1 { // md/.gc
-		t.Errorf("%d files, %d before", after, before)
+	if res := gc(t, store, func(o *publish.GCOptions) { o.Keep = 1 }); res.PrunedHeads != 1 || res.Removed == 0 {
+		t.Errorf("mended: %+v", res)
 	}
 	for _, o := range []publish.GCOptions{{Store: t.TempDir()}, {Store: store, Keep: -1}, {Store: store + "/none"}} {
 		if _, err := publish.GC(t.Context(), o); err == nil {
