@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 
 func testService(dir string, out, err *os.File) *Service {
 	return &Service{
-		Name: "testd", Config: dir, PidFile: filepath.Join(dir, "testd.pid"), Log: filepath.Join(dir, "log"),
+		Name: "testd", Config: dir, PidFile: filepath.Join(dir, "testd.pid"), Log: filepath.Join(dir, "log", "testd.log"),
 		Stdout: out, Stderr: err,
 	}
 }
@@ -225,7 +225,7 @@ func TestWorkerDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	syscall.Kill(d.workers()[2], syscall.SIGKILL)
-	log := func() string { b, _ := os.ReadFile(filepath.Join(d.dir, "log")); return string(b) }
+	log := func() string { b, _ := os.ReadFile(filepath.Join(d.dir, "log", "testd.log")); return string(b) }
 	d.eventually("a growing pause", func() bool { return strings.Contains(log(), "again in 6.4s") })
 	if n := strings.Count(log(), "the reason is"); n > 3 {
 		t.Errorf("%d tries in a few seconds", n)
@@ -252,7 +252,7 @@ func TestWorkerCantBeStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	syscall.Kill(d.workers()[0], syscall.SIGKILL)
-	log := func() string { b, _ := os.ReadFile(filepath.Join(d.dir, "log")); return string(b) }
+	log := func() string { b, _ := os.ReadFile(filepath.Join(d.dir, "log", "testd.log")); return string(b) }
 	d.eventually("it has tried", func() bool { return strings.Count(log(), "can't start a worker") >= 2 })
 	d.want("status", statusRunning)
 	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &was, nil); err != nil {

@@ -33,6 +33,9 @@ func (s *Service) start() (int, error) {
 		return exitFailed, err
 	}
 	defer ready.Close()
+	if err := os.MkdirAll(filepath.Dir(s.Log), 0o755); err != nil {
+		return exitFailed, fmt.Errorf("make the log's directory: %w", err)
+	}
 	log, err := os.OpenFile(s.Log, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 	if err != nil {
 		return exitFailed, fmt.Errorf("open the log: %w", err)
