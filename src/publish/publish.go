@@ -37,7 +37,8 @@ type Options struct {
 	Files      string        // the directory with the files of a list; empty for the usual places beside it
 	KeepSetuid bool          // keep setuid and setgid bits
 	// Whole refuses a tree of which something can't be published as it is: a
-	// device, socket or pipe, or a setuid bit that is not to be kept.
+	// device, socket or pipe, or a setuid bit that is not to be kept; and to let a
+	// signed head be followed by one without a signature.
 	Whole bool
 	// State is a file that tells, from one publish of a directory to the next, what
 	// need not be read again; empty for none. It is made if absent.
@@ -237,8 +238,12 @@ func runInto(ctx context.Context, o Options, m *meter, store target, treeHeads o
 	if err != nil {
 		return res, err
 	}
+	var warnings int64
 	if len(o.Signers) == 0 && isSigned(currentRaw) {
 		warnUnsigned(o.Log, o.Tree)
+		if warnings++; o.Whole {
+			return res, &NotWholeError{warnings}
+		}
 	}
 
 	scan := ""
@@ -286,7 +291,7 @@ func runInto(ctx context.Context, o Options, m *meter, store target, treeHeads o
 	res = Result{
 		Tree: o.Tree, Domain: o.Domain, Unchanged: !changed,
 		Serial: head.Serial, Time: head.Time, Root: head.Root,
-		Counts: r.counts, Skipped: r.skipped, Warnings: r.warnings.Load(), Read: r.fresh.Load(),
+		Counts: r.counts, Skipped: r.skipped, Warnings: warnings + r.warnings.Load(), Read: r.fresh.Load(),
 	}
 	res.NewBlobs, res.NewBytes = store.added()
 	return res, nil

@@ -2,6 +2,7 @@ package publish_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -360,8 +361,17 @@ func TestSigning(t *testing.T) {
 	if _, err := note.Open([]byte(raw), note.VerifierList(verifier)); err != nil {
 		t.Error(err)
 	}
+	var nw *publish.NotWholeError
+	if _, err := tryRun(store, root, func(o *publish.Options) { o.Whole = true }); !errors.As(err, &nw) || nw.Warnings != 1 {
+		t.Errorf("without a signature: %v", err)
+	}
+	if now := readFile(t, filepath.Join(store, "md", testID, "any/head")); now != raw {
+		t.Errorf("the head has become\n%s", now)
+	}
 	var warnings logged
-	run(t, store, root, warnings.to)
+	if res := run(t, store, root, warnings.to); res.Warnings != 1 {
+		t.Errorf("without a signature: %+v", res)
+	}
 	if !warnings.has("head is signed, the new one will not be") {
 		t.Errorf("no word about the lost signature in %q", warnings.all())
 	}

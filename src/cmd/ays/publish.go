@@ -37,9 +37,9 @@ func publishTree(ctx context.Context, c *call, args []string) int {
 	fs.BoolVar(&o.Full, "full", false, "read all files, also those that look as when they were published last: same size, times and inode")
 	fs.StringVar(&o.State, "state", "", "`file` that tells what need not be read again (default: one beside the tree's heads in the store; none for an ays_cache)")
 	fs.BoolVar(&o.OneFS, "xdev", false, "leave other file systems mounted in TREE out: mount points are published empty")
-	allow := fs.Bool("allow-warnings", false, "publish, with exit code 1, what remains of a tree with devices, sockets, pipes or setuid bits")
+	allow := fs.Bool("allow-warnings", false, "publish all the same, with exit code 1: what remains of a tree with devices, sockets, pipes or setuid bits; a head without a signature over one that has one")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
-	format := fs.String("format", "", "what TREE `is`: dir, tar (plain or compressed with gzip or zstd), oci (an image layout, or a tar of one), or list (path|md5|size a line); default: found out")
+	format := fs.String("format", "", "what `kind` of thing TREE is: dir, tar (plain or compressed with gzip or zstd), oci (an image layout, or a tar of one), or list (path|md5|size a line); default: found out")
 	fs.StringVar(&o.Image, "image", "", "`name` of the image in an OCI layout, or its os/architecture or digest (default the one for -platform, or the only one)")
 	fs.StringVar(&o.Files, "files", "", "`directory` with the files that a list names, in ab/cd/abcd… or a/b/abcd… (default the list's own, or files beside it)")
 	rest, code, ok := c.parse(fs, args)
@@ -105,7 +105,7 @@ func publishFailed(ctx context.Context, c *call, err error) int {
 		return c.fail(errors.New("interrupted; nothing was published"))
 	}
 	if nw, ok := errors.AsType[*publish.NotWholeError](err); ok {
-		return c.fail(fmt.Errorf("%d warnings; nothing was published: mend the tree, or see -allow-warnings and -keep-setuid", nw.Warnings))
+		return c.fail(fmt.Errorf("%d warnings; nothing was published: mend that, or see -allow-warnings and -keep-setuid", nw.Warnings))
 	}
 	var te *publish.TreeError
 	if !errors.As(err, &te) {

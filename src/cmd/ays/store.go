@@ -29,7 +29,7 @@ func (s *storeFlags) add(fs *flag.FlagSet) {
 func (s *storeFlags) addAs(fs *flag.FlagSet, name, prefix, what string) {
 	s.flag, s.prefix = name, prefix
 	fs.StringVar(&s.where, name, "", what+": a `directory`, or a file, http or https URL")
-	fs.StringVar(&s.login, prefix+"login", "", "`name` to log in to "+what+" with")
+	fs.StringVar(&s.login, prefix+"login", "", "`name` to log in with to what -"+name+" names")
 	fs.StringVar(&s.secretFile, prefix+"secret-file", "", "`file` with the secret that goes with -"+prefix+"login")
 	fs.StringVar(&s.ca, prefix+"ca", "", "`file` with roots (PEM) to trust besides the system's")
 }
