@@ -124,7 +124,10 @@ func (b *baker) traced(ctx context.Context) error {
 			}
 		}
 	}
-	if found == 0 {
+	switch {
+	case found == 0 && b.result.Missing > 0:
+		return fmt.Errorf("no path of the trace is in a tree that the config mounts, %s the first: look for a typo, or another version", b.result.FirstMissing)
+	case found == 0:
 		return errUntraced
 	}
 	return b.bring(ctx, b.source(last))

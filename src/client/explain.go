@@ -109,7 +109,7 @@ func entryAt(ctx context.Context, v *tree.View, path string) (e object.Entry, di
 		}
 		i, ok := l.Find([]byte(name))
 		if !ok {
-			return e, "", fmt.Errorf("%w: serial %d of %v has no %q in %q", control.ErrNotShown, v.Head().Serial, v.Head().Tree, name, at)
+			return e, "", fmt.Errorf("%w: serial %d of %v has no %q", control.ErrNotShown, v.Head().Serial, v.Head().Tree, object.Join(at, name))
 		}
 		e, dir, at = l.At(i), at, object.Join(at, name)
 	}

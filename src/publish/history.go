@@ -110,10 +110,12 @@ func (o *RepublishOptions) read(ctx context.Context, dir string) (h *object.Head
 	} else {
 		raw, err = st.HeadAt(ctx, o.From, o.Serial)
 	}
-	if errors.Is(err, tier.ErrAbsent) {
+	switch {
+	case errors.Is(err, tier.ErrAbsent) && o.Serial == 0:
+		return nil, nil, fmt.Errorf("%v was never published here; \"ays ls\" lists what was: %w", o.From, err)
+	case errors.Is(err, tier.ErrAbsent):
 		return nil, nil, fmt.Errorf("%v has no head with serial %d here; \"ays log\" lists those there are: %w", o.From, o.Serial, err)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, nil, fmt.Errorf("head of %v: %w", o.From, err)
 	}
 	h, err = object.OpenHead(raw, o.Keys)

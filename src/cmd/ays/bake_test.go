@@ -171,6 +171,8 @@ func TestBakeFails(t *testing.T) {
 	must(t, os.WriteFile(empty, nil, 0o644))
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
 	must(t, os.WriteFile(elsewhere, []byte("/etc/passwd\n"), 0o644))
+	mistyped := filepath.Join(t.TempDir(), "mistyped")
+	must(t, os.WriteFile(mistyped, []byte("/opt/app/none\n"), 0o644))
 	root := t.TempDir()
 	for name, test := range map[string]struct {
 		args []string
@@ -191,6 +193,7 @@ func TestBakeFails(t *testing.T) {
 		"no trace":          {[]string{"-config", good, "-rootfs", root, "-trace", root + "/no"}, "trace: "},
 		"empty trace":       {[]string{"-config", good, "-rootfs", root, "-trace", empty}, "there is no path in it"},
 		"useless trace":     {[]string{"-config", good, "-rootfs", root, "-trace", elsewhere}, "none of the trace's paths is in a mount"},
+		"mistyped trace":    {[]string{"-config", good, "-rootfs", root, "-trace", mistyped}, "in a tree that the config mounts, /opt/app/none the first"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			contains(t, ays(t, 2, append([]string{"bake"}, test.args...)...).stderr, test.want)

@@ -143,6 +143,7 @@ func TestPromote(t *testing.T) {
 	contains(t, ays(t, 0, "verify", "-store", store).stdout, "3 trees", "all right")
 	contains(t, ays(t, 0, "ls", "-store", store).stdout, "production", "mongodb(stable)")
 	contains(t, ays(t, 2, "promote", "-store", store, "-id", id, "-platform", "test").stderr, "same tree")
+	contains(t, ays(t, 2, "promote", "-store", store, "-id", id, "-platform", "none", "-to-platform", "test").stderr, "was never published here")
 	for range 2 {
 		contains(t, ays(t, 0, "promote", "-store", store, "-id", id, "-platform", "test", "-serial", "2", "-to-platform", "production").stdout, "serial 2")
 	}

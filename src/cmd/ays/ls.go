@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -119,7 +120,7 @@ func printListed(c *call, trees []*listed) error {
 			platform = object.AnyPlatform
 		}
 		if len(t.Keys) > 0 {
-			key = fmt.Sprint(t.Keys)
+			key = strings.Join(t.Keys, ", ")
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n", name, platform, t.Serial,
 			t.Time.UTC().Format("2006-01-02 15:04:05"), t.Files, byteSize(t.Bytes), t.Domain, key)

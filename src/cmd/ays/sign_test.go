@@ -66,6 +66,7 @@ func TestSignWith(t *testing.T) {
 		t.Errorf("two heads were signed %d times", n)
 	}
 	contains(t, ays(t, 0, "log", "-store", store, "-id", id, "-key", next+".pub", "-key", k+".pub").stdout, "old, new")
+	contains(t, ays(t, 0, "ls", "-store", store).stdout, "old, new")
 
 	// So does going back.
 	contains(t, ays(t, 0, "rollback", "-store", store, "-id", id, "-serial", "2", "-sign-with", agent(next), "-public", next+".pub").stdout, "serial 4")
