@@ -182,7 +182,8 @@ func (d *layered) setAttributes(wait context.Context, t *turn, op *fuseops.SetIn
 			return err
 		}
 	}
-	if op.Mtime != nil && op.Handle != nil || op.Size != nil {
+	// A cut to the size that the kernel knows comes without a time.
+	if op.Mtime != nil && (op.Handle != nil || op.Size != nil) {
 		nextTick(wait, *op.Mtime)
 	}
 	op.Attributes = nodeAttributes(n)

@@ -307,6 +307,20 @@ func TestDebugCloseSends(t *testing.T) {
 	eventually(t, "empty files are sent", func() bool { return f.debug.layer.Status().Unsent == 0 })
 }
 
+// TestDebugCutToItsSize cuts a file to the size that it has, which the kernel tells of
+// without a time.
+func TestDebugCutToItsSize(t *testing.T) {
+	m := newMemory()
+	_, mnt := m.mountDebug(t, dir{"conf": "tree"}, "conf")
+	file := filepath.Join(mnt, "conf")
+	for _, size := range []int64{4, 2, 2, 0, 0} {
+		if err := unix.Truncate(file, size); err != nil {
+			t.Fatalf("to %d: %v", size, err)
+		}
+		has(t, file, "tree"[:size])
+	}
+}
+
 // TestDebugLargeScratchDirectory removes a directory while it is read, as rm does.
 func TestDebugLargeScratchDirectory(t *testing.T) {
 	const files = 1500
