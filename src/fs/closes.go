@@ -34,9 +34,14 @@ func watchCloses(path string) (*closes, error) {
 // close ends a next that waits.
 func (c *closes) close() error { return c.events.Close() }
 
-// next waits for files to be closed, and returns their inodes. It may name one that
-// was closed long ago.
-func (c *closes) next() ([]uint64, error) {
+// told is that a file was closed, maybe long ago.
+type told struct {
+	id   uint64
+	last bool // by the last who could write to it; else by one, and another may not have
+}
+
+// next waits for files to be closed.
+func (c *closes) next() ([]told, error) {
 	n, err := c.events.Read(c.buf[:])
 	if err != nil {
 		if errors.Is(err, os.ErrClosed) {
@@ -44,37 +49,38 @@ func (c *closes) next() ([]uint64, error) {
 		}
 		return nil, fmt.Errorf("wait for files to be closed: %w", err)
 	}
-	var ids []uint64
+	var all []told
 	for b := c.buf[:n]; len(b) >= int(unsafe.Sizeof(unix.FanotifyEventMetadata{})); {
 		e := (*unix.FanotifyEventMetadata)(unsafe.Pointer(&b[0]))
 		if e.Event_len < uint32(e.Metadata_len) || int(e.Event_len) > len(b) {
-			return ids, fmt.Errorf("fanotify tells of an event of %d bytes, of %d", e.Event_len, len(b))
+			return all, fmt.Errorf("fanotify tells of an event of %d bytes, of %d", e.Event_len, len(b))
 		}
 		b = b[e.Event_len:]
 		if e.Fd < 0 {
 			continue
 		}
-		if id, ok := closedFor(int(e.Fd)); ok {
-			ids = append(ids, id)
+		if t, ok := closedFor(int(e.Fd)); ok {
+			all = append(all, t)
 		}
+		// To keep it, and ask later, would have the kernel close it when this process
+		// is killed, and wait for that process to take what is yet to be written.
 		unix.Close(int(e.Fd))
 	}
-	return ids, nil
+	return all, nil
 }
 
-// closedFor returns the inode of an open file that nobody has open for writing: of
-// such a file alone the kernel gives a lease to read. It asks the file system
-// nothing.
-func closedFor(fd int) (id uint64, ok bool) {
+// closedFor tells of which file a descriptor is, and whether nobody has that open for
+// writing: of such a file alone the kernel gives a lease to read. It asks the file
+// system nothing. The kernel tells of a close before it counts a writer less, and in
+// between it writes what is left.
+func closedFor(fd int) (t told, ok bool) {
 	var st unix.Statx_t
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
-		return 0, false
+		return told{}, false
 	}
-	switch _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK); err {
-	case unix.EAGAIN:
-		return 0, false // whoever writes still will close it, too
-	case nil:
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK)
+	if err == nil {
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
 	}
-	return st.Ino, true
+	return told{st.Ino, err != unix.EAGAIN}, true
 }

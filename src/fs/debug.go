@@ -38,7 +38,8 @@ type layered struct {
 	wake    chan struct{}
 
 	writingMu sync.Mutex
-	writing   map[uint64]*writer // by id
+	writing   map[uint64]*writer   // by id
+	doubted   map[uint64]time.Time // when those were closed of which it is not known whether others have them open
 
 	filtering sync.Mutex
 	// unsaid are changes of the filter that the kernel was not told of wholly, each as
@@ -69,7 +70,8 @@ var errTree = errors.New("the tree's to answer")
 func newLayered(f *FS, opt overlay.Options) (*layered, error) {
 	d := &layered{
 		fs: f, spool: opt.Spool, wake: make(chan struct{}, 1), writing: make(map[uint64]*writer),
-		paths: map[uint64]string{rootID: ""}, ids: map[string]uint64{"": rootID},
+		doubted: make(map[uint64]time.Time),
+		paths:   map[uint64]string{rootID: ""}, ids: map[string]uint64{"": rootID},
 	}
 	opt.Lower = below{f}
 	opt.Changed = d.changed

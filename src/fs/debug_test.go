@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -305,6 +306,42 @@ func TestDebugCloseSends(t *testing.T) {
 	}
 	save(t, filepath.Join(mnt, "b"), "")
 	eventually(t, "empty files are sent", func() bool { return f.debug.layer.Status().Unsent == 0 })
+}
+
+// TestDebugCloseDoubted has the kernel tell of a close while another writer has the
+// file open, whose close it does not tell of, as it does not where it tells of the
+// last close before it counts a writer less.
+func TestDebugCloseDoubted(t *testing.T) {
+	m := newMemory()
+	f, mnt := m.mountDebug(t, dir{}, "conf")
+	watch, err := unix.FanotifyInit(unix.FAN_CLASS_NOTIF|unix.FAN_CLOEXEC, unix.O_RDWR|unix.O_LARGEFILE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(watch)
+	if err := unix.FanotifyMark(watch, unix.FAN_MARK_ADD|unix.FAN_MARK_FILESYSTEM, unix.FAN_OPEN, unix.AT_FDCWD, mnt); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(filepath.Join(mnt, "conf"), unix.O_CREAT|unix.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var event unix.FanotifyEventMetadata
+	if _, err := unix.Read(watch, unsafe.Slice((*byte)(unsafe.Pointer(&event)), unsafe.Sizeof(event))); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the kernel tells", func() bool {
+		f.debug.writingMu.Lock()
+		defer f.debug.writingMu.Unlock()
+		return len(f.debug.doubted) > 0
+	})
+	if err := unix.Close(int(event.Fd)); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "the file is sent", func() bool { return f.debug.layer.Status().Unsent == 0 })
 }
 
 // TestDebugCutToItsSize cuts a file to the size that it has, which the kernel tells of

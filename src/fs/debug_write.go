@@ -26,7 +26,8 @@ import (
 //	          the file is sent to redis; an error of either is the close's
 //	fsync     the same, and then asks for fsync
 //	later     fanotify says that the last writer has closed it: what could not be
-//	          sent is given up, and what the kernel sent no time for is sent now
+//	          sent is given up, and what the kernel sent no time for is sent now;
+//	          where it can't say which was the last, some time later
 //
 // The kernel sends no time where a write falls into the same tick of its clock as
 // the time it had before; so an answer to a change of a time waits for the next tick.
@@ -38,7 +39,7 @@ const (
 	// longTick is longer than any kernel's.
 	longTick = 20 * time.Millisecond
 	// closedAfter is when a file counts as closed that was not changed since, where
-	// nobody tells of closes.
+	// nobody tells of closes, or not whether it was the last.
 	closedAfter = 2 * time.Second
 )
 
@@ -68,10 +69,21 @@ func (d *layered) closed(id uint64) {
 	d.writingMu.Lock()
 	w := d.writing[id]
 	delete(d.writing, id)
+	delete(d.doubted, id)
 	d.writingMu.Unlock()
 	if w != nil {
 		w.node.Close()
 	}
+}
+
+// doubt notes that a node was closed, maybe by the last who had it open for writing.
+func (d *layered) doubt(id uint64) {
+	if id < overlay.FirstID {
+		return
+	}
+	d.writingMu.Lock()
+	defer d.writingMu.Unlock()
+	d.doubted[id] = time.Now()
 }
 
 // closeOld closes what was not changed for some time, or all.
@@ -89,13 +101,31 @@ func (d *layered) closeOld(age time.Duration) {
 	}
 }
 
+// closeDoubted closes what was neither closed by anybody nor changed for some time.
+func (d *layered) closeDoubted(age time.Duration) {
+	d.writingMu.Lock()
+	var old []uint64
+	for id, at := range d.doubted {
+		if w := d.writing[id]; time.Since(at) >= age && (w == nil || time.Since(w.last) >= age) {
+			old = append(old, id)
+		}
+	}
+	d.writingMu.Unlock()
+	for _, id := range old {
+		d.closed(id)
+	}
+}
+
 // followCloses has files sent or given up when their writers are gone, until the
 // mount ends.
 func (d *layered) followCloses() {
 	c, err := watchCloses(d.fs.cfg.Path)
 	if err == nil {
 		stop := context.AfterFunc(d.fs.life, func() { c.close() })
+		over := make(chan struct{})
+		d.fs.background.Go(func() { d.every(closedAfter/2, over, func() { d.closeDoubted(closedAfter) }) })
 		err = d.readCloses(c)
+		close(over)
 		stop()
 		c.close()
 	}
@@ -104,12 +134,19 @@ func (d *layered) followCloses() {
 	}
 	d.fs.log.Warn("nobody tells of files being closed: an empty file, or one that could not be sent, counts as closed later",
 		"op", "debug", "mount", d.fs.cfg.Path, "after", closedAfter, "err", err)
-	tick := time.NewTicker(closedAfter / 2)
+	d.every(closedAfter/2, nil, func() { d.closeOld(closedAfter) })
+}
+
+// every does something from time to time, until it is over or the mount ends.
+func (d *layered) every(pause time.Duration, over <-chan struct{}, do func()) {
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			d.closeOld(closedAfter)
+			do()
+		case <-over:
+			return
 		case <-d.fs.life.Done():
 			return
 		}
@@ -118,9 +155,13 @@ func (d *layered) followCloses() {
 
 func (d *layered) readCloses(c *closes) error {
 	for {
-		ids, err := c.next()
-		for _, id := range ids {
-			d.closed(id)
+		all, err := c.next()
+		for _, t := range all {
+			if t.last {
+				d.closed(t.id)
+			} else {
+				d.doubt(t.id)
+			}
 		}
 		if err != nil {
 			return err
