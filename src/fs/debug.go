@@ -61,6 +61,8 @@ const (
 	debugWrite = 32 << 10
 	// newNames is where the offsets of names begin that the tree does not have.
 	newNames = 1 << (tagShift - 1)
+	// someNames is how many of these are looked up at once.
+	someNames = 256
 )
 
 // errTree says that a request is answered as on any mount.
@@ -441,15 +443,11 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 	if plus {
 		write, bare = d.fs.plus, writeDirentPlusBare
 	}
-	var added []overlay.Name // that the tree does not have
-	kinds := make(map[string]object.Kind)
-	for _, n := range d.layer.Names(dir) {
-		_, inTree, err := (below{d.fs}).Entry(wait, object.Join(dir, n.Name))
-		if err != nil {
+	var list *object.Listing // what the tree has there, where the layer has more
+	more := len(d.layer.Names(dir, 0, 1)) > 0
+	if more {
+		if list, err = (below{d.fs}).Listing(wait, dir); err != nil {
 			return err
-		}
-		if kinds[n.Name] = n.Kind; !inTree {
-			added = append(added, n)
 		}
 	}
 	full := false
@@ -464,7 +462,7 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 			case overlay.Nothing:
 				return -1, nil
 			case overlay.Here:
-				if kind, ok := kinds[de.Name]; ok {
+				if kind, ok := d.layer.Kind(path); ok {
 					de.Type = direntType(kind)
 				}
 				n, err = bare(buf, id, pos, e, de)
@@ -494,27 +492,39 @@ func (d *layered) readDir(wait context.Context, t *turn, op *fuseops.ReadDirOp, 
 			op.BytesRead += n
 		}
 	}
-	return d.readAdded(op, added, bare)
+	if !more {
+		return nil
+	}
+	return d.readAdded(op, dir, list, bare)
 }
 
-// readAdded says names that the tree does not have.
-func (d *layered) readAdded(op *fuseops.ReadDirOp, names []overlay.Name, write direntWriter) error {
+// readAdded says the names of a directory that the tree does not have, as list tells.
+func (d *layered) readAdded(op *fuseops.ReadDirOp, dir string, list *object.Listing, write direntWriter) error {
 	tag := d.fs.now.Load().number % tags << tagShift
-	for _, name := range names {
-		at := newNames + name.Cookie
-		if at < uint64(op.Offset)&(1<<tagShift-1) {
-			continue
+	from := uint64(op.Offset) & (1<<tagShift - 1)
+	from -= min(from, newNames)
+	for {
+		names := d.layer.Names(dir, from, someNames)
+		for _, name := range names {
+			from = name.Cookie + 1
+			if list != nil {
+				if _, inTree := list.Find([]byte(name.Name)); inTree {
+					continue
+				}
+			}
+			e := object.Entry{Name: []byte(name.Name), Kind: name.Kind}
+			n, err := write(op.Dst[op.BytesRead:], uint64(op.Inode), 0, e, fuseutil.Dirent{
+				Offset: fuseops.DirOffset(newNames+from) | fuseops.DirOffset(tag), Name: name.Name, Type: direntType(name.Kind),
+			})
+			if err != nil || n == 0 {
+				return err
+			}
+			op.BytesRead += n
 		}
-		e := object.Entry{Name: []byte(name.Name), Kind: name.Kind}
-		n, err := write(op.Dst[op.BytesRead:], uint64(op.Inode), 0, e, fuseutil.Dirent{
-			Offset: fuseops.DirOffset(at+1) | fuseops.DirOffset(tag), Name: name.Name, Type: direntType(name.Kind),
-		})
-		if err != nil || n == 0 {
-			return err
+		if len(names) < someNames {
+			return nil
 		}
-		op.BytesRead += n
 	}
-	return nil
 }
 
 // below is the tree, for the layer.
@@ -559,7 +569,14 @@ func (b below) Listing(ctx context.Context, path string) (*object.Listing, error
 	if err != nil || !ok || e.Kind != object.Dir {
 		return nil, err
 	}
-	return b.fs.View().Listing(ctx, path, e.Digest)
+	v := b.fs.View()
+	if l, ok := v.Cached(e.Digest); ok {
+		return l, nil
+	}
+	if ctx == nil {
+		return nil, errWait
+	}
+	return v.Listing(ctx, path, e.Digest)
 }
 
 func (b below) Read(ctx context.Context, e object.Entry, w io.Writer) error {

@@ -146,7 +146,7 @@ func (l *Layer) remove(ctx context.Context, path string, dir bool) error {
 
 // empty tells whether a directory shows nothing.
 func (l *Layer) empty(ctx context.Context, dir string) (bool, error) {
-	if len(l.Names(dir)) > 0 {
+	if len(l.Names(dir, 0, 1)) > 0 {
 		return false, nil
 	}
 	list, err := l.opt.Lower.Listing(ctx, dir)

@@ -97,12 +97,14 @@ type state struct {
 // directory is the names that the layer shows in one.
 type directory struct {
 	names map[string]*name
-	last  uint64 // the greatest cookie given
+	order []*name // by cookie, and some that are gone
+	last  uint64  // the greatest cookie given
 }
 
 // name is a name in a directory.
 type name struct {
-	refs   int
+	base   string
+	refs   int // 0: gone
 	cookie uint64
 }
 
@@ -411,13 +413,18 @@ func (l *Layer) refresh(path string) {
 		case !want:
 			if e.refs--; e.refs == 0 {
 				delete(d.names, Base(p))
+				if len(d.names) < len(d.order)/2 {
+					d.order = slices.DeleteFunc(d.order, func(n *name) bool { return n.refs == 0 })
+				}
 			}
 			if len(d.names) == 0 {
 				delete(l.dirs, Dir(p))
 			}
 		case e == nil:
 			d.last++
-			d.names[Base(p)] = &name{refs: 1, cookie: d.last}
+			e = &name{base: Base(p), refs: 1, cookie: d.last}
+			d.names[e.base] = e
+			d.order = append(d.order, e)
 		default:
 			e.refs++
 		}
@@ -439,20 +446,33 @@ type Name struct {
 }
 
 // Names returns what the layer shows in dir beside the tree or in place of it, by
-// cookie.
-func (l *Layer) Names(dir string) []Name {
+// cookie: at most so many names from that cookie on.
+func (l *Layer) Names(dir string, from uint64, most int) []Name {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	d := l.dirs[dir]
 	if d == nil {
 		return nil
 	}
-	all := make([]Name, 0, len(d.names))
-	for base, e := range d.names {
-		all = append(all, Name{Name: base, Cookie: e.cookie, Kind: l.kindAt(object.Join(dir, base))})
+	i, _ := slices.BinarySearchFunc(d.order, from, func(n *name, c uint64) int { return cmp.Compare(n.cookie, c) })
+	var some []Name
+	for _, e := range d.order[i:] {
+		if len(some) == most {
+			break
+		}
+		if e.refs > 0 {
+			some = append(some, Name{Name: e.base, Cookie: e.cookie, Kind: l.kindAt(object.Join(dir, e.base))})
+		}
 	}
-	slices.SortFunc(all, func(a, b Name) int { return cmp.Compare(a.Cookie, b.Cookie) })
-	return all
+	return some
+}
+
+// Kind is the kind of what the layer shows at path, beside the tree or in place of it;
+// false where it shows nothing.
+func (l *Layer) Kind(path string) (object.Kind, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.kindAt(path), l.shown[path] || l.dirs[path] != nil
 }
 
 func (l *Layer) kindAt(path string) object.Kind {

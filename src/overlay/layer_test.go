@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -252,7 +253,7 @@ func (m *machine) must(err error) {
 
 func (m *machine) names(dir string) string {
 	var all []string
-	for _, n := range m.Names(dir) {
+	for _, n := range m.Names(dir, 0, math.MaxInt) {
 		all = append(all, n.Name)
 	}
 	return strings.Join(all, " ")
@@ -755,4 +756,57 @@ func TestReadersKeepNothingOpen(t *testing.T) {
 	if got := b.content(held); got != "content" {
 		t.Errorf("who has the old version open reads %q", got)
 	}
+}
+
+// TestNamesInPieces reads a large directory a few names at a time while others come
+// and go. Each that stays is told once, and a few cost no more where there are many.
+func TestNamesInPieces(t *testing.T) {
+	m := newMachine(t, redistest.Start(t, ""), sample, "a")
+	const files = 2000
+	create := func(i int) {
+		n, err := m.Create(t.Context(), fmt.Sprint("new/", i), 0o644)
+		m.must(err)
+		m.Forget(n.ID, 1)
+	}
+	n, err := m.Mkdir(t.Context(), "new", 0o755)
+	m.must(err)
+	m.Forget(n.ID, 1)
+	for i := range files {
+		create(i)
+	}
+	if n := testing.AllocsPerRun(10, func() { m.Names("new", files/2, 5) }); n > 50 {
+		t.Errorf("5 names of %d: %.0f allocations", files, n)
+	}
+	told := make(map[string]int)
+	for from, i := uint64(0), 0; ; i++ {
+		some := m.Names("new", from, 5)
+		if len(some) == 0 {
+			break
+		}
+		for _, n := range some {
+			told[n.Name]++
+			from = n.Cookie + 1
+			if i%2 == 0 {
+				m.must(m.Unlink(t.Context(), "new/"+n.Name))
+			}
+		}
+		if i%2 == 0 && i < files/10 {
+			m.must(m.Unlink(t.Context(), fmt.Sprint("new/", files-1-i)))
+			create(files + i)
+		}
+	}
+	for i := range files {
+		if n := told[fmt.Sprint(i)]; n > 1 || n == 0 && i < files-files/10-1 {
+			t.Errorf("%d was told %d times", i, n)
+		}
+	}
+	for name := range told {
+		if told[name] > 1 {
+			t.Errorf("%s was told %d times", name, told[name])
+		}
+	}
+	for _, n := range m.Names("new", 0, math.MaxInt) {
+		m.must(m.Unlink(t.Context(), "new/"+n.Name))
+	}
+	m.must(m.Rmdir(t.Context(), "new"))
 }
