@@ -115,17 +115,14 @@ type content struct {
 
 // node is a name in an imported tree.
 type node struct {
-	kind    object.Kind
-	special string // what it is instead, and then it is not published
-	mode    uint16
-	mtime   int64
-	layer   int // that has told of it last
-	target  string
-	content *content
-	// children of a directory. made says that only what is in it has told of the
-	// directory.
-	children map[string]*node
-	made     bool
+	kind     object.Kind
+	special  string // what it is instead, and then it is not published
+	mode     uint16
+	mtime    int64
+	layer    int // that has told of it last
+	target   string
+	content  *content
+	children map[string]*node // of a directory
 }
 
 // importer puts a tree together out of what an archive tells, in its order.
@@ -157,7 +154,7 @@ func (r *reader) importTree(ctx context.Context, f func(context.Context, *import
 		return nil, err
 	}
 	if t.root == nil {
-		t.root = &node{kind: object.Dir, mode: madeMode, children: map[string]*node{}}
+		t.root = t.newDir(0)
 	}
 	root := &dir{}
 	if err := r.build(root, t.root); err != nil {
@@ -195,7 +192,7 @@ func cleanName(name string) (string, error) {
 
 // newDir is a directory that has not been told of itself.
 func (t *importer) newDir(mtime int64) *node {
-	return &node{kind: object.Dir, mode: madeMode, mtime: mtime, layer: t.layer, made: true, children: map[string]*node{}}
+	return &node{kind: object.Dir, mode: madeMode, mtime: mtime, layer: t.layer, children: map[string]*node{}}
 }
 
 // count is an error for more names than a tree may have.
@@ -289,7 +286,7 @@ func (t *importer) put(path string, n *node) error {
 		if t.root == nil {
 			t.root = t.newDir(n.mtime)
 		}
-		t.root.mode, t.root.mtime, t.root.made = n.mode, n.mtime, false
+		t.root.mode, t.root.mtime = n.mode, n.mtime
 		return nil
 	}
 	dir, name := splitPath(path)
@@ -305,7 +302,7 @@ func (t *importer) put(path string, n *node) error {
 	}
 	if n.kind == object.Dir && n.special == "" {
 		if old != nil && old.kind == object.Dir && old.special == "" {
-			old.mode, old.mtime, old.layer, old.made = n.mode, n.mtime, n.layer, false
+			old.mode, old.mtime, old.layer = n.mode, n.mtime, n.layer
 			return nil
 		}
 		n.children = map[string]*node{}
@@ -374,7 +371,7 @@ func (t *importer) store(ctx context.Context, in io.Reader, size int64) (*conten
 // build makes the listings of a directory and of all below it.
 func (r *reader) build(d *dir, n *node) error {
 	r.counts.Dirs++
-	d.mode, d.mtime = r.importMode(d.path, n), n.mtime
+	d.mode, d.mtime = r.bits(d.path, n.mode), n.mtime
 	d.left.Store(1)
 	names := slices.Sorted(maps.Keys(n.children))
 	names = slices.DeleteFunc(names, func(name string) bool {
@@ -399,7 +396,7 @@ func (r *reader) build(d *dir, n *node) error {
 			r.counts.Files++
 			r.fresh.Add(1)
 			r.bytes.Add(child.content.size)
-			e.Mode, e.Size = r.importMode(path, child), child.content.size
+			e.Mode, e.Size = r.bits(path, child.mode), child.content.size
 			e.Digest, e.Chunked = child.content.digest, child.content.chunked
 		case object.Dir:
 			d.left.Add(1)
@@ -413,8 +410,6 @@ func (r *reader) build(d *dir, n *node) error {
 	n.children = nil // the listing has it all
 	return r.done(d)
 }
-
-func (r *reader) importMode(path string, n *node) uint16 { return r.bits(path, n.mode) }
 
 // problem notes what is wrong with a name of an archive. The error ends the
 // import.
