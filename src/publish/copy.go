@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
@@ -84,11 +83,7 @@ func copyTree(ctx context.Context, o *CopyOptions, dir string, name object.TreeN
 	if err != nil {
 		return err
 	}
-	to := heads{dir: filepath.Join(dir, filepath.FromSlash(name.Dir())), tree: name}
-	if err := mkdirAll(to.dir); err != nil {
-		return fmt.Errorf("prepare store: %w", err)
-	}
-	treeLock, err := to.lock(ctx, o.Log)
+	to, treeLock, err := lockedHeads(ctx, dir, name, o.Log)
 	if err != nil {
 		return err
 	}
@@ -146,7 +141,7 @@ func copyHead(ctx context.Context, o *CopyOptions, dir string, head *object.Head
 // was cut off, the next copy finds the highest that is there and goes on.
 func copyPast(ctx context.Context, o *CopyOptions, dir string, to heads, current *object.Head, newest int64, codec *object.Codec, res *CopyResult) error {
 	there := func(serial int64) bool {
-		_, err := os.Stat(to.path(fmt.Sprintf("head.%d", serial)))
+		_, err := os.Stat(to.past(serial))
 		return err == nil || current != nil && current.Serial == serial
 	}
 	serials, err := store.Past(ctx, o.Heads, to.tree, newest, there)
@@ -167,7 +162,7 @@ func copyPast(ctx context.Context, o *CopyOptions, dir string, to heads, current
 		}
 		if err == nil {
 			err = copyHead(ctx, o, dir, head, codec, res, func() error {
-				return errors.Join(writeFile(to.path(fmt.Sprintf("head.%d", serial)), to.path(headTemp), raw), syncDir(to.dir))
+				return errors.Join(writeFile(to.past(serial), to.path(headTemp), raw), syncDir(to.dir))
 			})
 		}
 		switch {

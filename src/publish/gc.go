@@ -181,8 +181,8 @@ func (c *collection) mark(ctx context.Context) error {
 		return err
 	}
 	for _, tree := range trees {
-		dir := filepath.Join(c.dir, filepath.FromSlash(tree.Dir()))
-		kept, err := c.kept(ctx, tree, dir)
+		t := headsOf(c.dir, tree)
+		kept, err := c.kept(ctx, t)
 		if err != nil {
 			return err
 		}
@@ -191,7 +191,7 @@ func (c *collection) mark(ctx context.Context) error {
 				return fmt.Errorf("%w; \"ays verify -repair\" may mend it", err)
 			}
 		}
-		c.dirs = append(c.dirs, dir)
+		c.dirs = append(c.dirs, t.dir)
 		c.res.Trees++
 		c.res.Heads += int64(len(kept))
 	}
@@ -213,10 +213,9 @@ func (c *collection) trees(ctx context.Context) ([]object.TreeName, error) {
 
 // kept returns a tree's heads that are to be kept, newest first, and notes the
 // files of the others.
-func (c *collection) kept(ctx context.Context, tree object.TreeName, dir string) ([]*object.Head, error) {
+func (c *collection) kept(ctx context.Context, t heads) ([]*object.Head, error) {
 	// The newest is read before the others are looked for: one that is replaced
 	// meanwhile is seen as either.
-	t := heads{dir: dir, tree: tree}
 	newest, _, err := t.current()
 	if err != nil {
 		return nil, err
@@ -225,9 +224,9 @@ func (c *collection) kept(ctx context.Context, tree object.TreeName, dir string)
 	if newest != nil {
 		all = append(all, newest)
 	}
-	serials, err := store.OpenDir(c.dir, c.dir).Serials(ctx, tree)
+	serials, err := store.OpenDir(c.dir, c.dir).Serials(ctx, t.tree)
 	if err != nil {
-		return nil, fmt.Errorf("older heads of %v: %w", tree, err)
+		return nil, fmt.Errorf("older heads of %v: %w", t.tree, err)
 	}
 	for i := len(serials) - 1; i >= 0; i-- {
 		if newest != nil && serials[i] == newest.Serial {
@@ -250,7 +249,7 @@ func (c *collection) kept(ctx context.Context, tree object.TreeName, dir string)
 			kept = append(kept, h)
 			continue
 		}
-		c.pruned = append(c.pruned, t.path(fmt.Sprintf("head.%d", h.Serial)))
+		c.pruned = append(c.pruned, t.past(h.Serial))
 	}
 	return kept, nil
 }

@@ -28,7 +28,25 @@ type heads struct {
 	tree object.TreeName
 }
 
+// headsOf are those of a tree in a store's directory.
+func headsOf(store string, tree object.TreeName) heads {
+	return heads{dir: filepath.Join(store, filepath.FromSlash(tree.Dir())), tree: tree}
+}
+
+// lockedHeads is headsOf with the lock, and makes the directory if need be.
+func lockedHeads(ctx context.Context, store string, tree object.TreeName, log *slog.Logger) (heads, *os.File, error) {
+	t := headsOf(store, tree)
+	if err := mkdirAll(t.dir); err != nil {
+		return t, nil, fmt.Errorf("prepare store: %w", err)
+	}
+	l, err := t.lock(ctx, log)
+	return t, l, err
+}
+
 func (t heads) path(name string) string { return filepath.Join(t.dir, name) }
+
+// past is the path of the head that is kept of a serial.
+func (t heads) past(serial int64) string { return t.path(fmt.Sprintf("head.%d", serial)) }
 
 // lock waits until nobody else changes the tree's heads.
 func (t heads) lock(ctx context.Context, log *slog.Logger) (*os.File, error) {
@@ -40,38 +58,33 @@ func (t heads) lock(ctx context.Context, log *slog.Logger) (*os.File, error) {
 // current returns the newest head and the note it is in; nothing if the tree
 // was never published.
 func (t heads) current() (*object.Head, []byte, error) {
-	raw, err := os.ReadFile(t.path("head"))
+	h, raw, err := t.read("current", t.path("head"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the current head: %w", err)
-	}
-	h, err := object.OpenHead(raw, nil)
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the current head %s: %w", t.path("head"), err)
-	}
-	if h.Tree != t.tree {
-		return nil, nil, fmt.Errorf("the current head %s is that of another tree, %v", t.path("head"), h.Tree)
-	}
-	return h, raw, nil
+	return h, raw, err
 }
 
 // older returns the head that was kept of a serial.
 func (t heads) older(serial int64) (*object.Head, error) {
-	path := t.path(fmt.Sprintf("head.%d", serial))
+	h, _, err := t.read("older", t.past(serial))
+	return h, err
+}
+
+// read returns a head of the tree, and the note it is in; which is for messages.
+func (t heads) read(which, path string) (*object.Head, []byte, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read an older head: %w", err)
+		return nil, nil, fmt.Errorf("read the %s head: %w", which, err)
 	}
 	h, err := object.OpenHead(raw, nil)
 	if err != nil {
-		return nil, fmt.Errorf("read the older head %s: %w", path, err)
+		return nil, nil, fmt.Errorf("read the %s head %s: %w", which, path, err)
 	}
 	if h.Tree != t.tree {
-		return nil, fmt.Errorf("the older head %s is that of another tree, %v", path, h.Tree)
+		return nil, nil, fmt.Errorf("the %s head %s is that of another tree, %v", which, path, h.Tree)
 	}
-	return h, nil
+	return h, raw, nil
 }
 
 // lastSerial is the highest that the tree ever had, 0 for none. Clients refuse
@@ -134,7 +147,7 @@ func next(h, current *object.Head, currentRaw []byte, last int64, now time.Time,
 // install puts a head in place, and keeps the one there was, if any.
 func (t heads) install(raw []byte, current *object.Head, currentRaw []byte) error {
 	if current != nil {
-		old := t.path(fmt.Sprintf("head.%d", current.Serial))
+		old := t.past(current.Serial)
 		if err := writeFile(old, t.path(headTemp), currentRaw); err != nil {
 			return fmt.Errorf("keep the current head: %w", err)
 		}

@@ -53,11 +53,7 @@ func Republish(ctx context.Context, o RepublishOptions) (res Result, err error) 
 	if err != nil {
 		return res, err
 	}
-	to := heads{dir: filepath.Join(dir, filepath.FromSlash(o.To.Dir())), tree: o.To}
-	if err := mkdirAll(to.dir); err != nil {
-		return res, fmt.Errorf("prepare store: %w", err)
-	}
-	treeLock, err := to.lock(ctx, o.Log)
+	to, treeLock, err := lockedHeads(ctx, dir, o.To, o.Log)
 	if err != nil {
 		return res, err
 	}
@@ -92,8 +88,7 @@ func Republish(ctx context.Context, o RepublishOptions) (res Result, err error) 
 	if err := listTrees(context.WithoutCancel(ctx), dir); err != nil {
 		return res, err
 	}
-	from := heads{dir: filepath.Join(dir, filepath.FromSlash(o.From.Dir())), tree: o.From}
-	if err := lendProfile(from, to); err != nil {
+	if err := lendProfile(headsOf(dir, o.From), to); err != nil {
 		o.Log.Warn("the profile was not given along", "tree", o.To.String(), "err", err)
 	}
 	return Result{

@@ -172,7 +172,7 @@ func (in *Intake) PutHead(ctx context.Context, h *object.Head, raw []byte) (chan
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-	t := heads{dir: filepath.Join(in.opts.Dir, filepath.FromSlash(h.Tree.Dir())), tree: h.Tree}
+	t := headsOf(in.opts.Dir, h.Tree)
 	if same, _, _, err := in.after(t, h, raw); err != nil {
 		return false, err
 	} else if same {

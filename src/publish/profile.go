@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/profile"
@@ -28,7 +27,7 @@ func PutProfile(ctx context.Context, store string, tree object.TreeName, log *sl
 	if err != nil {
 		return err
 	}
-	t := heads{dir: filepath.Join(dir, filepath.FromSlash(tree.Dir())), tree: tree}
+	t := headsOf(dir, tree)
 	if _, err := os.Stat(t.path("head")); err != nil {
 		return fmt.Errorf("%v is not published here: %w", tree, err)
 	}

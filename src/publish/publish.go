@@ -206,11 +206,7 @@ func run(ctx context.Context, o Options, m *meter) (res Result, err error) {
 		}
 		return runInto(ctx, o, m, t, t)
 	}
-	treeHeads := heads{dir: filepath.Join(o.Store, filepath.FromSlash(o.Tree.Dir())), tree: o.Tree}
-	if err := mkdirAll(treeHeads.dir); err != nil {
-		return res, fmt.Errorf("prepare store: %w", err)
-	}
-	treeLock, err := treeHeads.lock(ctx, o.Log)
+	treeHeads, treeLock, err := lockedHeads(ctx, o.Store, o.Tree, o.Log)
 	if err != nil {
 		return res, err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -157,14 +156,10 @@ func (h *Healer) Head(ctx context.Context, name object.TreeName, since []byte) (
 	return good, nil
 }
 
-func (h *Healer) heads(name object.TreeName) heads {
-	return heads{dir: filepath.Join(h.Dir, filepath.FromSlash(name.Dir())), tree: name}
-}
-
 // instead returns the head that has come to stand where one was lacking, and an error
 // where the one that is to be put there would be a step back.
 func (h *Healer) instead(ctx context.Context, name object.TreeName, l lacked) ([]byte, error) {
-	last, err := h.heads(name).lastSerial(nil)
+	last, err := headsOf(h.Dir, name).lastSerial(nil)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -213,7 +208,7 @@ func (h *Healer) PutHeads(ctx context.Context) error {
 }
 
 func (h *Healer) putHead(ctx context.Context, name object.TreeName, l lacked) error {
-	t := h.heads(name)
+	t := headsOf(h.Dir, name)
 	if err := mkdirAll(t.dir); err != nil {
 		return err
 	}

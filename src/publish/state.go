@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +34,7 @@ func StateFile(storeName string, tree object.TreeName) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(dir, filepath.FromSlash(tree.Dir()), ".state"), nil
+	return headsOf(dir, tree).path(".state"), nil
 }
 
 var crcTable = crc64.MakeTable(crc64.ECMA)
