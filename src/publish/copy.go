@@ -24,8 +24,6 @@ type CopyOptions struct {
 	Heads  store.Store
 	To     string // a directory, made if absent, or the file URL of one
 	Trees  []object.TreeName
-	// Profile reads the profile of a tree; nil: profiles are not copied.
-	Profile func(context.Context, object.TreeName) ([]byte, error)
 	Keys    object.Keys  // any of which must have signed the heads; none: signatures are not looked at
 	Workers int          // blobs fetched at once; 0 chooses
 	Log     *slog.Logger // nil drops it

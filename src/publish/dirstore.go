@@ -196,13 +196,7 @@ func (s *dirStore) put(plain []byte) (digest.Digest, error) {
 	}
 	buf := s.packs.Get().(*[]byte)
 	defer s.packs.Put(buf)
-	stored := s.codec.Pack(plain, *buf)
-	if err := s.batch.add(d, stored); err != nil {
-		return d, fmt.Errorf("write blob %v: %w", d, err)
-	}
-	s.newBlobs.Add(1)
-	s.newBytes.Add(int64(len(stored)))
-	return d, nil
+	return d, s.addStored(d, s.codec.Pack(plain, *buf))
 }
 
 // has tells whether the store has a blob that need not be written. If so, gc leaves it alone as long as

@@ -63,13 +63,6 @@ func writeSynced(path string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(content); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	_, err = f.Write(content)
+	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -43,18 +43,12 @@ func tryLock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lock file: %w", err)
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	switch err {
-	case nil:
+	if err = flock(f, unix.LOCK_EX|unix.LOCK_NB); err == nil {
 		return f, nil
-	case unix.EWOULDBLOCK:
-		err = errLocked
 	}
 	f.Close()
-	return nil, fmt.Errorf("lock %s: %w", path, err)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		err = fmt.Errorf("lock %s: %w", path, errLocked)
+	}
+	return nil, err
 }

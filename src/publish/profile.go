@@ -81,10 +81,7 @@ func (t heads) putProfile(b []byte) error {
 // copyProfile makes a tree have the profile that another store has. A copy without is
 // as good, so what is wrong with it is no error.
 func copyProfile(ctx context.Context, o *CopyOptions, to heads) {
-	if o.Profile == nil {
-		return
-	}
-	b, err := o.Profile(ctx, to.tree)
+	b, err := o.Heads.Profile(ctx, to.tree)
 	if err == nil {
 		if _, err = profile.Parse(b); err == nil {
 			err = to.putProfile(b)

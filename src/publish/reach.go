@@ -110,7 +110,7 @@ func (r *reach) file(ctx context.Context, domain string, e *object.Entry) error 
 	return r.each(ref)
 }
 
-// fetcher returns a fetch for reach.
+// fetcher returns a function that gets a blob's plain bytes, checked against its digest.
 func fetcher(source tier.Source, codec *object.Codec) func(context.Context, tier.Ref) ([]byte, error) {
 	return func(ctx context.Context, ref tier.Ref) ([]byte, error) {
 		stored, err := source.Get(ctx, ref)

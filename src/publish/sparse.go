@@ -39,9 +39,8 @@ func (r *sparseReader) Read(b []byte) (int, error) {
 
 // find looks for the next data at or behind at.
 func (r *sparseReader) find() error {
-	data, err := unix.Seek(r.fd, r.at, unix.SEEK_DATA)
-	switch {
-	case errors.Is(err, unix.ENXIO): // a hole up to the end, or the end
+	data, seekErr := unix.Seek(r.fd, r.at, unix.SEEK_DATA)
+	if seekErr != nil {
 		st, err := fstatFD(r.fd)
 		if err != nil {
 			return err
@@ -49,17 +48,10 @@ func (r *sparseReader) find() error {
 		if r.at >= st.Size {
 			return io.EOF
 		}
-		r.data, r.end = st.Size, st.Size
-		return nil
-	case err != nil: // no such call on this file system: all is data
-		st, err := fstatFD(r.fd)
-		if err != nil {
-			return err
+		r.data, r.end = r.at, st.Size // no such call on this file system: all is data
+		if errors.Is(seekErr, unix.ENXIO) {
+			r.data = st.Size // a hole up to the end
 		}
-		if r.at >= st.Size {
-			return io.EOF
-		}
-		r.data, r.end = r.at, st.Size
 		return nil
 	}
 	end, err := unix.Seek(r.fd, data, unix.SEEK_HOLE)

@@ -96,7 +96,7 @@ func Verify(ctx context.Context, o VerifyOptions) (VerifyResult, error) {
 		return VerifyResult{}, err
 	}
 	v := &verification{
-		o: o, codec: codec, start: time.Now(), serials: map[object.TreeName]int64{},
+		o: o, fetch: fetcher(o.Source, codec), start: time.Now(), serials: map[object.TreeName]int64{},
 		lists: map[blobKey]*blobUse{}, blobs: map[blobKey]*blobUse{},
 	}
 	v.totalTrees = int64(len(o.Trees))
@@ -122,7 +122,7 @@ func Verify(ctx context.Context, o VerifyOptions) (VerifyResult, error) {
 // verification is one call of Verify.
 type verification struct {
 	o          VerifyOptions
-	codec      *object.Codec
+	fetch      func(context.Context, tier.Ref) ([]byte, error) // a blob's plain bytes, checked against its digest
 	start      time.Time
 	totalTrees int64
 
@@ -192,15 +192,6 @@ func wrong(err error) bool {
 		}
 	}
 	return false
-}
-
-// fetch returns a blob's plain bytes, checked against its digest.
-func (v *verification) fetch(ctx context.Context, ref tier.Ref) ([]byte, error) {
-	stored, err := v.o.Source.Get(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	return v.codec.Unpack(ref.Digest, stored, ref.Max())
 }
 
 // reportProgress calls Progress now and then until the returned function is

@@ -44,7 +44,6 @@ func copyTrees(ctx context.Context, c *call, args []string) int {
 	}
 	defer st.Close()
 	o.Source, o.Heads, o.Keys = tier.Retry(st, tier.RetryPolicy{Tries: verifyTries}), st, *keys
-	o.Profile = st.Profile
 	if o.Trees, err = treesOf(ctx, st, *tree); err != nil {
 		return c.fail(err)
 	}

@@ -53,13 +53,6 @@ func writeNew(file, line string, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintln(f, line); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	_, err = fmt.Fprintln(f, line)
+	return errors.Join(err, f.Sync(), f.Close())
 }
