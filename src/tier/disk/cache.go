@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -558,7 +559,7 @@ func cut(b []byte, off, n int64) []byte {
 func (c *Cache) segments() []*segment {
 	c.segMu.RLock()
 	defer c.segMu.RUnlock()
-	return append([]*segment(nil), c.segs...)
+	return slices.Clone(c.segs)
 }
 
 func (c *Cache) segmentAt(slot uint16) *segment {
@@ -601,12 +602,7 @@ func (c *Cache) drop(s *segment) bool {
 	s.spoilt.Store(true)
 	c.index.dropSlot(s.slot)
 	c.segMu.Lock()
-	for i, o := range c.segs {
-		if o == s {
-			c.segs = append(c.segs[:i:i], c.segs[i+1:]...)
-			break
-		}
-	}
+	c.segs = slices.DeleteFunc(c.segs, func(o *segment) bool { return o == s })
 	c.segMu.Unlock()
 	if !c.dir.readOnly {
 		if err := os.Remove(s.path); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -90,13 +90,12 @@ func (c *Cache) saveClean() (err error) {
 	}
 	stamp := c.stampAt(now)
 	w.number(c.index.len())
-	err = c.index.each(func(e entry, used uint32) error {
+	c.index.each(func(e entry, used uint32) {
 		// An entry of a segment that is gone keeps slot 0, and is passed over
 		// when it is loaded.
 		w.entry(e&^entry(maxSlot)|entry(place[e.slot()]), uint32(uint64(max(stamp, used)-used)*uint64(stampUnit)/uint64(time.Second)))
-		return nil
 	})
-	if err := errors.Join(err, w.finish(), f.Sync(), f.Close()); err != nil {
+	if err := errors.Join(w.finish(), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(path+".tmp", path); err != nil {

@@ -32,15 +32,15 @@ func (c *Cache) used() int64 {
 }
 
 // spare is how much may still be written without leaving the file system less
-// than it is to be left, what is free at all, and what it has. In bytes; where
-// that can't be told, writing will.
-func (c *Cache) spare() (spare, free, total int64) {
-	free, total = c.fileSystem()
+// than it is to be left, and what is free at all. In bytes; where that can't be
+// told, writing will.
+func (c *Cache) spare() (spare, free int64) {
+	free, total := c.fileSystem()
 	spare = free
 	if minFree := c.bounds.Load().MinFree; minFree != nil && total != whole {
 		spare -= minFree(total)
 	}
-	return spare, free, total
+	return spare, free
 }
 
 // fileSystem is what is free, and what there is, where the cache lies.
@@ -62,19 +62,16 @@ func (c *Cache) Room() int64 {
 	c.pendMu.RLock()
 	queued := c.queued
 	c.pendMu.RUnlock()
-	room := b.MaxSize - c.used() - b.headroom
-	if spare, _, _ := c.spare(); spare-b.headroom < room {
-		room = spare - b.headroom
-	}
+	spare, _ := c.spare()
 	// Room is made for a batch at a time.
-	return room - queued - min(batchBytes, b.segment/4) - (16+256)*pageSize
+	return min(b.MaxSize-c.used(), spare) - b.headroom - queued - min(batchBytes, b.segment/4) - (16+256)*pageSize
 }
 
 // Capacity is how many bytes the cache can have in all: less than MaxSize where the file
 // system hasn't got that.
 func (c *Cache) Capacity() int64 {
 	b := c.bounds.Load()
-	spare, _, _ := c.spare()
+	spare, _ := c.spare()
 	return max(min(b.MaxSize, c.used()+spare)-b.headroom, 0)
 }
 
@@ -85,7 +82,7 @@ func (c *Cache) makeRoom(need int64) error {
 	for {
 		b := c.bounds.Load()
 		over := c.used() + need + b.headroom - b.MaxSize
-		spare, _, _ := c.spare()
+		spare, _ := c.spare()
 		if over <= 0 && spare >= need+b.headroom {
 			return nil
 		}
@@ -107,7 +104,7 @@ func (c *Cache) makeRoom(need int64) error {
 // was larger before it was opened this time.
 func (c *Cache) keepWithin() {
 	for {
-		spare, _, _ := c.spare()
+		spare, _ := c.spare()
 		if c.used() <= c.bounds.Load().MaxSize && spare >= 0 || !c.evictOne() {
 			return
 		}
@@ -163,7 +160,7 @@ func (c *Cache) renewSegment(s *segment) {
 	if i < 0 {
 		return
 	}
-	c.segs = slices.Delete(slices.Clone(c.segs), i, i+1)
+	c.segs = slices.Delete(c.segs, i, i+1)
 	at := len(c.segs)
 	if at > 0 && c.segs[at-1] == c.active {
 		at--
@@ -220,19 +217,15 @@ func (c *Cache) survivors(s *segment, pinnedOnly bool) (keep []survivor, pinned 
 		}
 	}
 	slices.SortFunc(keep, func(a, b survivor) int {
-		if a.pinned != b.pinned {
-			return cmp.Compare(rank(b.pinned), rank(a.pinned))
+		switch {
+		case a.pinned == b.pinned:
+			return cmp.Compare(b.stamp, a.stamp)
+		case a.pinned:
+			return -1
 		}
-		return cmp.Compare(b.stamp, a.stamp)
+		return 1
 	})
 	return keep, pinned, true
-}
-
-func rank(pinned bool) int {
-	if pinned {
-		return 1
-	}
-	return 0
 }
 
 // evict copies survivors of s to the active segment, half a segment of them at
@@ -271,7 +264,7 @@ func (c *Cache) awaitGone(s *segment) {
 // what was used and what is pinned together, and of what is pinned alone. That may take
 // a share of what is to be left free, for a moment.
 func (c *Cache) roomForCopies(s *segment) (used, pinned int64) {
-	spare, free, _ := c.spare()
+	spare, free := c.spare()
 	b := c.bounds.Load()
 	most := max(min(s.size.Load()/2, b.headroom, b.MaxSize-c.used()), 0)
 	return min(most, spare), min(most, free/2)

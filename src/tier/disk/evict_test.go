@@ -232,7 +232,7 @@ func TestPinnedSurviveAFullDisk(t *testing.T) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
 	c.call(c.keepWithin)
-	if spare, _, _ := c.spare(); spare < 0 || c.Stats().EvictedSegments == 0 {
+	if spare, _ := c.spare(); spare < 0 || c.Stats().EvictedSegments == 0 {
 		t.Fatalf("%d bytes to spare: %+v", spare, c.Stats())
 	}
 	wantPinned(t, c, 20, size)

@@ -198,15 +198,12 @@ func (x *index) distrust(slot uint16) {
 }
 
 // remove forgets fp, if it is at slot; with slot 0, wherever it is.
-func (x *index) remove(fp entry, slot uint16) bool {
+func (x *index) remove(fp entry, slot uint16) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	at, e := x.place(fp)
-	if e == 0 || slot != 0 && e.slot() != slot {
-		return false
+	if at, e := x.place(fp); e != 0 && (slot == 0 || e.slot() == slot) {
+		x.clear(at)
 	}
-	x.clear(at)
-	return true
 }
 
 // clear empties a place and moves up those behind it that had been pushed out
@@ -255,17 +252,14 @@ func (x *index) newest(highest uint16) []uint32 {
 
 // each calls fn for every entry, under the lock: fn may only take its time when
 // the cache is closed.
-func (x *index) each(fn func(e entry, stamp uint32) error) error {
+func (x *index) each(fn func(e entry, stamp uint32)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i, e := range x.entries {
 		if e != 0 {
-			if err := fn(entry(e), x.stamps[i]); err != nil {
-				return err
-			}
+			fn(entry(e), x.stamps[i])
 		}
 	}
-	return nil
 }
 
 // len is how many blobs there are.

@@ -158,7 +158,7 @@ func (c *Cache) PutProfile(tree string, profile []byte) error {
 	if c.profiles == nil || c.dir.readOnly {
 		return fmt.Errorf("keep a profile: %w: the disk cache takes nothing", tier.ErrUnavailable)
 	}
-	if spare, _, _ := c.spare(); spare < int64(len(profile)) {
+	if spare, _ := c.spare(); spare < int64(len(profile)) {
 		return fmt.Errorf("keep a profile: %w", errFull)
 	}
 	if err := c.profiles.put(tree, profile); err != nil {

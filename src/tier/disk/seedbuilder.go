@@ -233,10 +233,7 @@ func (b *SeedBuilder) commit(refs []tier.Ref, heads map[string][]byte) error {
 		}
 		m.Segments = append(m.Segments, listed{segmentName(s.id), s.bytes.Load()})
 	}
-	index, err := b.encodeIndex()
-	if err != nil {
-		return err
-	}
+	index := b.encodeIndex()
 	m.Index = digest.Of(index)
 	if err := b.place(indexName(m.Index), index); err != nil {
 		return err
@@ -245,36 +242,32 @@ func (b *SeedBuilder) commit(refs []tier.Ref, heads map[string][]byte) error {
 }
 
 // encodeIndex is the file that says which blob is in which segment.
-func (b *SeedBuilder) encodeIndex() ([]byte, error) {
+func (b *SeedBuilder) encodeIndex() []byte {
 	place := make(map[uint16]entry)
 	for i, s := range b.c.segments() {
 		place[s.slot] = entry(i + 1)
 	}
 	all := make([]uint64, 0, b.c.index.len())
-	err := b.c.index.each(func(e entry, _ uint32) error {
-		all = append(all, uint64(e&fpMask|place[e.slot()]))
-		return nil
-	})
+	b.c.index.each(func(e entry, _ uint32) { all = append(all, uint64(e&fpMask|place[e.slot()])) })
 	slices.Sort(all)
 	text := make([]byte, 0, 8*len(all))
 	for _, e := range all {
 		text = binary.LittleEndian.AppendUint64(text, e)
 	}
-	return text, err
+	return text
 }
 
 // place gives a file in the directory its content, at once and durably but for its name.
 func (b *SeedBuilder) place(name string, content []byte) error {
 	path := filepath.Join(b.c.dir.path, name)
-	if err := writeSynced(path+tempSuffix, content); err != nil {
-		os.Remove(path + tempSuffix)
-		return err
+	err := writeSynced(path+tempSuffix, content)
+	if err == nil {
+		err = os.Rename(path+tempSuffix, path)
 	}
-	if err := os.Rename(path+tempSuffix, path); err != nil {
+	if err != nil {
 		os.Remove(path + tempSuffix)
-		return err
 	}
-	return nil
+	return err
 }
 
 const tempSuffix = ".tmp"
