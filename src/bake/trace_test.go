@@ -46,7 +46,7 @@ func TestReadProfile(t *testing.T) {
 	r := profile.NewRecording()
 	r.Listing("bin")
 	r.File("bin/tool", 100)
-	r.Chunk("lib/big", 0, 200<<10, 3<<20)
+	r.Chunk("lib/big", 0, 200<<10)
 	b, err := r.Profile().Encode()
 	if err != nil {
 		t.Fatal(err)

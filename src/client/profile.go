@@ -257,7 +257,7 @@ func (c *Client) record(m *mount) {
 			run.Listing(path)
 			return
 		case n.Chunked:
-			run.Chunk(path, n.Off, n.N, n.Size)
+			run.Chunk(path, n.Off, n.N)
 		default:
 			run.File(path, n.Size)
 		}

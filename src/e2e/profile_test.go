@@ -434,7 +434,7 @@ func TestHostileProfiles(t *testing.T) {
 	for i := range profile.MaxNeeds {
 		everything.File(fmt.Sprintf("lib/../../etc/%d", i), 1)
 		everything.File(fmt.Sprintf("lib/no/such/file/%d", i), 1<<20)
-		everything.Chunk(p.reads[0], int64(i)<<30, 1<<30, 1<<50)
+		everything.Chunk(p.reads[0], int64(i)<<30, 1<<30)
 		everything.Listing(fmt.Sprintf("large/%d", i))
 	}
 	hostile, err := profile.Merge(nil, everything.Profile()).Encode()

@@ -24,9 +24,9 @@ func sample() *Profile {
 	r.Listing("usr/lib")
 	r.File("usr/lib/libc.so", 900<<10)
 	r.File("usr/lib/na\xefve", 1)
-	r.Chunk("usr/lib/libpython.so", 0, 300<<10, 5<<20)
-	r.Chunk("usr/lib/libpython.so", 300<<10, 200<<10, 5<<20)
-	r.Chunk("usr/lib/libpython.so", 4<<20, 1<<20, 5<<20)
+	r.Chunk("usr/lib/libpython.so", 0, 300<<10)
+	r.Chunk("usr/lib/libpython.so", 300<<10, 200<<10)
+	r.Chunk("usr/lib/libpython.so", 4<<20, 1<<20)
 	p := r.Profile()
 	p.Time = time.Unix(1_790_000_000, 0).UTC()
 	return p

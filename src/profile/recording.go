@@ -14,35 +14,31 @@ type Recording struct {
 func NewRecording() *Recording { return &Recording{seen: make(map[key]struct{})} }
 
 // Listing notes that the listing of a directory is needed.
-func (r *Recording) Listing(dir string) bool { return r.add(dir, Listing, 0) }
+func (r *Recording) Listing(dir string) { r.add(dir, Listing, 0) }
 
 // File notes that a file of size bytes that is one blob is needed.
-func (r *Recording) File(path string, size int64) bool { return r.add(path, Whole, size) }
+func (r *Recording) File(path string, size int64) { r.add(path, Whole, size) }
 
-// Chunk notes that the chunk of n bytes at off in a file of size bytes is needed.
-func (r *Recording) Chunk(path string, off, n, size int64) bool {
-	first, end := blocksOf(off, n, size)
+// Chunk notes that the chunk of n bytes at off in a file is needed.
+func (r *Recording) Chunk(path string, off, n int64) {
+	first, end := blocksOf(off, n)
 	if end > maxBlocks {
-		return false
+		return
 	}
-	fresh := false
 	for b := first; b < end && !r.Full(); b++ {
-		fresh = r.add(path, int32(b), min(n, BlockSize)) || fresh
+		r.add(path, int32(b), min(n, BlockSize))
 	}
-	return fresh
 }
 
-// add is true where that is news.
-func (r *Recording) add(path string, block int32, n int64) bool {
+func (r *Recording) add(path string, block int32, n int64) {
 	k := key{path, block}
 	if _, known := r.seen[k]; known || r.Full() || !validPath(path) || path == "" && block != Listing {
-		return false
+		return
 	}
 	r.seen[k] = struct{}{}
 	r.needs = append(r.needs, Need{path, block, oneRun})
 	r.bytes += n
 	r.last = time.Now()
-	return true
 }
 
 // Full tells whether it takes no more: what follows is not the start of anything.
@@ -62,7 +58,7 @@ func (r *Recording) Profile() *Profile {
 
 // blocksOf is the blocks that stand for the chunk of n bytes at off: first, and
 // those up to end, which is not one of them.
-func blocksOf(off, n, size int64) (first, end int64) {
+func blocksOf(off, n int64) (first, end int64) {
 	const half = BlockSize / 2
 	first, end = (off+half-1)/BlockSize, (off+n+half-1)/BlockSize
 	if first == end { // the last chunk, too short to have a block's middle in it

@@ -125,7 +125,7 @@ func recordChunks(t *testing.T, tr *tree.Tree, r *profile.Recording, path string
 	off := int64(0)
 	for j, c := range list.Chunks {
 		if j >= i && j < k {
-			r.Chunk(path, off, c.Size, e.Size)
+			r.Chunk(path, off, c.Size)
 		}
 		off += c.Size
 	}

@@ -144,7 +144,7 @@ func (o *recordOptions) run(ctx context.Context, c *call) (p *profile.Profile, e
 		case n.Dir:
 			run.Listing(n.Path)
 		case n.Chunked:
-			run.Chunk(n.Path, n.Off, n.N, n.Size)
+			run.Chunk(n.Path, n.Off, n.N)
 		default:
 			run.File(n.Path, n.Size)
 		}
