@@ -54,7 +54,7 @@ func (s *Server) fetch(ctx context.Context, who asker, domain string, d digest.D
 			return held{}, err
 		}
 		st.seen(domain)
-		return s.kept.fresh(d, b, !st.private.Load())
+		return fresh(d, b, !st.private.Load()), nil
 	}
 	return firstOf(ctx, list, hedgeAfter, ask, func(h held) { h.Release() })
 }

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
@@ -20,9 +18,8 @@ import (
 // held is a blob in stored form, verified.
 type held struct {
 	tier.Blob
-	zstd   bool  // it is compressed
-	plain  int64 // bytes when plain
-	public bool  // a public store has it
+	zstd   bool // it is compressed
+	public bool // a public store has it
 }
 
 // kept is the blobs that the cache has, each with the stores it was had from.
@@ -69,7 +66,6 @@ type card struct {
 	size    int // of the stored form
 	crc     uint32
 	zstd    bool
-	plain   int64
 }
 
 func newKept(data Data, codec *object.Codec, limit int64, log *slog.Logger) *kept {
@@ -120,7 +116,7 @@ func (k *kept) get(ctx context.Context, domain string, d digest.Digest, may func
 			return held{}, err
 		}
 	}
-	return held{Blob: b, zstd: c.zstd, plain: c.plain, public: public}, nil
+	return held{Blob: b, zstd: c.zstd, public: public}, nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -177,30 +173,19 @@ func (k *kept) describe(d digest.Digest, stored []byte) (card, error) {
 		return card{}, err
 	}
 	return card{
-		checked: true, size: len(stored), crc: crc32.Checksum(stored, castagnoli), plain: int64(len(plain)),
+		checked: true, size: len(stored), crc: crc32.Checksum(stored, castagnoli),
 		zstd: len(plain) != len(stored) || len(plain) > 0 && &plain[0] != &stored[0],
 	}, nil
 }
 
 // fresh is what came from a store just now, verified there.
-func (k *kept) fresh(d digest.Digest, b tier.Blob, public bool) (held, error) {
-	c, err := k.verified(d, b.Data)
-	return held{Blob: b, plain: c.plain, zstd: c.zstd, public: public}, err
+func fresh(d digest.Digest, b tier.Blob, public bool) held {
+	return held{Blob: b, zstd: isPacked(d, b.Data), public: public}
 }
 
-// verified is describe, but for its checksum, of what was unpacked and checked before: most of it
-// is said by what is stored.
-func (k *kept) verified(d digest.Digest, stored []byte) (card, error) {
-	c := card{checked: true, size: len(stored), plain: int64(len(stored))}
-	if !object.Compressed(stored) || d.Check(stored) == nil {
-		return c, nil
-	}
-	var z zstd.Header
-	if err := z.Decode(stored); err != nil || !z.HasFCS {
-		return k.describe(d, stored)
-	}
-	c.plain, c.zstd = int64(z.FrameContentSize), true
-	return c, nil
+// isPacked tells whether a verified blob is compressed: plain ones may look so.
+func isPacked(d digest.Digest, stored []byte) bool {
+	return object.Compressed(stored) && d.Check(stored) != nil
 }
 
 // put keeps a verified blob that the store from has.
@@ -218,10 +203,7 @@ func (k *kept) put(ctx context.Context, domain string, d digest.Digest, stored [
 	}
 	c := old
 	if !old.checked {
-		if c, err = k.verified(d, stored); err != nil {
-			return fmt.Errorf("keep %s/%v: %w", domain, d, err)
-		}
-		c.crc = crc32.Checksum(stored, castagnoli)
+		c = card{checked: true, size: len(stored), crc: crc32.Checksum(stored, castagnoli), zstd: isPacked(d, stored)}
 		if err := k.data.PutBlob(ctx, domain, d, stored); err != nil {
 			return fmt.Errorf("keep %s/%v: %w", domain, d, err)
 		}
