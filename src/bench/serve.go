@@ -32,7 +32,8 @@ type served struct {
 	Bytes   float64 `json:"bytes_per_second"` // of blobs
 	P50     float64 `json:"p50_seconds"`
 	P99     float64 `json:"p99_seconds"`
-	Memory  int64   `json:"rss_kib"` // of all its processes, after it
+	CPU     float64 `json:"cpu_seconds"` // of all its processes, for one request
+	Memory  int64   `json:"rss_kib"`     // of all its processes, after it
 }
 
 // serveWork is a work of servers: blobs of one size. They don't compress, so that
@@ -101,8 +102,8 @@ func (b *bencher) measureServe(ctx context.Context, run int) error {
 					return fmt.Errorf("%s: %s with %d clients: %w", w.name, s.name, clients, err)
 				}
 				out.Run = run + 1
-				b.say("%-9s %-9s %2d clients run %d  %8.0f/s  %7.1f MB/s  p50 %s  p99 %s  %d MiB", w.name, s.name, clients, out.Run,
-					out.Rate, out.Bytes/1e6, seconds(out.P50), seconds(out.P99), out.Memory>>10)
+				b.say("%-9s %-9s %2d clients run %d  %8.0f/s  %7.1f MB/s  p50 %s  p99 %s  %s of processor time each  %d MiB", w.name, s.name, clients, out.Run,
+					out.Rate, out.Bytes/1e6, seconds(out.P50), seconds(out.P99), micros(out.CPU), out.Memory>>10)
 				b.res.Served = append(b.res.Served, *out)
 			}
 		}
@@ -215,14 +216,27 @@ func (b *bencher) serve(ctx context.Context, s hotServer, w serveWork, clients i
 	begin := time.Now().Add(serveWarm)
 	end := begin.Add(span)
 	took := make([][]time.Duration, clients)
+	answers := make([]int, clients)
 	errs := make([]error, clients)
+	before, err := s.cpuTime()
+	if err != nil {
+		return nil, err
+	}
 	var all sync.WaitGroup
 	for i := range clients {
 		all.Go(func() {
-			took[i], errs[i] = hammer(ctx, s.addr, requests, i, int64(w.size), begin, end)
+			took[i], answers[i], errs[i] = hammer(ctx, s.addr, requests, i, int64(w.size), begin, end)
 		})
 	}
 	all.Wait()
+	after, err := s.cpuTime()
+	if err != nil {
+		return nil, err
+	}
+	answered := 0
+	for _, n := range answers {
+		answered += n
+	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -234,39 +248,41 @@ func (b *bencher) serve(ctx context.Context, s hotServer, w serveWork, clients i
 	rate := float64(len(each)) / span.Seconds()
 	return &served{
 		Work: w.name, Server: s.name, Clients: clients, Rate: rate, Bytes: rate * float64(w.size),
-		P50: each[len(each)/2].Seconds(), P99: each[len(each)*99/100].Seconds(), Memory: s.resident(),
+		P50: each[len(each)/2].Seconds(), P99: each[len(each)*99/100].Seconds(),
+		CPU: (after - before).Seconds() / float64(answered), Memory: s.resident(),
 	}, nil
 }
 
-// hammer is one client. It tells how long the answers took that came between
-// begin and end.
-func hammer(ctx context.Context, addr string, requests [][]byte, next int, size int64, begin, end time.Time) (took []time.Duration, err error) {
+// hammer is one client. It tells how many answers came, and how long those took
+// that came between begin and end.
+func hammer(ctx context.Context, addr string, requests [][]byte, next int, size int64, begin, end time.Time) (took []time.Duration, answers int, err error) {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { c.Close() })()
 	if err := c.SetDeadline(end.Add(30 * time.Second)); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	r := bufio.NewReaderSize(c, 64<<10)
 	for {
 		asked := time.Now()
 		if !asked.Before(end) {
-			return took, nil
+			return took, answers, nil
 		}
 		if _, err := c.Write(requests[next%len(requests)]); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		next++
 		n, err := readAnswer(r)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if n != size {
-			return nil, fmt.Errorf("%d of %d bytes came", n, size)
+			return nil, 0, fmt.Errorf("%d of %d bytes came", n, size)
 		}
+		answers++
 		if now := time.Now(); now.After(begin) && now.Before(end) {
 			took = append(took, now.Sub(asked))
 		}
@@ -323,13 +339,36 @@ func readAnswer(r *bufio.Reader) (length int64, err error) {
 	return length, nil
 }
 
+// pids are those of the process and its children.
+func (p *process) pids() []int {
+	all := []int{p.cmd.Process.Pid}
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", all[0], all[0]))
+	for _, s := range strings.Fields(string(children)) {
+		if pid, err := strconv.Atoi(s); err == nil {
+			all = append(all, pid)
+		}
+	}
+	return all
+}
+
+// cpuTime is what the process and its children have used, to the nanosecond, by
+// their clocks: see clock_getcpuclockid(3).
+func (p *process) cpuTime() (used time.Duration, err error) {
+	for _, pid := range p.pids() {
+		var t unix.Timespec
+		if err := unix.ClockGettime(int32(^pid<<3|2), &t); err != nil {
+			return 0, fmt.Errorf("read the processor time of %s: %w", p.name, err)
+		}
+		used += time.Duration(t.Nano())
+	}
+	return used, nil
+}
+
 // resident is what the process and its children have in memory, in KiB; files
 // that they map are in it.
 func (p *process) resident() (kib int64) {
-	pids := []string{strconv.Itoa(p.cmd.Process.Pid)}
-	children, _ := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", pids[0], pids[0]))
-	for _, pid := range append(pids, strings.Fields(string(children))...) {
-		status, err := os.ReadFile("/proc/" + pid + "/status")
+	for _, pid := range p.pids() {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
 			continue // it has ended
 		}
@@ -367,9 +406,12 @@ func noise(seed string, size int) []byte {
 	return b.Bytes()[:size]
 }
 
+// micros is a time that is short at any rate.
+func micros(s float64) string { return fmt.Sprintf("%.1f µs", s*1e6) }
+
 // serving has a row for each server, work and number of clients.
 func (r *results) serving() [][]string {
-	rows := [][]string{{"work", "clients", "server", "requests/s", "", "MB/s", "p50", "p99", "MiB"}}
+	rows := [][]string{{"work", "clients", "server", "requests/s", "", "MB/s", "p50", "p99", "processor each", "MiB"}}
 	for _, w := range serveWorks {
 		for _, clients := range serveClients {
 			of := func(server string, get func(served) float64) float64 {
@@ -391,6 +433,7 @@ func (r *results) serving() [][]string {
 					w.name, fmt.Sprint(clients), server, fmt.Sprintf("%.0f", n), ratio(n, of("nginx", rate)),
 					fmt.Sprintf("%.1f", of(server, func(s served) float64 { return s.Bytes })/1e6),
 					seconds(of(server, func(s served) float64 { return s.P50 })), seconds(of(server, func(s served) float64 { return s.P99 })),
+					micros(of(server, func(s served) float64 { return s.CPU })),
 					fmt.Sprintf("%.0f", of(server, func(s served) float64 { return float64(s.Memory) })/1024),
 				})
 			}
