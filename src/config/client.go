@@ -87,25 +87,50 @@ func ControlIn(file, usual string) string {
 }
 
 func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	data, err := readRegular(path, maxFile+1)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("config: %w: write one, or name another with -config", err)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("config: %w: run this as root, or as who may read it", err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("config: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if errors.Is(err, syscall.EISDIR) {
+	case errors.Is(err, syscall.EISDIR):
 		return nil, fmt.Errorf("config: %w: name the file in it", err)
-	}
-	if err != nil {
+	case errors.Is(err, errIrregular):
+		return nil, fmt.Errorf("config: %w: name one with -config", err)
+	case err != nil:
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	return data, nil
+}
+
+var errIrregular = errors.New("not a regular file")
+
+// regular tells why a path is no file that can be read without a wait: a pipe would
+// wait for a writer.
+func regular(path string) error {
+	st, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case st.IsDir():
+		return &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
+	case !st.Mode().IsRegular():
+		return &fs.PathError{Op: "read", Path: path, Err: errIrregular}
+	}
+	return nil
+}
+
+// readRegular returns what is in a file, up to most bytes.
+func readRegular(path string, most int64) ([]byte, error) {
+	if err := regular(path); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // ParseClient makes a config of TOML text. Messages call the file by name.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -189,6 +190,24 @@ func TestFiles(t *testing.T) {
 	}
 	if _, err := LoadClient(dir); err == nil || !strings.Contains(err.Error(), "is a directory: name the file") {
 		t.Errorf("directory: got %v", err)
+	}
+	pipe := filepath.Join(dir, "pipe") // which nobody writes to
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const irregular = "/pipe: not a regular file"
+	if _, err := LoadClient(pipe); err == nil || !strings.Contains(err.Error(), irregular+": name one with -config") {
+		t.Errorf("pipe: got %v", err)
+	}
+	if at := ControlIn(pipe, "usual"); at != "usual" {
+		t.Errorf("control in a pipe: got %s", at)
+	}
+	if _, err := (&document{}).parseCA(pipe); err == nil || !strings.Contains(err.Error(), irregular) {
+		t.Errorf("pipe of certificates: got %v", err)
+	}
+	tls := fmt.Sprintf("[http]\ntls_cert = %q\ntls_key = %q\n", pipe, pipe)
+	if _, err := ParseServer("f", []byte(tls)); err == nil || !strings.Contains(err.Error(), irregular) {
+		t.Errorf("pipe of a certificate: got %v", err)
 	}
 	file := filepath.Join(dir, "f")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

@@ -63,7 +63,7 @@ func readHTTP(n node) HTTP {
 	case h.TLSCert != "" && h.TLSKey == "":
 		n.problem("tls_key", "is missing: tls_cert needs it")
 	case h.TLSCert != "" && h.TLSKey != "":
-		if _, err := tls.LoadX509KeyPair(h.TLSCert, h.TLSKey); err != nil {
+		if err := checkPair(h.TLSCert, h.TLSKey); err != nil {
 			n.problem("tls_cert", "can't be used with tls_key: %v: name a PEM file with the certificate, and one with its key", err)
 		}
 	}
@@ -72,6 +72,16 @@ func readHTTP(n node) HTTP {
 		h.Users = append(h.Users, readUser(u, logins))
 	}
 	return h
+}
+
+func checkPair(cert, key string) error {
+	for _, path := range []string{cert, key} {
+		if err := regular(path); err != nil {
+			return err
+		}
+	}
+	_, err := tls.LoadX509KeyPair(cert, key)
+	return err
 }
 
 func readUser(n node, logins named) User {

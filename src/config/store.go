@@ -4,9 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -127,7 +125,7 @@ func (doc *document) parseCA(path string) (string, error) {
 			return path, fmt.Errorf("can't be read: %w: write the path of a PEM file in the image, or leave it empty", err)
 		}
 	}
-	data, err := readCA(here)
+	data, err := readRegular(here, maxCA)
 	if err != nil {
 		return path, fmt.Errorf("can't be read: %w: write the path of a PEM file, or leave it empty", err)
 	}
@@ -135,19 +133,4 @@ func (doc *document) parseCA(path string) (string, error) {
 		return path, fmt.Errorf("%s has no PEM certificate: write the path of a file that has one", quote(path))
 	}
 	return path, nil
-}
-
-func readCA(path string) ([]byte, error) {
-	// A pipe would wait for a writer, so the kind is looked at first.
-	if st, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a file", quote(path))
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxCA))
 }
