@@ -397,6 +397,24 @@ func TestHungWorker(t *testing.T) {
 	c.stop()
 }
 
+// TestSignalsOfOneStop has a worker be told more than once to stop, as by the death of
+// a supervisor, whose threads end one after the other. It stops in order.
+func TestSignalsOfOneStop(t *testing.T) {
+	t.Parallel()
+	store, _ := smallStore(t)
+	c, mount := startKept(t, store.url())
+	worker := c.status().PID
+	for end := time.Now().Add(300 * time.Millisecond); syscall.Kill(worker, syscall.SIGTERM) == nil && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if !c.proc.endsWithin(30 * time.Second) {
+		t.Fatal("the supervisor goes on after a worker that was told to stop")
+	}
+	if c.proc.err != nil || !strings.Contains(c.log(), "msg=unmounted op=stop mount="+mount) {
+		t.Errorf("it ended with %v", c.proc.err)
+	}
+}
+
 // TestReloadUpgrades has reload replace what serves where its program has
 // changed, and do no more than reload where it has not.
 func TestReloadUpgrades(t *testing.T) {

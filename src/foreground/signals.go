@@ -6,15 +6,22 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/aysfs/aysfs/src/logs"
 )
 
+// sameSignal is how long after a signal others are taken for the same one. That its
+// supervisor was killed a process is told more than once, as the supervisor's threads
+// end; and Ctrl-C reaches both of them, and then comes from the supervisor again.
+const sameSignal = time.Second
+
 // Signals returns a context that ends with the first SIGTERM or SIGINT, and gets
-// SIGHUPs into reload. After stop such signals end the process at once, as they do
-// others.
+// SIGHUPs into reload. Some time later, or after stop, such signals end the process at
+// once, as they do others.
 func Signals() (ctx context.Context, stop context.CancelFunc, reload chan os.Signal) {
 	ctx, stop = signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	context.AfterFunc(ctx, func() { time.AfterFunc(sameSignal, stop) })
 	reload = make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	return ctx, stop, reload

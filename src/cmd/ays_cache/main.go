@@ -50,7 +50,6 @@ func run() int {
 		log.Warn("can't tell the service manager that the cache is ready", "op", "start", "err", err)
 	}
 	err = d.Run(ctx, reload)
-	stop() // a second signal ends the process at once
 	log.Info("stopping", "op", "stop")
 	d.Stop()
 	if err != nil {

@@ -46,7 +46,7 @@ func run() int {
 	defer stop()
 	opts := client.Options{Config: cfg, File: call.File, Version: version, Log: log, Level: level}
 	if call.Word == workerWord {
-		return work(ctx, stop, opts, reload)
+		return work(ctx, opts, reload)
 	}
 	c, err := client.New(opts)
 	if err != nil {
@@ -58,7 +58,6 @@ func run() int {
 		return 1
 	}
 	<-ctx.Done()
-	stop() // a second signal ends the process at once
 	log.Info("stopping", "op", "stop")
 	return 0
 }

@@ -20,7 +20,7 @@ const workerWord = "worker"
 const handOverTime = 5 * time.Second
 
 // work serves with what the keeper has, until it is told to stop or to let go.
-func work(ctx context.Context, stop func(), opts client.Options, reload chan os.Signal) int {
+func work(ctx context.Context, opts client.Options, reload chan os.Signal) int {
 	log := opts.Log
 	// Who runs it by another name than its file's is to find it all the same.
 	os.WriteFile("/proc/self/comm", []byte("aysfs"), 0)
@@ -58,7 +58,6 @@ func work(ctx context.Context, stop func(), opts client.Options, reload chan os.
 				return 0
 			}
 		case <-ctx.Done():
-			stop() // a second signal ends the process at once
 			log.Info("stopping", "op", "stop")
 			c.Stop()
 			return 0
