@@ -81,11 +81,15 @@ func (l *Layer) send(ctx context.Context, n *Node, path string, more ...debug.Fi
 		f.Data, f.Size = r, r.Size()
 		io.Copy(sum, r)
 	case object.File:
-		if err := n.load(ctx); err != nil {
-			return f.Change, 0, err
-		}
 		// Nobody may write until redis has it all.
 		n.io.RLock()
+		for n.file == nil || n.source == fromTree {
+			n.io.RUnlock()
+			if err := n.load(ctx); err != nil {
+				return f.Change, 0, err
+			}
+			n.io.RLock() // by now it may have been closed as idle
+		}
 		defer n.io.RUnlock()
 		if n.size > l.opt.MaxSize {
 			return f.Change, 0, syscall.EFBIG

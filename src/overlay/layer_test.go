@@ -810,3 +810,28 @@ func TestNamesInPieces(t *testing.T) {
 	}
 	m.must(m.Rmdir(t.Context(), "new"))
 }
+
+// TestRenamedWhileIdle renames files to be shared, while what nobody has open is
+// closed.
+func TestRenamedWhileIdle(t *testing.T) {
+	m := newMachine(t, redistest.Start(t, ""), sample, "a")
+	n := m.open("etc/scratch")
+	m.must(n.WriteAt(t.Context(), []byte("text"), 0))
+	n.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var closing sync.WaitGroup
+	defer closing.Wait()
+	defer cancel()
+	for range 4 {
+		closing.Go(func() {
+			for ctx.Err() == nil {
+				n.idle()
+			}
+		})
+	}
+	for range 300 {
+		m.must(m.Rename(t.Context(), "etc/scratch", "etc/a.conf"))
+		m.must(m.Rename(t.Context(), "etc/a.conf", "etc/scratch"))
+	}
+	m.Forget(n.ID, 1)
+}
