@@ -132,6 +132,37 @@ func (s *Store) Lookup(ctx context.Context, path string) (ch Change, ok bool, er
 	return ch, err == nil, err
 }
 
+// LookupAll returns what became of paths, by path, of those that were ever changed, in
+// one round trip. What is not right is left out, and told to the log.
+func (s *Store) LookupAll(ctx context.Context, paths []string) (map[string]Change, error) {
+	values := make([]beginning, len(paths))
+	rcvs := make([]radix.Maybe, len(paths))
+	err := s.conns.use(ctx, fmt.Sprintf("look up %d paths of %s", len(paths), s.mount), func(c *call) error {
+		p := radix.NewPipeline()
+		for i, path := range paths {
+			values[i] = nil
+			rcvs[i] = radix.Maybe{Rcv: &values[i]}
+			p.Append(radix.Cmd(&rcvs[i], "HGET", s.paths, path))
+		}
+		return c.conn.Do(c.ctx, p)
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]Change)
+	for i, path := range paths {
+		if rcvs[i].Null {
+			continue
+		}
+		if c, err := parseChange(path, string(values[i])); err != nil {
+			s.log.Warn("ignoring a change", "err", err)
+		} else {
+			all[path] = c
+		}
+	}
+	return all, nil
+}
+
 // beginning keeps what is more than enough of a change's value, however long that is.
 type beginning []byte
 

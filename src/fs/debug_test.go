@@ -427,10 +427,11 @@ func TestDebugConcurrent(t *testing.T) {
 		}
 		eventually(t, "the mount shows what redis has of "+name, func() bool {
 			got, err := os.ReadFile(filepath.Join(etc, name))
-			c, ok, lookErr := remote.Lookup(t.Context(), "etc/"+name)
+			now, lookErr := remote.LookupAll(t.Context(), []string{"etc/" + name})
 			if lookErr != nil {
 				t.Fatal(lookErr)
 			}
+			c, ok := now["etc/"+name]
 			if !ok || c.Removed() {
 				return errors.Is(err, fs.ErrNotExist) || !ok && err == nil
 			}

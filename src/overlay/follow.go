@@ -2,7 +2,8 @@ package overlay
 
 import (
 	"context"
-	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/aysfs/aysfs/src/debug"
@@ -191,31 +192,25 @@ func (l *Layer) catchUp(ctx context.Context, entries []debug.Entry) error {
 	if err := l.begin(ctx); err != nil {
 		return err
 	}
+	now, err := l.opt.Remote.LookupAll(ctx, slices.Collect(maps.Keys(last)))
+	if err != nil {
+		l.end()
+		return err
+	}
 	var paths []string
-	var err error
+	l.mu.Lock()
 	for path, e := range last {
-		var c debug.Change
-		var ok bool
-		c, ok, err = l.opt.Remote.Lookup(ctx, path)
-		if errors.Is(err, debug.ErrFormat) {
-			l.log.Warn("ignoring a change", "err", err)
-			ok, err = false, nil
-		}
-		if err != nil {
-			break
-		}
-		l.mu.Lock()
-		if ok {
+		if c, ok := now[path]; ok {
 			paths = append(paths, l.learn(path, &state{Change: c, time: e.Time})...)
 		} else {
 			paths = append(paths, l.learn(path, nil)...)
 		}
-		l.mu.Unlock()
 	}
+	l.mu.Unlock()
 	l.keepReplaced()
 	l.end()
 	l.tell(paths)
-	return err
+	return nil
 }
 
 // learn takes over what redis has of one path; nil is nothing. It returns the

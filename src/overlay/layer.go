@@ -31,9 +31,9 @@ type Lower interface {
 
 // Remote is where shared changes live.
 type Remote interface {
-	// All returns the changes by path, Lookup one of them.
+	// All returns the changes by path, LookupAll those of some paths.
 	All(ctx context.Context) (map[string]debug.Change, error)
-	Lookup(ctx context.Context, path string) (debug.Change, bool, error)
+	LookupAll(ctx context.Context, paths []string) (map[string]debug.Change, error)
 	// Copy writes a content to w.
 	Copy(ctx context.Context, w io.Writer, md5 string, size int64) error
 	// Record writes changes, all or none.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/aysfs/aysfs/src/debug"
 	"github.com/aysfs/aysfs/src/digest"
+	"github.com/aysfs/aysfs/src/faults"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/redistest"
 )
@@ -809,6 +810,31 @@ func TestNamesInPieces(t *testing.T) {
 		m.must(m.Unlink(t.Context(), "new/"+n.Name))
 	}
 	m.must(m.Rmdir(t.Context(), "new"))
+}
+
+// TestFarRedis has redis far away while another machine changes much at once: that is
+// seen nevertheless, in a few round trips.
+func TestFarRedis(t *testing.T) {
+	r := redistest.Start(t, "")
+	a := newMachine(t, r, sample, "a")
+	relay, err := faults.NewRelay(r.Addr, 1)
+	a.must(err)
+	defer relay.Close()
+	far := *r
+	far.Addr = relay.Addr()
+	b := newMachine(t, &far, sample, "b")
+	for i := range 50 {
+		a.must(a.save(fmt.Sprintf("etc/%d.conf", i), "by a"))
+	}
+	a.must(a.save("etc/a.conf", "by a"))
+	relay.Set(1, faults.Late) // longer for all of them than a poll may take
+	for end := time.Now().Add(time.Minute); b.Status().Changed < 51; b.Poll(t.Context()) {
+		if time.Now().After(end) {
+			t.Fatal("the changes are not seen")
+		}
+	}
+	relay.Set(0, faults.Late)
+	b.want("etc/a.conf", "by a")
 }
 
 // TestRenamedWhileIdle renames files to be shared, while what nobody has open is
