@@ -2,8 +2,10 @@ package overlay
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/aysfs/aysfs/src/debug"
@@ -249,15 +251,26 @@ func (l *Layer) sendLate(ctx context.Context) error {
 	for _, n := range late {
 		err := n.Commit(ctx)
 		n.idle()
+		var changed []string
 		l.mu.Lock()
-		if !n.dirty {
+		// What does not match any more never can be sent.
+		never := errors.Is(err, syscall.EROFS) && n.dirty && !n.gone
+		path := n.path
+		if never && n.opens == 0 {
+			changed = l.giveUp(n)
+		}
+		if never || !n.dirty {
 			delete(l.late, n)
 		}
 		n.failed = nil // nobody was told
 		done := l.settle(n)
 		l.mu.Unlock()
 		done()
-		if err != nil {
+		l.tell(changed)
+		if changed != nil {
+			l.log.Warn("a change is given up: its path does not match debug_filter any more", "path", path)
+		}
+		if err != nil && !never {
 			return err
 		}
 	}

@@ -837,6 +837,32 @@ func TestFarRedis(t *testing.T) {
 	b.want("etc/a.conf", "by a")
 }
 
+// TestFilterLeavesUnsent takes a path from the filter whose change was not sent yet.
+// Others can be changed all the same.
+func TestFilterLeavesUnsent(t *testing.T) {
+	r := redistest.Start(t, "")
+	m := newMachine(t, r, sample, "a")
+	n := m.open("etc/a.conf")
+	m.must(n.Truncate(t.Context(), 0))
+	_, err := m.SetFilter(t.Context(), confAndShell[1:])
+	m.must(err)
+	n.Close()
+	m.Forget(n.ID, 1)
+	m.Poll(t.Context())
+	if s := m.Status(); s.Err != nil || s.Unsent != 0 {
+		t.Errorf("%+v", s)
+	}
+	m.want("etc/a.conf", "(tree)")
+	m.must(m.save("bin/run.sh", "new"))
+	m.wantRecorded("etc/a.conf", "(never)")
+	m.wantRecorded("bin/run.sh", "new")
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !strings.Contains(m.log.String(), "etc/a.conf") {
+		t.Errorf("nobody is told: %s", m.log.String())
+	}
+}
+
 // TestRenamedWhileIdle renames files to be shared, while what nobody has open is
 // closed.
 func TestRenamedWhileIdle(t *testing.T) {
