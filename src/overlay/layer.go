@@ -267,7 +267,7 @@ func (l *Layer) look(path string, tree *lower) (n *Node, v Verdict, ask bool) {
 			if s.Mode == 0 && tree == nil {
 				return nil, 0, true
 			}
-			return l.put(fromShared(path, s, tree)), Here, false
+			return l.put(l.fromShared(path, s, tree)), Here, false
 		}
 	}
 	switch {

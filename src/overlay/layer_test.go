@@ -863,6 +863,39 @@ func TestFilterLeavesUnsent(t *testing.T) {
 	}
 }
 
+// TestTimesStay sets times, and has the kernel forget the files.
+func TestTimesStay(t *testing.T) {
+	m := newMachine(t, redistest.Start(t, ""), sample, "a")
+	m.must(m.save("etc/a.conf", "new"))
+	n, err := m.Mkdir(t.Context(), "dir.conf", 0o755)
+	m.must(err)
+	m.Forget(n.ID, 1)
+	m.must(m.save("dir.conf/x.conf", "new"))
+	old := time.Unix(1_000_000_000, 0)
+	for _, path := range []string{"etc/a.conf", "dir.conf"} {
+		for i := range 2 {
+			n, v, err := m.Look(t.Context(), path)
+			if err != nil || v != Here {
+				t.Fatalf("%s: %v, %v", path, v, err)
+			}
+			if i == 0 {
+				n.SetTime(old)
+			}
+			if got := n.Attr().Mtime; !got.Equal(old) {
+				t.Errorf("%s: %v, want %v", path, got, old)
+			}
+			m.Forget(n.ID, 1)
+		}
+	}
+	m.must(m.save("dir.conf/y.conf", "new"))
+	n, _, err = m.Look(t.Context(), "dir.conf")
+	m.must(err)
+	defer m.Forget(n.ID, 1)
+	if got := n.Attr().Mtime; !got.After(old) {
+		t.Errorf("a directory that was changed after that: %v", got)
+	}
+}
+
 // TestRenamedWhileIdle renames files to be shared, while what nobody has open is
 // closed.
 func TestRenamedWhileIdle(t *testing.T) {

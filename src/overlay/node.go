@@ -116,10 +116,13 @@ func (n *Node) InTree() (object.Entry, bool) {
 }
 
 // fromShared makes a node of what redis has.
-func fromShared(path string, s state, tree *lower) *Node {
+func (l *Layer) fromShared(path string, s state, tree *lower) *Node {
 	n := &Node{
 		Kind: kindOf(s.Mode), path: path, shared: true, source: fromRedis, change: s.Change,
 		size: s.Size, mode: s.Mode & 0o7777, mtime: s.time,
+	}
+	if t := l.times[path]; n.Kind == object.Dir && t.After(s.time) {
+		n.mtime = t // of what is in it
 	}
 	if s.Mode == 0 {
 		n.mode = 0o644
@@ -513,9 +516,18 @@ func (n *Node) alone(ctx context.Context, change func() error) error {
 	return n.Commit(ctx)
 }
 
-// SetTime sets when a node was changed last, on this machine.
+// SetTime sets when a node was changed last, on this machine. That outlives the node
+// where redis has what it has.
 func (n *Node) SetTime(t time.Time) {
-	n.layer.mu.Lock()
-	defer n.layer.mu.Unlock()
+	l := n.layer
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	n.mtime = t
+	if s, ok := l.shared[n.path]; ok && l.nodes[n.path] == n && s.Change == n.change {
+		s.time = t
+		l.shared[n.path] = s
+		if _, ok := l.times[n.path]; ok {
+			l.times[n.path] = t
+		}
+	}
 }
