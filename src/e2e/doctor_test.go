@@ -128,7 +128,7 @@ func TestDoctorOverTLS(t *testing.T) {
 	}{
 		{90 * 24 * time.Hour, true, doctor.OK, "ends", doctor.OK, "serial 1"},
 		{10 * 24 * time.Hour, true, doctor.Warn, "ends", doctor.OK, "serial 1"},
-		{-time.Minute, true, doctor.Fail, "ends", doctor.Fail, "expired"},
+		{-time.Minute, true, doctor.Fail, "ends", doctor.Fail, "have its certificate renewed"},
 		{90 * 24 * time.Hour, false, doctor.OK, "ends", doctor.Fail, "set ca"},
 	} {
 		url, ca := secureStore(t, dir, time.Now().Add(k.left))

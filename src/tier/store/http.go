@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -522,12 +523,26 @@ func unanswered(err error) error {
 		err = ue.Err // it would repeat the URL
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return fmt.Errorf("%w: %w: %w (if its certificate is of a private authority, set ca)", tier.ErrUnavailable, tier.ErrRefused, err)
+		return fmt.Errorf("%w: %w: %w%s", tier.ErrUnavailable, tier.ErrRefused, err, certificateHint(err))
 	}
 	if errors.Is(err, ErrRedirect) {
 		return fmt.Errorf("%w: %w: %w", tier.ErrUnavailable, tier.ErrRefused, err)
 	}
 	return fmt.Errorf("%w: %w", tier.ErrUnavailable, err)
+}
+
+// certificateHint says what helps against a certificate that can't be trusted.
+func certificateHint(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return " (if its certificate is of a private authority, set ca of the store; for a cache, add the authority to the system's roots)"
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return " (write the url with a name that its certificate has)"
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return " (have its certificate renewed, or set the clock of this machine if that is wrong)"
+	}
+	return ""
 }
 
 // begin looks at the header of an answer to a request for what comes after the

@@ -570,6 +570,12 @@ func TestUntrustedCertificate(t *testing.T) {
 	if !errors.Is(err, tier.ErrUnavailable) || !errors.Is(err, tier.ErrRefused) || !strings.Contains(err.Error(), "set ca") {
 		t.Error(err)
 	}
+	u := mustURL(t, o.URL)
+	u.Host = "localhost:" + u.Port()
+	_, err = open(t, store.Config{URL: u, CA: caFile(t, o)}).Get(t.Context(), tiertest.RefOf([]byte("x")))
+	if err == nil || strings.Contains(err.Error(), "set ca") || !strings.Contains(err.Error(), "write the url with a name that its certificate has") {
+		t.Error(err)
+	}
 }
 
 // A store is used over few connections, whatever is asked of it at once.
