@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -184,7 +185,7 @@ func (a *announced) drop(ctx context.Context, gone []tableKey) {
 
 // mount returns what a client told of a mount, with the platform of the client
 // where the mount has none.
-func (a *announced) mount(_ context.Context, client, name string) (Mount, bool) {
+func (a *announced) mount(client, name string) (Mount, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := a.clients[client]
@@ -232,20 +233,12 @@ func (a *announced) counts() (clients, mounts int) {
 func (a *announced) recent(clients, mounts int) []shownClient {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	ids := make([]string, 0, len(a.clients))
-	for id := range a.clients {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(x, y string) int { return a.clients[y].heard.Compare(a.clients[x].heard) })
+	ids := slices.SortedFunc(maps.Keys(a.clients), func(x, y string) int { return a.clients[y].heard.Compare(a.clients[x].heard) })
 	var list []shownClient
 	for _, id := range ids[:min(clients, len(ids))] {
 		c := a.clients[id]
 		s := shownClient{ID: id, Client: c.Client, Heard: c.heard, Count: len(c.mounts)}
-		names := make([]string, 0, len(c.mounts))
-		for name := range c.mounts {
-			names = append(names, name)
-		}
-		slices.Sort(names)
+		names := slices.Sorted(maps.Keys(c.mounts))
 		for _, name := range names[:min(mounts, len(names))] {
 			s.Mounts = append(s.Mounts, shownMount{name, c.mounts[name]})
 		}

@@ -23,6 +23,14 @@ const (
 	fetchPass                    // wait for it and don't keep it
 )
 
+// first is what of it is done before the answer.
+func (m fetchMode) first() fetchMode {
+	if m == fetchBehind {
+		return fetchNever
+	}
+	return m
+}
+
 // asker is who asks for something.
 type asker struct {
 	rights

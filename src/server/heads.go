@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -69,7 +68,7 @@ func newHeads(s *Server, st *stor) *heads {
 
 // keptKey is where a head is kept: another store's tree may have the same name.
 func (h *heads) keptKey(n object.TreeName) string {
-	return hex.EncodeToString(h.stor.id[:]) + " " + n.Dir()
+	return h.stor.id.String() + " " + n.Dir()
 }
 
 func (h *heads) version(head *object.Head, note []byte) *version {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"strings"
 	"sync"
@@ -33,8 +32,7 @@ func (h *holdings) load(ctx context.Context) error {
 	h.domains = make(map[string]map[storeID]bool)
 	for key := range rows {
 		text, domain, _ := strings.Cut(key, " ")
-		var id storeID
-		if b, err := hex.DecodeString(text); err == nil && copy(id[:], b) == len(id) {
+		if id, ok := parseStoreID(text); ok {
 			h.note(domain, id)
 		}
 	}
@@ -57,7 +55,7 @@ func (h *holdings) add(ctx context.Context, domain string, id storeID) error {
 	if known {
 		return nil
 	}
-	if err := h.data.PutValue(ctx, holdingsTable, hex.EncodeToString(id[:])+" "+domain, nil); err != nil {
+	if err := h.data.PutValue(ctx, holdingsTable, id.String()+" "+domain, nil); err != nil {
 		return fmt.Errorf("note that a store has domain %s: %w", domain, err)
 	}
 	h.mu.Lock()
@@ -112,7 +110,7 @@ func (s *Server) dropTrees(ctx context.Context, st *stor) error {
 	names := st.heads.names()
 	for key := range kept {
 		id, dir, _ := strings.Cut(key, " ")
-		if n, err := object.ParseTreeDir(dir); err == nil && id == hex.EncodeToString(st.id[:]) {
+		if n, err := object.ParseTreeDir(dir); err == nil && id == st.id.String() {
 			names = append(names, n)
 		}
 	}

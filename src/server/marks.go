@@ -2,8 +2,9 @@ package server
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/aysfs/aysfs/src/object"
@@ -31,8 +32,7 @@ func (s *Server) loadMarks(ctx context.Context) error {
 	}
 	s.marks.ids = make(map[storeID]bool)
 	for key, name := range rows {
-		var id storeID
-		if n, err := hex.Decode(id[:], []byte(key)[:min(len(key), 2*len(id))]); err == nil && n == len(id) {
+		if id, ok := parseStoreID(key); ok {
 			s.marks.ids[id] = len(name) > 0
 		}
 	}
@@ -82,7 +82,7 @@ func (s *Server) hide(ctx context.Context, st *stor) error {
 	if s.marks.add(st.id) {
 		return nil
 	}
-	key := hex.EncodeToString(st.id[:])
+	key := st.id.String()
 	if err := s.opts.Data.PutValue(ctx, marksTable, key, []byte{}); err != nil {
 		return fmt.Errorf("remember that store %s is private: %w", st.name, err)
 	}
@@ -110,7 +110,7 @@ func (s *Server) show(ctx context.Context, st *stor) error {
 	if err := s.try(ctx, st, "", ""); err != nil {
 		return err
 	}
-	if err := s.opts.Data.DeleteValue(ctx, marksTable, hex.EncodeToString(st.id[:])); err != nil {
+	if err := s.opts.Data.DeleteValue(ctx, marksTable, st.id.String()); err != nil {
 		return err
 	}
 	s.marks.mu.Lock()
@@ -125,9 +125,5 @@ func (s *Server) show(ctx context.Context, st *stor) error {
 func (h *heads) names() []object.TreeName {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var list []object.TreeName
-	for n := range h.trees {
-		list = append(list, n)
-	}
-	return list
+	return slices.Collect(maps.Keys(h.trees))
 }

@@ -27,18 +27,12 @@ const msgpackType = "application/vnd.msgpack"
 
 // getListing answers GET /md/<client>/<mount>/<path>.
 func (s *Server) getListing(c *call) {
-	m, ok := s.announced.mount(c.r.Context(), c.client, c.mount)
-	st := s.stores.now.Load().byName[m.Store]
-	if !ok || st == nil || !c.asker.may(st) {
-		c.nothing(tier.ErrAbsent)
+	st, m, err := s.mountOf(c)
+	if err != nil {
+		c.nothing(err)
 		return
 	}
-	s.announced.seen(c.client)
-	mode := c.fetch
-	if mode == fetchBehind {
-		mode = fetchNever
-	}
-	reply, err := s.listing(c.r.Context(), st, m, c.path, c.subtree, mode)
+	reply, err := s.listing(c.r.Context(), st, m, c.path, c.subtree, c.fetch.first())
 	if err != nil && c.fetch == fetchBehind {
 		key := behindKey{"md/" + c.client + "/" + c.mount + "/" + c.path + strconv.FormatBool(c.subtree), c.asker.key()}
 		c.started(s.later(key, func(ctx context.Context) {
@@ -53,6 +47,17 @@ func (s *Server) getListing(c *call) {
 		return
 	}
 	s.sendListing(c, reply)
+}
+
+// mountOf finds the mount that a request is about, and its store, for who may read that.
+func (s *Server) mountOf(c *call) (*stor, Mount, error) {
+	m, ok := s.announced.mount(c.client, c.mount)
+	st := s.stores.now.Load().byName[m.Store]
+	if !ok || st == nil || !c.asker.may(st) {
+		return nil, m, tier.ErrAbsent
+	}
+	s.announced.seen(c.client)
+	return st, m, nil
 }
 
 // listingReply is what a listing's answer is made of.

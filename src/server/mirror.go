@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -12,7 +13,6 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/tier"
 	"github.com/aysfs/aysfs/src/tier/store"
@@ -31,11 +31,7 @@ func (s *Server) getHead(c *call) {
 	if strings.Contains(c.r.Header.Get("Cache-Control"), "no-cache") {
 		age = min(age, askedAnew)
 	}
-	mode := c.fetch
-	if mode == fetchBehind {
-		mode = fetchNever
-	}
-	v, err := s.head(c.r.Context(), c.asker, c.tree, mode, age)
+	v, err := s.head(c.r.Context(), c.asker, c.tree, c.fetch.first(), age)
 	if err != nil && c.fetch == fetchBehind {
 		c.started(s.later(behindKey{c.tree.Dir(), c.asker.key()}, func(ctx context.Context) {
 			_, _ = s.head(ctx, c.asker, c.tree, fetchKeep, age)
@@ -46,11 +42,7 @@ func (s *Server) getHead(c *call) {
 		c.nothing(err)
 		return
 	}
-	h := c.w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Cache-Control", "private, no-cache")
-	h.Set("Vary", tokenHeader)
-	c.send(v.note, `"`+digest.Of(v.note).String()+`"`)
+	c.sendNewest("text/plain; charset=utf-8", v.note)
 }
 
 func (s *Server) head(ctx context.Context, who asker, n object.TreeName, mode fetchMode, age time.Duration) (*version, error) {
@@ -152,21 +144,8 @@ func (s *Server) getTrees(c *call) {
 		return
 	}
 	var body bytes.Buffer
-	for _, dir := range sorted(names) {
+	for _, dir := range slices.Sorted(maps.Keys(names)) {
 		body.WriteString(dir + "\n")
 	}
-	h := c.w.Header()
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	h.Set("Cache-Control", "private, no-cache")
-	h.Set("Vary", tokenHeader)
-	c.send(body.Bytes(), `"`+digest.Of(body.Bytes()).String()+`"`)
-}
-
-func sorted(set map[string]bool) []string {
-	list := make([]string, 0, len(set))
-	for v := range set {
-		list = append(list, v)
-	}
-	slices.Sort(list)
-	return list
+	c.sendNewest("text/plain; charset=utf-8", body.Bytes())
 }

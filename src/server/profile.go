@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"github.com/aysfs/aysfs/src/digest"
 	"github.com/aysfs/aysfs/src/object"
 	"github.com/aysfs/aysfs/src/profile"
 	"github.com/aysfs/aysfs/src/tier"
@@ -323,19 +322,13 @@ func (p *profiles) take(ctx context.Context, from *stor, tree object.TreeName, r
 // profileOf finds the tree that a request about a mount's profile is about, for who may read
 // its store.
 func (s *Server) profileOf(c *call) (*stor, object.TreeName, error) {
-	m, ok := s.announced.mount(c.r.Context(), c.client, c.mount)
-	st := s.stores.now.Load().byName[m.Store]
-	if !ok || st == nil || !c.asker.may(st) {
-		return nil, m.Tree, tier.ErrAbsent
+	st, m, err := s.mountOf(c)
+	if err != nil {
+		return nil, m.Tree, err
 	}
-	s.announced.seen(c.client)
 	ctx, cancel := context.WithTimeout(c.r.Context(), s.opts.Config.Stor.Timeout)
 	defer cancel()
-	mode := c.fetch
-	if mode == fetchBehind {
-		mode = fetchNever
-	}
-	v, err := st.heads.newest(ctx, m.Tree, mode, s.opts.Config.Stor.Refresh)
+	v, err := st.heads.newest(ctx, m.Tree, c.fetch.first(), s.opts.Config.Stor.Refresh)
 	if err != nil {
 		return nil, m.Tree, err
 	}
@@ -349,24 +342,12 @@ func (s *Server) getProfile(c *call) {
 		c.nothing(err)
 		return
 	}
-	mode := c.fetch
-	if mode == fetchBehind {
-		mode = fetchNever
-	}
-	b, err := s.profiles.get(c.r.Context(), st, tree, mode, c.via)
+	b, err := s.profiles.get(c.r.Context(), st, tree, c.fetch.first(), c.via)
 	if err != nil {
 		c.nothing(err)
 		return
 	}
-	s.sendProfile(c, b)
-}
-
-func (s *Server) sendProfile(c *call, b []byte) {
-	h := c.w.Header()
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Cache-Control", "private, no-cache")
-	h.Set("Vary", tokenHeader)
-	c.send(b, `"`+digest.Of(b).String()+`"`)
+	c.sendNewest("application/octet-stream", b)
 }
 
 // postProfile answers POST /ays/profile/<client>/<mount>: what one run needed.
@@ -411,7 +392,7 @@ func (s *Server) getTreeProfile(c *call) {
 		}
 		b, e := s.profiles.get(c.r.Context(), st, c.tree, c.fetch, c.via)
 		if e == nil {
-			s.sendProfile(c, b)
+			c.sendNewest("application/octet-stream", b)
 			return
 		}
 		if !errors.Is(e, tier.ErrAbsent) {

@@ -6,6 +6,8 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+
+	"github.com/aysfs/aysfs/src/digest"
 )
 
 // send answers with a body that is in memory: all of it, the part that Range asks
@@ -42,6 +44,15 @@ func (c *call) send(body []byte, etag string) {
 		c.join(body)
 		_, _ = c.w.Write(body) // who left has no use for an error
 	}
+}
+
+// sendNewest is send for what may be another next time, and differ by who asks.
+func (c *call) sendNewest(contentType string, body []byte) {
+	h := c.w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("Vary", tokenHeader)
+	c.send(body, blobTag(digest.Of(body)))
 }
 
 var bytesUnit = []string{"bytes"}

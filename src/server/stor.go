@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -24,6 +25,17 @@ import (
 // storeID stands for a store's name and URL together. What was had from a store
 // stays its own when another one gets its name.
 type storeID [8]byte
+
+func (id storeID) String() string { return hex.EncodeToString(id[:]) }
+
+// parseStoreID reads what String made.
+func parseStoreID(text string) (id storeID, ok bool) {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != len(id) {
+		return id, false
+	}
+	return storeID(b), true
+}
 
 func idOf(name string, u *url.URL) storeID {
 	sum := sha256.Sum256([]byte(name + "\x00" + u.String()))

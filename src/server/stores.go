@@ -108,7 +108,7 @@ type savedStore struct {
 	Expiration int       `json:"expiration"` // hours; 0: never
 	Order      int       `json:"order"`
 	Told       time.Time `json:"told"`
-	// Sealed is savedGrants, which only this cache can open.
+	// Sealed has savedGrant values, which only this cache can open.
 	Sealed []byte `json:"sealed,omitempty"`
 }
 
@@ -265,7 +265,7 @@ func (s *Server) fromConfig(c config.Store, old *storeTable) (*stor, error) {
 	return st, err
 }
 
-// reload takes the stores of a new config in place of the old ones. Those that
+// reloadStores takes the stores of a new config in place of the old ones. Those that
 // clients told of stay, but for what the config now has itself.
 func (s *Server) reloadStores(cfg *config.Server) error {
 	s.stores.changing.Lock()
