@@ -3,12 +3,10 @@ package fs
 import (
 	"errors"
 	"fmt"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/aysfs/aysfs/src/object"
-	"github.com/aysfs/aysfs/src/offheap"
 )
 
 // tableLayout names what a record and a table look like, and what was agreed with
@@ -37,12 +35,10 @@ func (t *inodes) adopt() error {
 	if st.Size == 0 || st.Size%int64(segmentBytes) != 0 {
 		return fmt.Errorf("it has %d bytes, which no table has", st.Size)
 	}
-	for off := int64(0); off < st.Size; off += int64(segmentBytes) {
-		mem, err := unix.Mmap(t.fd, off, segmentBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		if err != nil {
+	for range st.Size / int64(segmentBytes) {
+		if err := t.mapNext(); err != nil {
 			return err
 		}
-		t.segments = append(t.segments, unsafe.Slice((*record)(unsafe.Pointer(&mem[0])), segmentSlots))
 	}
 	// Beyond what was ever written there is a hole, which is to stay one.
 	hole, err := unix.Seek(t.fd, 0, unix.SEEK_HOLE)
@@ -91,22 +87,4 @@ func (t *inodes) adoptRecord(slot uint32) {
 	if r.kind == object.Dir && r.mode&gone == 0 && r.id != rootID && r.id != idOf(r.parent, r.name, &object.Entry{Kind: object.Dir}) {
 		t.displaced[spot{r.parent, r.name}] = r.id
 	}
-}
-
-// makeBuckets makes room for n records.
-func (t *inodes) makeBuckets(n int) error {
-	size := minBuckets
-	for size < n {
-		size *= 2
-	}
-	if size == minBuckets {
-		t.setBuckets(make([]uint32, size))
-		return nil
-	}
-	b, err := offheap.Make[uint32](size)
-	if err != nil {
-		return err
-	}
-	t.setBuckets(b)
-	return nil
 }

@@ -90,14 +90,7 @@ func (d *layered) changed(paths []string) {
 	d.newsMu.Lock()
 	d.news = append(d.news, paths...)
 	d.newsMu.Unlock()
-	d.awake()
-}
-
-func (d *layered) awake() {
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
+	signal(d.wake)
 }
 
 // run follows what others change, and tells the kernel, until the mount ends.

@@ -196,7 +196,7 @@ func (d *layered) drop(op *fuseops.WriteFileOp) {
 	d.newsMu.Lock()
 	d.dropped = append(d.dropped, span{op.Inode, op.Offset, int64(len(op.Data))})
 	d.newsMu.Unlock()
-	d.awake()
+	signal(d.wake)
 }
 
 // span is some bytes of an inode.

@@ -106,7 +106,7 @@ func newFS(cfg Config, table *inodes, s *shown, log *slog.Logger) *FS {
 	s.over, s.end = context.WithCancel(f.life)
 	f.now.Store(s)
 	f.streams.fs = f
-	f.walks.fs, f.walks.ctx, f.crowds.fs = f, f.life, f
+	f.walks.fs, f.crowds.fs = f, f
 	f.programs.fs = f
 	return f
 }

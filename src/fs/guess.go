@@ -285,10 +285,7 @@ func (g *guesses) bring(s *shown, keep int64, c *crowd, all iter.Seq[wanted]) bo
 	// What doesn't come now does when it is asked for.
 	err := s.blobs.Bring(s.over, tier.Guess, refs, func(ref tier.Ref, _ error) {
 		flying.Add(-ref.Max())
-		select {
-		case landed <- struct{}{}:
-		default:
-		}
+		signal(landed)
 	})
 	return done && err == nil
 }

@@ -411,7 +411,13 @@ func (t *inodes) grow() error {
 	if err := unix.Ftruncate(t.fd, int64(n+1)*int64(segmentBytes)); err != nil {
 		return fmt.Errorf("grow the inode table: %w", err)
 	}
-	mem, err := unix.Mmap(t.fd, int64(n)*int64(segmentBytes), segmentBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return t.mapNext()
+}
+
+// mapNext maps the file's next segment.
+func (t *inodes) mapNext() error {
+	off := int64(len(t.segments)) * int64(segmentBytes)
+	mem, err := unix.Mmap(t.fd, off, segmentBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map the inode table: %w", err)
 	}
@@ -422,15 +428,7 @@ func (t *inodes) grow() error {
 // rehash makes as many buckets as there are records, to a power of two. Without the
 // memory for that the chains get longer.
 func (t *inodes) rehash() {
-	n := minBuckets
-	for n < t.count {
-		n *= 2
-	}
-	if n == minBuckets {
-		t.setBuckets(make([]uint32, n))
-	} else if b, err := offheap.Make[uint32](n); err == nil {
-		t.setBuckets(b)
-	} else {
+	if err := t.makeBuckets(t.count); err != nil {
 		return
 	}
 	for slot := range uint32(t.count) {
@@ -438,6 +436,24 @@ func (t *inodes) rehash() {
 		first := &t.buckets[t.bucket(r.id)]
 		r.next, *first = *first, slot+1
 	}
+}
+
+// makeBuckets makes room for n records, in empty buckets.
+func (t *inodes) makeBuckets(n int) error {
+	size := minBuckets
+	for size < n {
+		size *= 2
+	}
+	if size == minBuckets {
+		t.setBuckets(make([]uint32, size))
+		return nil
+	}
+	b, err := offheap.Make[uint32](size)
+	if err != nil {
+		return err
+	}
+	t.setBuckets(b)
+	return nil
 }
 
 func (t *inodes) setBuckets(b []uint32) {

@@ -17,8 +17,7 @@ import (
 // directories below and beside, as its reader will. For who picks files out of a
 // directory in another order see crowds.
 type walks struct {
-	fs  *FS
-	ctx context.Context // ends with the mount
+	fs *FS
 
 	any atomic.Bool // there is an active walk
 

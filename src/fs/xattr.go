@@ -61,12 +61,16 @@ func (f *FS) getXattr(wait context.Context, op *fuseops.GetXattrOp) error {
 		return syscall.ENODATA
 	}
 	op.BytesRead = len(v)
-	if len(op.Dst) != 0 {
-		if len(op.Dst) < len(v) {
-			return syscall.ERANGE
-		}
-		copy(op.Dst, v)
+	return giveXattr(op.Dst, v)
+}
+
+// giveXattr copies an answer to where there is room for it. Without any only its size is
+// asked for.
+func giveXattr(to []byte, v string) error {
+	if len(to) != 0 && len(to) < len(v) {
+		return syscall.ERANGE
 	}
+	copy(to, v)
 	return nil
 }
 
@@ -86,11 +90,5 @@ func (f *FS) listXattr(op *fuseops.ListXattrOp) error {
 		names += xattrTier + "\x00"
 	}
 	op.BytesRead = len(names)
-	if len(op.Dst) != 0 {
-		if len(op.Dst) < len(names) {
-			return syscall.ERANGE
-		}
-		copy(op.Dst, names)
-	}
-	return nil
+	return giveXattr(op.Dst, names)
 }
