@@ -55,7 +55,7 @@ func serveLedis(t testing.TB, passwd string) string {
 		t.Fatal(err)
 	}
 	go func() { _ = s.Serve(ln) }()
-	t.Cleanup(func() { _ = s.Close() })
+	t.Cleanup(s.Close)
 	return ln.Addr().String()
 }
 

@@ -156,20 +156,14 @@ func (x *index) grow() {
 }
 
 // remove forgets fp at slot, if it is there.
-func (x *index) remove(fp entry, slot int) bool {
-	hole := -1
+func (x *index) remove(fp entry, slot int) {
 	x.find(fp, func(at int, e entry) bool {
-		if e.slot() == slot {
-			hole = at
-			return false
+		if e.slot() != slot {
+			return true
 		}
-		return true
-	})
-	if hole < 0 {
+		x.clear(at)
 		return false
-	}
-	x.clear(hole)
-	return true
+	})
 }
 
 // clear empties a place and moves up those behind it that had been pushed out

@@ -369,43 +369,38 @@ func (c *conn) hashField(key, field []byte) {
 }
 
 func hset(c *conn, args [][]byte) {
+	if n, ok := c.putFields("hset", args); ok {
+		c.int(n)
+	}
+}
+
+func hmset(c *conn, args [][]byte) {
+	if _, ok := c.putFields("hmset", args); ok {
+		c.status("OK")
+	}
+}
+
+// putFields puts pairs of a field and its value into a hash, and counts the fields that
+// are new. It is not ok where it has answered itself.
+func (c *conn) putFields(command string, args [][]byte) (n int64, ok bool) {
 	if len(args)%2 == 0 {
-		c.error("ERR wrong number of arguments for 'hset' command")
-		return
+		c.error("ERR wrong number of arguments for '" + command + "' command")
+		return 0, false
 	}
 	if err := c.check(args[0], args[1:]); err != nil {
 		c.fail(err)
-		return
+		return 0, false
 	}
-	n := int64(0)
+	// One at a time: ledis' HMSET counts a field that is there twice as two.
 	for i := 1; i < len(args); i += 2 {
 		m, err := c.db().HSet(args[0], c.field(args[i]), args[i+1])
 		if err != nil {
 			c.fail(err)
-			return
+			return 0, false
 		}
 		n += m
 	}
-	c.int(n)
-}
-
-func hmset(c *conn, args [][]byte) {
-	if len(args)%2 == 0 {
-		c.error("ERR wrong number of arguments for 'hmset' command")
-		return
-	}
-	if err := c.check(args[0], args[1:]); err != nil {
-		c.fail(err)
-		return
-	}
-	// ledis' HMSET counts a field that is there twice as two.
-	for i := 1; i < len(args); i += 2 {
-		if _, err := c.db().HSet(args[0], c.field(args[i]), args[i+1]); err != nil {
-			c.fail(err)
-			return
-		}
-	}
-	c.status("OK")
+	return n, true
 }
 
 func hmget(c *conn, args [][]byte) {

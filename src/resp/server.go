@@ -147,7 +147,7 @@ func Listen(bind string, port int) (net.Listener, error) {
 func (s *Server) Conns() int { return int(s.conns.Load()) }
 
 // Close closes all listeners and connections, and waits for what goes on.
-func (s *Server) Close() error {
+func (s *Server) Close() {
 	s.stop()
 	s.mu.Lock()
 	s.closed = true
@@ -156,7 +156,6 @@ func (s *Server) Close() error {
 	}
 	s.mu.Unlock()
 	s.wg.Wait()
-	return nil
 }
 
 // keep has Close close c. It is false once that was called.

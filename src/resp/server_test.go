@@ -41,7 +41,8 @@ func start(t testing.TB, cfg Config) (*Server, *cachedb.Embedded, string) {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ln) }()
 	t.Cleanup(func() {
-		if err := errors.Join(s.Close(), <-done, e.Close()); err != nil {
+		s.Close()
+		if err := errors.Join(<-done, e.Close()); err != nil {
 			t.Error(err)
 		}
 		if n := s.Conns(); n != 0 {

@@ -177,9 +177,7 @@ func (d *Daemon) close() {
 		d.control.Close()
 	}
 	if d.resp != nil {
-		if err := d.resp.Close(); err != nil {
-			d.log.Warn("close ledis' port", "op", "stop", "err", err)
-		}
+		d.resp.Close()
 	}
 	if d.server != nil {
 		d.server.Close()

@@ -82,7 +82,7 @@ func aysCache(t *testing.T) (addr string, db *cachedb.Embedded) {
 		close(served)
 	}()
 	t.Cleanup(func() {
-		_ = s.Close()
+		s.Close()
 		<-served
 	})
 	return ln.Addr().String(), db
