@@ -209,7 +209,7 @@ func output(ctx context.Context, d time.Duration, name string, args ...string) (
 	return out, nil
 }
 
-// mounted tells whether a file system is mounted at dir.
+// isMounted tells whether a file system is mounted at dir.
 func isMounted(dir string) bool {
 	b, _ := os.ReadFile("/proc/self/mounts")
 	return bytes.Contains(b, []byte(" "+dir+" "))

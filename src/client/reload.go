@@ -230,20 +230,7 @@ func (c *Client) newChains(cfg *config.Client, origins map[string]*origin, f fro
 // retireOrigin ends a store that the config no longer has, when the last mount
 // that reads from it has gone, or the client ends. Calls that still come, as of who
 // looks for heads, find it closed.
-func (c *Client) retireOrigin(o *origin) {
-	c.work.Go(func() {
-		idle := make(chan struct{})
-		go func() {
-			o.mounts.Wait()
-			close(idle)
-		}()
-		select {
-		case <-idle:
-		case <-c.life.Done():
-		}
-		o.now.close()
-	})
-}
+func (c *Client) retireOrigin(o *origin) { c.whenIdle(&o.mounts, func() { o.now.close() }) }
 
 // newFront is the shared tiers of a config: those of before where the config has
 // them unchanged.

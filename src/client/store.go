@@ -151,18 +151,21 @@ func (ch *chain) close() {
 }
 
 // retire closes a chain when the calls under way have ended, or the client ends.
-func (c *Client) retire(ch *chain) {
+func (c *Client) retire(ch *chain) { c.whenIdle(&ch.users, ch.close) }
+
+// whenIdle calls do when there are no users any more, or the client ends.
+func (c *Client) whenIdle(users *sync.WaitGroup, do func()) {
 	c.work.Go(func() {
 		idle := make(chan struct{})
 		go func() {
-			ch.users.Wait()
+			users.Wait()
 			close(idle)
 		}()
 		select {
 		case <-idle:
 		case <-c.life.Done():
 		}
-		ch.close()
+		do()
 	})
 }
 

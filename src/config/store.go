@@ -58,13 +58,14 @@ func readStore(n node, names named) Store {
 // https, without a login.
 func ParseStoreURL(text string) (*url.URL, error) { return urlOf("http", "https")(text) }
 
-// ParseName reads the name of a client, a store or a mount that is told over the
-// network.
-func ParseName(s string) (string, error) {
+// CheckName says what is wrong with the name of a client, a store or a mount that is
+// told over the network.
+func CheckName(s string) error {
 	if s == "" {
-		return "", errors.New("there is no name: write one")
+		return errors.New("there is no name: write one")
 	}
-	return parseName(s)
+	_, err := parseName(s)
+	return err
 }
 
 // readKeys reads one key or a list of them.

@@ -87,7 +87,7 @@ func parseMount(v map[string]string) (Mount, error) {
 	if err := m.Tree.Validate(); err != nil {
 		return m, err
 	}
-	if _, err := config.ParseName(m.Store); err != nil {
+	if err := config.CheckName(m.Store); err != nil {
 		return m, fmt.Errorf("stor.name: %w", err)
 	}
 	if m.Remote != strings.Trim(path.Clean("/"+m.Remote), "/") || strings.Contains(m.Remote, "\x00") || len(m.Remote) > 1024 {

@@ -178,7 +178,7 @@ func parseAnnouncement(s []string) (request, error) {
 // with one leads to a tree's head.
 func checkNames(names ...string) error {
 	for _, n := range names {
-		if _, err := config.ParseName(n); err != nil {
+		if err := config.CheckName(n); err != nil {
 			return err
 		}
 		if isTreeID(n) {

@@ -27,7 +27,7 @@ func copyTrees(ctx context.Context, c *call, args []string) int {
 	o := publish.CopyOptions{Log: slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{ReplaceAttr: dropTime}))}
 	fs.StringVar(&o.To, "to", "", "`directory` of the store to copy to, made if absent")
 	tree := treeFlags(fs)
-	keys := keysFlag(fs, "key", "public `key`, or a file with it, that the heads must be signed by; any of them, if there are more")
+	keys := keysFlag(fs, "the heads")
 	asJSON := fs.Bool("json", false, "print the result as JSON")
 	if _, code, ok := c.parse(fs, args); !ok {
 		return code

@@ -191,7 +191,7 @@ func debugLog(ctx context.Context, c *call, args []string) int {
 	where.add(fs)
 	name := treeFlags(fs)
 	remote := fs.String("remote", "", "the `directory` inside the tree that is mounted")
-	keys := keysFlag(fs, "key", "public `key`, or a file with it, that the tree's head must be signed by; any of them, if there are more")
+	keys := keysFlag(fs, "the tree's head")
 	var o debughistory.Options
 	fs.BoolVar(&o.Patch, "p", false, "show what was changed, too; the first changes against the tree, if -store and -id name it")
 	fs.Int64Var(&o.Last, "n", 0, "only the last so many `entries`")

@@ -146,7 +146,7 @@ func logTree(ctx context.Context, c *call, args []string) int {
 	var where storeFlags
 	where.add(fs)
 	name := treeFlags(fs)
-	keys := keysFlag(fs, "key", "public `key`, or a file with it, that the heads must be signed by; any of them, if there are more")
+	keys := keysFlag(fs, "the heads")
 	most := fs.Int("n", 0, "show the newest `N` heads only")
 	asJSON := fs.Bool("json", false, "print a JSON array")
 	if _, code, ok := c.parse(fs, args); !ok {
@@ -253,7 +253,7 @@ func diffTrees(ctx context.Context, c *call, args []string) int {
 	repo := fs.String("repoid", "", "`ays.repoid` of the trees, if they belong to a repo")
 	platform := fs.String("platform", "", "`platform` of the trees")
 	other := fs.String("to-platform", "", "`platform` of the second tree, if it is another")
-	keys := keysFlag(fs, "key", "public `key`, or a file with it, that both heads must be signed by; any of them, if there are more")
+	keys := keysFlag(fs, "both heads")
 	asJSON := fs.Bool("json", false, "print a JSON object a line")
 	rest, code, ok := c.parse(fs, args)
 	if !ok {

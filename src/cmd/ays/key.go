@@ -48,10 +48,12 @@ func publicOf(name, private string) (note.Verifier, error) {
 	return note.NewVerifier(text)
 }
 
-// keysFlag adds a flag for public keys, which may be there more than once.
-func keysFlag(fs *flag.FlagSet, name, usage string) *object.Keys {
+// keysFlag adds -key, a public key that must have signed what is named. It may be there
+// more than once.
+func keysFlag(fs *flag.FlagSet, what string) *object.Keys {
 	keys := &object.Keys{}
-	fs.Func(name, usage, func(text string) error {
+	usage := "public `key`, or a file with it, that " + what + " must be signed by; any of them, if there are more"
+	fs.Func("key", usage, func(text string) error {
 		k, err := readKey(text)
 		*keys = append(*keys, k)
 		return err

@@ -57,7 +57,7 @@ func recordProfile(ctx context.Context, c *call, args []string) int {
 	flags := c.flags()
 	o.store.add(flags)
 	o.tree = treeFlags(flags)
-	o.keys = keysFlag(flags, "key", "public `key`, or a file with it, that the head must be signed by; any of them, if there are more")
+	o.keys = keysFlag(flags, "the head")
 	flags.StringVar(&o.path, "path", "", "`directory` to mount the tree at, as machines do (default: a temporary one); {} in CMD and ARGS stands for it")
 	flags.StringVar(&o.out, "o", "", "write the profile to this `file`, not to the store")
 	flags.BoolVar(&o.replace, "replace", false, "forget what was recorded before, rather than merge with it")

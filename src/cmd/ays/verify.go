@@ -21,7 +21,7 @@ func verifyStore(ctx context.Context, c *call, args []string) int {
 	var from storeFlags
 	from.addAs(fs, "from", "from-", "the store to mend from")
 	tree := treeFlags(fs)
-	keys := keysFlag(fs, "key", "public `key`, or a file with it, that all heads must be signed by; any of them, if there are more")
+	keys := keysFlag(fs, "all heads")
 	if _, code, ok := c.parse(fs, args); !ok {
 		return code
 	}
