@@ -106,7 +106,7 @@ func TestFailuresOfAClient(t *testing.T) {
 				readAll(mount)
 				readAll(mount)
 			},
-			want:  loud("ERROR", "a request failed", "mnt0", id, "store s", "status 404", "omitted="),
+			want:  loud("ERROR", "a request failed", "mnt0", id, "op=LookUpInode ", "store s", "status 404", "omitted="),
 			rated: true,
 		},
 		"files that are others": {

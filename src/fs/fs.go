@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -164,7 +165,8 @@ func (f *FS) failed(op any, err error) {
 	omitted := c.omitted
 	c.last, c.omitted = time.Now(), 0
 	c.mu.Unlock()
-	f.log.Error("a request failed", "op", fmt.Sprintf("%T", op), "err", err, "omitted", omitted)
+	name := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", op), "*fuseops."), "Op")
+	f.log.Error("a request failed", "op", name, "err", err, "omitted", omitted)
 }
 
 // Abandon gives back what New took, where Mount failed.
