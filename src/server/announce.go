@@ -132,7 +132,7 @@ func longer(a, b time.Duration) time.Duration {
 
 // Errors that postStor answers with a status of their own.
 var (
-	errOtherURL  = errors.New("a store of this name has another URL")
+	errOtherURL  = errors.New("a store of this name has another URL here: tell of it under another name, or have [[ays.stor]] of this cache's config say which")
 	errTooMany   = errors.New("this cache knows too many stores already")
 	errUnchecked = errors.New("the store can't be asked now whether these credentials work")
 )

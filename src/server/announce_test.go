@@ -184,7 +184,7 @@ func TestRemembered(t *testing.T) {
 	if r := c.get("/md/client1/mongodb/"); r.status != 200 {
 		t.Errorf("the mount: %d", r.status)
 	}
-	if r := c.try("/ays/stor/stor", map[string]any{"url": st.URL + "/other"}); r.status != 409 {
+	if r := c.try("/ays/stor/stor", map[string]any{"url": st.URL + "/other"}); r.status != 409 || !strings.Contains(string(r.body), "another name") {
 		t.Errorf("the store: %d", r.status)
 	}
 	if page := string(c.get("/").body); !strings.Contains(page, "ubuntu64") || !strings.Contains(page, "1.2") {
