@@ -20,10 +20,10 @@ import (
 
 // CopyOptions say what to copy from where to where.
 type CopyOptions struct {
-	Source tier.Source // of blobs
-	Heads  store.Store
-	To     string // a directory, made if absent, or the file URL of one
-	Trees  []object.TreeName
+	Source  tier.Source // of blobs
+	Heads   store.Store
+	To      string // a directory, made if absent, or the file URL of one
+	Trees   []object.TreeName
 	Keys    object.Keys  // any of which must have signed the heads; none: signatures are not looked at
 	Workers int          // blobs fetched at once; 0 chooses
 	Log     *slog.Logger // nil drops it
