@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,7 +47,7 @@ func Examine(ctx context.Context, file, version string) []Finding {
 	var checks []func(context.Context) []Finding
 	checks = append(checks, func(context.Context) []Finding { return cacheDisk(cfg.Disk) })
 	for _, m := range cfg.Mounts {
-		checks = append(checks, func(context.Context) []Finding { return mountPoint(m.Path) })
+		checks = append(checks, func(context.Context) []Finding { return mountPoint(m.Path, nested(m, cfg.Mounts)) })
 	}
 	for _, l := range cfg.Local {
 		checks = append(checks, func(ctx context.Context) []Finding { return local(ctx, l) })
@@ -73,4 +75,9 @@ func Examine(ctx context.Context, file, version string) []Finding {
 		found = append(found, r...)
 	}
 	return found
+}
+
+// nested tells whether a mount lies in another one.
+func nested(m config.Mount, all []config.Mount) bool {
+	return slices.ContainsFunc(all, func(o config.Mount) bool { return strings.HasPrefix(m.Path, o.Path+"/") })
 }

@@ -91,19 +91,12 @@ func cacheDisk(d *config.Disk) []Finding {
 		return []Finding{{OK, "disk cache", "none, as max_size says", ""}}
 	}
 	about := "disk cache " + d.Path
-	at := d.Path
-	for {
-		st, err := os.Stat(at)
-		if err == nil && !st.IsDir() {
-			return []Finding{{Fail, about, at + " is not a directory", "remove it, or set [cache.disk] path to another"}}
-		}
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, fs.ErrNotExist) || at == "/" {
-			return []Finding{{Fail, about, err.Error(), "set [cache.disk] path to a directory that can be used"}}
-		}
-		at = filepath.Dir(at)
+	at, err := nearest(d.Path)
+	switch {
+	case errors.Is(err, unix.ENOTDIR):
+		return []Finding{{Fail, about, at + " is not a directory", "remove it, or set [cache.disk] path to another"}}
+	case err != nil:
+		return []Finding{{Fail, about, err.Error(), "set [cache.disk] path to a directory that can be used"}}
 	}
 	if at == d.Path {
 		if err := disk.CheckPrivate(at); err != nil {
@@ -128,7 +121,9 @@ func cacheDisk(d *config.Disk) []Finding {
 	return []Finding{{OK, about, room, ""}}
 }
 
-func mountPoint(path string) []Finding {
+// mountPoint looks at where something is to be mounted; nested where that is in another
+// mount, which has the directory then.
+func mountPoint(path string, nested bool) []Finding {
 	about := "mount " + path
 	state, err := mounts.StateOf(path)
 	switch {
@@ -140,18 +135,46 @@ func mountPoint(path string) []Finding {
 		return []Finding{{Fail, about, "it does not answer", "run: umount -l " + path + ", and start aysfs again"}}
 	case state == mounts.Alive:
 		return []Finding{{OK, about, "mounted, and it answers", ""}}
+	case nested:
+		return []Finding{{OK, about, "not mounted; the mount that it lies in will have the directory", ""}}
 	}
 	st, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return []Finding{{OK, about, "not mounted; the directory will be made", ""}}
+		return []Finding{canBeMade(about, path)}
 	case err != nil:
 		return []Finding{{Fail, about, err.Error(), "set the mount's path to a directory that can be used"}}
 	case !st.IsDir():
 		return []Finding{{Fail, about, "it is not a directory", "remove it, or name the directory itself as the mount's path"}}
 	}
 	if names, err := os.ReadDir(path); err == nil && len(names) > 0 {
-		return []Finding{{Warn, about, fmt.Sprintf("not mounted, and the directory is not empty (%q)", names[0].Name()), "empty it: aysfs does not mount over files"}}
+		return []Finding{{Fail, about, fmt.Sprintf("not mounted, and the directory is not empty (%q)", names[0].Name()), "empty it: aysfs does not mount over files"}}
 	}
 	return []Finding{{OK, about, "not mounted; the directory is empty", ""}}
+}
+
+// canBeMade tells whether the directory path, which is not there, can be.
+func canBeMade(about, path string) Finding {
+	at, err := nearest(path)
+	if err == nil {
+		err = unix.Access(at, unix.W_OK|unix.X_OK)
+	}
+	if err != nil {
+		return Finding{Fail, about, fmt.Sprintf("it is not there and can't be made in %s: %v", at, err), "make it, in the image where the file system is read-only, or set the mount's path to another"}
+	}
+	return Finding{OK, about, "not mounted; the directory will be made", ""}
+}
+
+// nearest is the path itself, or the nearest directory above it that is there. The error
+// tells why that can't be looked at, or is not a directory.
+func nearest(path string) (string, error) {
+	for at := path; ; at = filepath.Dir(at) {
+		st, err := os.Stat(at)
+		switch {
+		case err == nil && !st.IsDir():
+			return at, unix.ENOTDIR
+		case err == nil, !errors.Is(err, fs.ErrNotExist), at == "/":
+			return at, err
+		}
+	}
 }

@@ -22,6 +22,9 @@ import (
 	"github.com/aysfs/aysfs/src/tree"
 )
 
+// metadataMemory bounds the listings in memory, in bytes.
+const metadataMemory = 8 << 20
+
 // What is taken for wrong.
 const (
 	clockOff  = time.Minute         // a clock
@@ -60,12 +63,19 @@ func (c *clock) findings(about string) []Finding {
 		"set the clock, and keep it so with ntp: certificates and expirations go by it"}}
 }
 
-// unreached is what a failed request to a cache or store means.
-func unreached(about string, err error) Finding {
-	if errors.Is(err, tier.ErrDenied) {
-		return Finding{Fail, about, err.Error(), "check its login and secret in the config"}
+// unreached is what a failed request to a cache or store at u means.
+func unreached(about string, u *url.URL, err error) Finding {
+	local, denied := u.Scheme == "file", errors.Is(err, tier.ErrDenied)
+	do := "check its url, name service, network and firewall"
+	switch {
+	case local && denied:
+		do = "run this as root, or let who runs it read the store's directory"
+	case local:
+		do = "check its url, and that what its directory is on is mounted"
+	case denied:
+		do = "check its login and secret in the config"
 	}
-	return Finding{Fail, about, err.Error(), "check its url, name service, network and firewall"}
+	return Finding{Fail, about, err.Error(), do}
 }
 
 // stor checks a store and the heads of the trees that mounts want of it.
@@ -91,16 +101,16 @@ func stor(ctx context.Context, s config.Store, mounts []config.Mount, version st
 			continue
 		}
 		asked = true
-		found = append(found, headOf(ctx, src, keys, about, m))
+		found = append(found, headOf(ctx, src, s.URL, keys, about, m))
 	}
 	if !asked {
-		found = append(found, reached(about, emptyGet(ctx, src)))
+		found = append(found, reached(about, s.URL, emptyGet(ctx, src)))
 	}
 	return append(found, c.findings(about)...)
 }
 
 // headOf checks the head of the tree that a mount wants.
-func headOf(ctx context.Context, src store.Store, keys object.Keys, about string, m config.Mount) Finding {
+func headOf(ctx context.Context, src store.Store, u *url.URL, keys object.Keys, about string, m config.Mount) Finding {
 	name := object.TreeName{ID: m.ID, RepoID: m.RepoID, Platform: m.Platform}
 	about += ", tree " + name.String()
 	var raw []byte
@@ -115,7 +125,7 @@ func headOf(ctx context.Context, src store.Store, keys object.Keys, about string
 	case errors.Is(err, tier.ErrAbsent):
 		return Finding{Fail, about, "the store does not have it", "publish it, or check ays.id, ays.repoid and platform of the mount at " + m.Path}
 	case err != nil:
-		return unreached(about, err)
+		return unreached(about, u, err)
 	}
 	h, err := object.OpenHead(raw, keys)
 	switch {
@@ -130,11 +140,42 @@ func headOf(ctx context.Context, src store.Store, keys object.Keys, about string
 	case time.Until(h.Time) > clockOff:
 		return Finding{Warn, about, "its head is of " + h.Time.Format(time.RFC3339) + ", in the future", "set the clock here, or the publisher's"}
 	}
+	codec, err := object.NewCodec(1)
+	if err == nil {
+		_, err = tree.NewView(ctx, tree.New(h, blobs{src, codec}, tree.NewCache(metadataMemory)), m.Remote, nil)
+	}
+	switch {
+	case errors.Is(err, tier.ErrUnavailable), errors.Is(err, tier.ErrDenied):
+		return unreached(about, u, err)
+	case errors.Is(err, tier.ErrAbsent), errors.Is(err, tier.ErrCorrupt):
+		return Finding{Fail, about, err.Error(), "mend the store: see ays verify -repair"}
+	case err != nil:
+		return Finding{Fail, about, err.Error(), "check remote of the mount at " + m.Path}
+	}
 	signed := "signed by a key of the config"
 	if len(keys) == 0 {
 		signed = "not checked for a signature: the store has no key"
 	}
 	return Finding{OK, about, fmt.Sprintf("serial %d of %s, %s", h.Serial, h.Time.Format(time.RFC3339), signed), ""}
+}
+
+// blobs are a store's.
+type blobs struct {
+	store store.Store
+	codec *object.Codec
+}
+
+// Copy gets a blob and checks it.
+func (b blobs) Copy(ctx context.Context, ref tier.Ref) ([]byte, error) {
+	stored, err := b.store.Get(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := b.codec.Unpack(ref.Digest, stored, ref.Max())
+	if err != nil {
+		return nil, tier.Corrupt(b.store.Name(), ref, err)
+	}
+	return plain, nil
 }
 
 // emptyGet asks for the blob of no bytes, which need not be there.
@@ -143,9 +184,9 @@ func emptyGet(ctx context.Context, src tier.Source) error {
 	return err
 }
 
-func reached(about string, err error) Finding {
+func reached(about string, u *url.URL, err error) Finding {
 	if err != nil && !errors.Is(err, tier.ErrAbsent) {
-		return unreached(about, err)
+		return unreached(about, u, err)
 	}
 	return Finding{OK, about, "it answers", ""}
 }
@@ -161,7 +202,7 @@ func grid(ctx context.Context, g config.Grid, version string) []Finding {
 		return append(found, Finding{Fail, about, err.Error(), "mend its table in the config"})
 	}
 	defer src.Close()
-	return append(append(found, reached(about, emptyGet(ctx, src))), c.findings(about)...)
+	return append(append(found, reached(about, g.URL, emptyGet(ctx, src))), c.findings(about)...)
 }
 
 func local(ctx context.Context, l config.Local) []Finding {

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/aysfs/aysfs/src/doctor"
 	"github.com/aysfs/aysfs/src/redistest"
 )
@@ -193,7 +195,7 @@ func TestDoctorOfCaches(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustWrite(t, filepath.Join(mount, "x"), nil, 0o644)
-	c.diagnosed("mount "+mount, doctor.Warn, "not empty")
+	c.diagnosed("mount "+mount, doctor.Fail, "not empty")
 	if err := os.Mkdir(c.cacheDir(), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -211,6 +213,40 @@ func TestDoctorOfCaches(t *testing.T) {
 	defer skewed.Close()
 	c.disk = fmt.Sprintf("[[cache.grid]]\nurl = %q\n", skewed.URL)
 	c.diagnosed("grid cache "+skewed.URL, doctor.Warn, "behind the server")
+}
+
+// TestDoctorOfWhatStopsAStart has the doctor find what a start fails for.
+func TestDoctorOfWhatStopsAStart(t *testing.T) {
+	t.Parallel()
+	store, _ := smallStore(t)
+	full, fixed := shortDir(t), shortDir(t)
+	write(t, full, map[string]node{"x": file(1)})
+	if err := unix.Mount("none", fixed, "tmpfs", unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(fixed, unix.MNT_DETACH) })
+	for _, k := range []struct{ path, remote, about, text string }{
+		{full, "", "mount " + full, "not empty"},
+		{fixed + "/a/b", "", "mount " + fixed, "can't be made in " + fixed + ": read-only file system"},
+		{"", "nowhere", "store s", `has no directory "nowhere"`},
+	} {
+		c := newClient(t, store.url())
+		if k.path == "" {
+			k.path = filepath.Join(c.dir, "m")
+		}
+		c.mountAt(k.path, "e2e|app(1)", fmt.Sprintf("remote = %q", k.remote))
+		c.diagnosed(k.about, doctor.Fail, k.text)
+		c.refuses(15 * time.Second)
+	}
+	// What lies in another mount needs no directory of its own.
+	c, outer := appClient(t, store.url())
+	c.mountAt(outer+"/in/ner", "e2e|app(1)")
+	write(t, outer, map[string]node{"in/ner/x": file(1)})
+	c.diagnosed("mount "+outer+"/in/ner", doctor.OK, "not mounted")
+
+	c = newClient(t, "file://"+fixed+"/gone")
+	c.mount("e2e|app(1)")
+	c.diagnosed("store s", doctor.Fail, "can't be read")
 }
 
 // publicKey is a new key's public half.
