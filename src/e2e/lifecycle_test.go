@@ -80,7 +80,8 @@ func TestMountPoints(t *testing.T) {
 		"empty":         {func(path string) error { return os.Mkdir(path, 0o700) }, ""},
 		"not empty":     {func(path string) error { return os.MkdirAll(path+"/x", 0o755) }, `not empty ("x" is in it)`},
 		"a file":        {func(path string) error { return os.WriteFile(path, []byte("mine"), 0o644) }, "not a directory"},
-		"a symlink":     {func(path string) error { return os.Symlink("/tmp", path) }, "symbolic link"},
+		"a symlink":     {func(path string) error { return os.Symlink("/tmp", path) }, "symbolic link; name the directory itself in the config (/tmp)"},
+		"leads nowhere": {func(path string) error { return os.Symlink("nowhere", path) }, "symbolic link that can't be followed"},
 		"with a blank":  {func(path string) error { return nil }, ""},
 		"not reachable": {func(path string) error { return os.WriteFile(filepath.Dir(path), nil, 0o644) }, "not a directory"},
 	} {

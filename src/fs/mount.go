@@ -373,7 +373,10 @@ func makeMountPoint(path string, nested bool) error {
 	case err != nil:
 		return fmt.Errorf("look at the mount point %s: %w", path, err)
 	case st.Mode()&os.ModeSymlink != 0:
-		target, _ := filepath.EvalSymlinks(path)
+		target, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return fmt.Errorf("%s: %w: it is a symbolic link that can't be followed: %w", path, ErrMountPoint, err)
+		}
 		return fmt.Errorf("%s: %w: it is a symbolic link; name the directory itself in the config (%s)", path, ErrMountPoint, target)
 	case !st.IsDir():
 		return fmt.Errorf("%s: %w: it is not a directory", path, ErrMountPoint)
