@@ -88,12 +88,6 @@ func (c *Client) keep(m *mount) bool {
 			return true
 		}
 		m.failed(err)
-		level := slog.LevelError
-		if err.Error() == said {
-			level = slog.LevelDebug
-		}
-		said = err.Error()
-		c.log.Log(m.life, level, "a mount could not be made, and is tried again and again", "op", "mount", "mount", m.path, "err", err, "again_in", pause)
 		if !errors.Is(err, tier.ErrUnavailable) {
 			m.tried(err)
 		}
@@ -107,6 +101,13 @@ func (c *Client) keep(m *mount) bool {
 		case <-m.life.Done():
 			return false
 		}
+		// Not before: a start that can mount nothing ends, and says why itself.
+		level := slog.LevelError
+		if err.Error() == said {
+			level = slog.LevelDebug
+		}
+		said = err.Error()
+		c.log.Log(m.life, level, "a mount could not be made, and is tried again and again", "op", "mount", "mount", m.path, "err", err)
 	}
 }
 

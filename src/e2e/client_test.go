@@ -139,6 +139,9 @@ func (c *client) refuses(limit time.Duration, words ...string) {
 			c.t.Errorf("does not tell %q", w)
 		}
 	}
+	if strings.Contains(c.log(), "again and again") {
+		c.t.Errorf("tells that something goes on, and ends:\n%s", c.log())
+	}
 }
 
 // warnings are the lines of the log that somebody should look at.
