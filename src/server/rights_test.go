@@ -163,6 +163,11 @@ func TestPrivateTakesTheSameWay(t *testing.T) {
 		began := time.Now()
 		ask()
 		took := time.Since(began)
+		eventually(t, "nothing is fetched any more", func() bool {
+			c.server.behind.mu.Lock()
+			defer c.server.behind.mu.Unlock()
+			return len(c.server.behind.under) == 0
+		})
 		after := now()
 		return cost{after.gets, after.private - before.private, after.public - before.public}, took
 	}

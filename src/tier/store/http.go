@@ -195,9 +195,10 @@ func (h *HTTP) getBlob(ctx context.Context, ref tier.Ref) (*answer, error) {
 		return &answer{data: data, contentType: contentType}, nil
 	case errors.Is(err, errOrdinary):
 		return get()
-	case errors.Is(err, tier.ErrAbsent):
+	case errors.Is(err, tier.ErrAbsent) && tier.ArrivalOf(ctx) == nil:
 		// It may have been the answer to another request, which no digest shows.
-		// That something is not there at all is rare enough to ask once more.
+		// That something is not there at all is rare enough to ask once more; but not for
+		// a cache, which is asked for what other stores have, and by who asks them himself.
 		a, err := get()
 		if err == nil {
 			h.pipeline.doubt(ref)
