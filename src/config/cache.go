@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -74,9 +75,11 @@ func (c *Client) checkSeed(root node) {
 
 func readLocal(list []node) []Local {
 	var all []Local
+	ports := named{}
 	for _, n := range list {
 		l := Local{Port: n.port("port"), Passwd: n.secret("passwd"), Expiration: n.hours("expiration", 48)}
 		if l.Port != 0 {
+			ports.add(n, "port", strconv.Itoa(l.Port))
 			all = append(all, l)
 		}
 	}
@@ -85,10 +88,14 @@ func readLocal(list []node) []Local {
 
 func readGrid(list []node) []Grid {
 	var all []Grid
+	urls := named{}
 	for _, n := range list {
-		g := Grid{Login: n.text("login", ""), Passwd: n.secret("passwd")}
+		g := Grid{}
+		g.Login, g.Passwd = n.credentials("login", "passwd")
 		if n.has("url", `"http://192.168.2.1:8080"`) {
-			g.URL = parsed(n, "url", "", urlOf("http", "https"))
+			if g.URL = parsed(n, "url", "", urlOf("http", "https")); g.URL != nil {
+				urls.add(n, "url", g.URL.String())
+			}
 		}
 		all = append(all, g)
 	}

@@ -227,10 +227,12 @@ port = 1
 passwd = "hunter2"
 [[cache.grid]]
 url = "http://h"
+login = "me"
 passwd = "hunter2"
 [[ays.stor]]
 name = "t"
 url = "http://h"
+login = "me"
 secret = "hunter2"
 [[debug]]
 name = "d"

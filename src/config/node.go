@@ -135,6 +135,19 @@ func (n node) some(rel string) []node {
 
 func (n node) secret(rel string) Secret { return NewSecret(n.text(rel, "")) }
 
+// credentials are a login and a password, of which one alone is most likely a mistake.
+func (n node) credentials(login, passwd string) (string, Secret) {
+	l, p := n.text(login, ""), n.secret(passwd)
+	given, _ := n.get(passwd, secret)
+	switch {
+	case l != "" && given.value == nil:
+		n.problem(login, "has no %[1]s: write one, %[1]s = \"\" where it is empty, or leave the %[2]s out", passwd, login)
+	case l == "" && p.Reveal() != "":
+		n.problem(passwd, "has no %[1]s: write one, or leave the %[2]s out", login, passwd)
+	}
+	return l, p
+}
+
 func (n node) flag(rel string, absent bool) bool {
 	if c, ok := n.get(rel, flag); ok {
 		return c.value.(bool)

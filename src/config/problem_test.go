@@ -167,6 +167,12 @@ control = "/`+strings.Repeat("x", 107)+`"`, 1), []string{
 		{"ca", "+" + stores("http://a") + "ca = \"/nowhere/ca.pem\"\n" + strings.Replace(stores("http://b"), `"t`, `"u`, 1) + "ca = \"ca.pem\"\n" + strings.Replace(stores("http://c"), `"t`, `"v`, 1) + "ca = \"/\"\n", []string{
 			`14: ays.stor.ca: no such file`, `18: ays.stor.ca: "ca.pem" is not a whole path`, `22: ays.stor.ca: "/" can't be used`}},
 		{"store twice", "+[[ays.stor]]\nurl = \"http://h\"\nname = \"s\"\n", []string{`13: ays.stor.name: "s" is on line 4 already`}},
+		{"half of a login", "+" + stores("http://a") + "login = \"me\"\n" + strings.Replace(stores("http://b"), `"t`, `"u`, 1) + "secret = \"hush\"\n" +
+			strings.Replace(stores("http://c"), `"t`, `"v`, 1) + "login = \"me\"\nsecret = \"\"\n[[cache.grid]]\nurl = \"http://d\"\nlogin = \"me\"\n", []string{
+			`14: ays.stor.login: has no secret: write one, secret = "" where it is empty, or leave the login out`,
+			`18: ays.stor.secret: has no login: write one, or leave the secret out`, `26: cache.grid.login: has no passwd: write one`}},
+		{"cache twice", "+[[cache.grid]]\nurl = \"http://h:1\"\n[[cache.grid]]\nurl = \"http://h:1/\"\n[[cache.local]]\nport = 5\n[[cache.local]]\nport = 6\n[[cache.local]]\nport = 5\n", []string{
+			`14: cache.grid.url: "http://h:1" is on line 12 already: write another one`, `20: cache.local.port: "5" is on line 16 already`}},
 
 		// Mounts.
 		{"unknown store", "+" + mount("n", "/opt/n", `stor.name = "t"`), []string{

@@ -38,12 +38,11 @@ func storeSchema(at string) schema {
 
 func readStore(n node, names named) Store {
 	s := Store{
-		Login:      n.text("login", ""),
-		Secret:     n.secret("secret"),
 		Keys:       readKeys(n),
 		CA:         parsed(n, "ca", "", n.doc.parseCA),
 		Expiration: n.hours("cache.expiration", 0),
 	}
+	s.Login, s.Secret = n.credentials("login", "secret")
 	if n.has("name", `"jumpscale"`) {
 		s.Name = parsed(n, "name", "", parseName)
 		names.add(n, "name", s.Name)
