@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,8 +56,9 @@ type FS struct {
 	mover      mover
 	notifier   *fuse.Notifier
 	wire       wire
-	device     string // of the mount, MAJOR:MINOR; set when it is mounted or resumed
-	kept       *kept  // nil: without a keeper
+	device     string   // of the mount, MAJOR:MINOR; set when it is mounted or resumed
+	mounts     *os.File // the table of mounts; may be nil
+	kept       *kept    // nil: without a keeper
 	walkers    walkers
 	streams    streams
 	walks      walks
@@ -133,6 +135,7 @@ func (f *FS) ended() {
 		f.kept.drop()
 	}
 	f.table.close()
+	f.mounts.Close()
 	f.closeDebug()
 	close(f.done)
 }
@@ -173,6 +176,7 @@ func (f *FS) failed(op any, err error) {
 func (f *FS) Abandon() {
 	f.end()
 	f.table.close()
+	f.mounts.Close()
 	f.closeDebug()
 }
 

@@ -3,7 +3,9 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,7 +45,9 @@ func (f *FS) Mount() error {
 	if err != nil {
 		return fmt.Errorf("mount at %s: %w%s", path, err, mountHint())
 	}
+	f.mounts, _ = os.Open(mountTableFile)
 	if err := f.wire.connect(dev, f); err != nil {
+		f.mounts.Close()
 		unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		return fmt.Errorf("mount at %s: %w", path, err)
 	}
@@ -138,7 +142,7 @@ func (f *FS) Gone() bool {
 // leads through a symbolic link. Where f is mounted at several, it is the config's, or
 // the first.
 func (f *FS) mounted() (own, over mountEntry, err error) {
-	all, err := mountTable()
+	all, err := mountTable(f.mounts)
 	if err != nil {
 		return own, over, err
 	}
@@ -309,7 +313,7 @@ func realPath(path string) string {
 // mountedHere is the device, MAJOR:MINOR, of the topmost mount at path, as realPath has
 // it, if that is of this kind; else it is empty.
 func mountedHere(path string) (device string, err error) {
-	all, err := mountTable()
+	all, err := mountTable(nil)
 	if err != nil {
 		return "", err
 	}
@@ -332,10 +336,16 @@ type mountEntry struct {
 	kind       string // of file system
 }
 
+const mountTableFile = "/proc/self/mountinfo"
+
 // mountTable is all that is mounted, by proc_pid_mountinfo(5): of two at one path the
 // later one is on top.
-func mountTable() ([]mountEntry, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+// It is read out of opened, which may be nil, where there is no descriptor left.
+func mountTable(opened *os.File) ([]mountEntry, error) {
+	b, err := os.ReadFile(mountTableFile)
+	if errors.Is(err, unix.EMFILE) && opened != nil {
+		b, err = io.ReadAll(io.NewSectionReader(opened, 0, math.MaxInt64))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the table of mounts: %w", err)
 	}

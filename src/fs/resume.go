@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -91,6 +92,7 @@ func resume(ctx context.Context, cfg Config, from Kept, open func(context.Contex
 	f = newFS(cfg, table, s, log)
 	table = nil // f's
 	f.device = st.Device
+	f.mounts, _ = os.Open(mountTableFile)
 	f.kept = &kept{by: cfg.Keeper, path: from.Path, log: log, given: true, state: st}
 	if err := f.wire.reconnect(dev, f); err != nil {
 		return f.fail(err)
